@@ -1,0 +1,4 @@
+//! The `sealwire` command.
+#![forbid(unsafe_code)]
+
+fn main() {}

@@ -1,0 +1,2 @@
+//! The device, embeddable in an application.
+#![forbid(unsafe_code)]

@@ -1,0 +1,5 @@
+//! What two devices say to each other, without I/O, clock or randomness of its own.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;

@@ -1,0 +1,2 @@
+//! Issuer tokens and standard JWE, with josekit.
+#![forbid(unsafe_code)]

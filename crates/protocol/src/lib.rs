@@ -1,0 +1,5 @@
+//! What a device and a relay say, without I/O, clock or randomness of its own.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;

@@ -1,0 +1,2 @@
+//! The relay, embeddable in an application.
+#![forbid(unsafe_code)]
