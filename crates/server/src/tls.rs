@@ -1,0 +1,62 @@
+//! How the relay's port is protected on the way to it: TLS 1.3, or nothing, said explicitly.
+//!
+//! The link seals tokens, addresses and key material by itself (docs/protocol.md §3), so a relay behind a proxy that ends TLS
+//! loses no secrecy of those; what TLS adds is that a network observer does not even see the handshake.
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_rustls::TlsAcceptor;
+
+use crate::RelayError;
+
+/// What stands between the socket and the WebSocket.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Tls {
+    /// TLS 1.3 with the self-signed certificate that the data directory holds. Devices reach it with the trust that the
+    /// invitation carries.
+    SelfSigned,
+    /// TLS 1.3 with a certificate chain and its private key, both PEM files.
+    Files {
+        /// The chain, the server's own certificate first.
+        certificates: PathBuf,
+        /// The private key: PKCS#8, SEC1 or PKCS#1.
+        key: PathBuf,
+    },
+    /// No TLS: for tests, for loopback, and behind a proxy that ends TLS (docs/protocol.md §3.1).
+    Plain,
+}
+
+/// The acceptor for a certificate chain and key in PEM, from memory.
+pub(crate) fn acceptor_from_pem(certificates: &[u8], key: &[u8]) -> Result<TlsAcceptor, RelayError> {
+    let chain = CertificateDer::pem_slice_iter(certificates)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| RelayError::Certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| RelayError::Certificate)?;
+    acceptor(chain, key)
+}
+
+/// The acceptor for PEM files.
+pub(crate) fn acceptor_from_files(certificates: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
+    let certificates = std::fs::read(certificates).map_err(RelayError::CertificateFile)?;
+    let key = std::fs::read(key).map(zeroize::Zeroizing::new).map_err(RelayError::CertificateFile)?;
+    acceptor_from_pem(&certificates, &key)
+}
+
+fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, RelayError> {
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|_| RelayError::Certificate)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .map_err(|_| RelayError::Certificate)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    // A link lives for hours and its handshake is not resumed: no tickets, no state for connections that went away.
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}
