@@ -3,3 +3,8 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+
+pub mod content;
+pub mod message;
+pub mod padding;
+pub mod safety;
