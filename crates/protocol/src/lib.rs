@@ -5,3 +5,5 @@
 extern crate alloc;
 
 pub mod limits;
+pub mod codec;
+pub mod crypto;
