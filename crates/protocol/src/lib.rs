@@ -7,3 +7,17 @@ extern crate alloc;
 pub mod limits;
 pub mod codec;
 pub mod crypto;
+
+pub mod base64url;
+mod claims;
+pub mod json;
+pub mod jws;
+pub mod key;
+pub mod key_set;
+pub mod name;
+pub mod permissions;
+pub mod proof;
+pub mod statement;
+pub mod token;
+
+pub use claims::{ClaimDefect, TokenError};

@@ -1,0 +1,346 @@
+//! JWS compact serialization, read strictly and before any cryptography (`docs/protocol.md` §2.1, RFC 7515 §7.1, RFC 8725).
+//!
+//! ```text
+//! bytes ── UnverifiedJws::parse ── UnverifiedJws ── verify(key) ── VerifiedJws
+//!          every rule of §2.1      says who claims what            says who signed what
+//! ```
+//!
+//! Which algorithm verifies is the key's business: a [`SignatureVerifier`] compares the header's `alg` with its own and never
+//! follows it. What the claims mean is left to [`crate::token`] and [`crate::statement`].
+
+use alloc::{string::String, vec::Vec};
+
+use crate::{
+    base64url::{self, Base64urlError},
+    json::{JsonError, Object, Value},
+    key::{PublicKey, SigningKey},
+};
+
+/// Longest header of a JWS, decoded, in bytes (`docs/protocol.md` §12).
+const MAX_HEADER: usize = 1_024;
+/// Longest `kid`, in bytes (`docs/protocol.md` §12).
+const MAX_KID: usize = 255;
+
+/// Header members that move a decision from the verifier to the sender (`docs/protocol.md` §2.1, 4).
+const REFUSED_MEMBERS: [&str; 7] = ["crit", "b64", "zip", "jku", "jwk", "x5u", "x5c"];
+
+/// What a JWT is for: its `typ` and its limit (`docs/protocol.md` §2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum JwtType {
+    /// Access token, by the issuer (RFC 9068).
+    AccessToken,
+    /// Attestation, by the issuer.
+    Attestation,
+    /// Relay proof, by the relay.
+    RelayProof,
+    /// Device proof, by the device.
+    DeviceProof,
+    /// Device card, by the device.
+    Card,
+    /// Initiator's proof, by the device that starts a session.
+    Session,
+}
+
+impl JwtType {
+    /// The `typ` in the header.
+    #[must_use]
+    pub const fn typ(self) -> &'static str {
+        match self {
+            Self::AccessToken => "at+jwt",
+            Self::Attestation => "sealwire-attestation+jwt",
+            Self::RelayProof => "sealwire-relay-proof+jwt",
+            Self::DeviceProof => "sealwire-device-proof+jwt",
+            Self::Card => "sealwire-card+jwt",
+            Self::Session => "sealwire-session+jwt",
+        }
+    }
+
+    /// The longest compact serialization, in bytes (`docs/protocol.md` §12).
+    #[must_use]
+    pub const fn limit(self) -> usize {
+        match self {
+            Self::AccessToken | Self::Attestation => 8_192,
+            Self::RelayProof | Self::DeviceProof | Self::Session => 2_048,
+            Self::Card => 16_384,
+        }
+    }
+
+    /// Compares without regard to ASCII case and to an `application/` prefix (RFC 7515 §4.1.9).
+    fn matches(self, typ: &str) -> bool {
+        const PREFIX: &str = "application/";
+        let bare = match typ.split_at_checked(PREFIX.len()) {
+            Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+            _ => typ,
+        };
+        bare.eq_ignore_ascii_case(self.typ())
+    }
+}
+
+/// One of the three parts of a JWS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JwsPart {
+    /// The first part.
+    Header,
+    /// The second part.
+    Payload,
+    /// The third part.
+    Signature,
+}
+
+/// Why bytes are not an acceptable JWS: the sender is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwsError {
+    /// Longer than its type allows (§2.1, 1).
+    #[error("the JWS is longer than its type allows")]
+    TooLong,
+    /// Contains a byte outside ASCII (§2.1, 1).
+    #[error("the JWS is not ASCII")]
+    NotAscii,
+    /// Not exactly three parts; five are a JWE, and JSON serialization has none (§2.1, 1).
+    #[error("not a JWS in compact serialization: it needs exactly three parts")]
+    PartCount,
+    /// A part is empty; an empty signature is an unsecured JWS (§2.1, 1).
+    #[error("the {0:?} of the JWS is empty")]
+    EmptyPart(JwsPart),
+    /// A part is not canonical base64url (§2.1, 2).
+    #[error("the {0:?} of the JWS is not canonical base64url without padding")]
+    Base64url(JwsPart),
+    /// The decoded header is longer than 1,024 bytes (§12).
+    #[error("the header of the JWS is longer than 1024 bytes")]
+    HeaderTooLong,
+    /// Header or payload is not acceptable JSON (§2.1, 3).
+    #[error("the {part:?} of the JWS is not acceptable JSON: {error}")]
+    Json {
+        /// Which part.
+        part: JwsPart,
+        /// What is wrong with it.
+        error: JsonError,
+    },
+    /// The header has a member that is refused whatever its value (§2.1, 4).
+    #[error("the header member {0:?} is refused, whatever its value")]
+    RefusedMember(&'static str),
+    /// The header lacks `alg` or `typ` (§2.1, 4).
+    #[error("the header lacks {0:?}")]
+    MissingMember(&'static str),
+    /// `alg`, `typ` or `kid` is not a string (§2.1, 4).
+    #[error("the header member {0:?} is not a string")]
+    NotAString(&'static str),
+    /// `kid` is longer than 255 bytes (§2.1, 4).
+    #[error("the header member \"kid\" is longer than 255 bytes")]
+    KidTooLong,
+    /// Another `typ` than the one expected here (§2.1, 5).
+    #[error("the JWS is of another type than the one expected here; look at its \"typ\"")]
+    UnexpectedType,
+    /// `alg` is `none`, in any spelling.
+    #[error("the JWS is unsecured: its \"alg\" is none")]
+    Unsecured,
+    /// The header of one of Sealwire's own JWTs is not exactly `{"alg":"EdDSA","typ":…}` (§2.1).
+    #[error("the header has to be exactly \"alg\": \"EdDSA\" and \"typ\"")]
+    NotOwnHeader,
+}
+
+/// Why no key accepts a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignatureError {
+    /// The header's `alg` is not the one this key, or any key here, is configured for.
+    #[error("the token's \"alg\" is not the one its key is configured for; check the issuer's allowed algorithms")]
+    AlgorithmNotAllowed,
+    /// The header's `kid` names no key of the set. A newer key set may have it.
+    #[error("the token's \"kid\" names no key of the issuer's set; fetch the set again if it may have changed")]
+    UnknownKey,
+    /// There is no `kid` and not exactly one key that fits `alg`.
+    #[error("the token has no \"kid\", and not exactly one key of the issuer's set fits its \"alg\"")]
+    AmbiguousKey,
+    /// The signature does not fit the key and the content.
+    #[error("the signature does not fit")]
+    Invalid,
+}
+
+/// What a signature has to be checked against: the seam between this parser and whoever knows the keys.
+#[derive(Clone, Copy, Debug)]
+pub struct Signed<'a> {
+    /// The header's `alg`: compare it with the key's own, never select by it. Never `none`.
+    pub alg: &'a str,
+    /// The header's `kid`, if there is one: at most 255 bytes.
+    pub kid: Option<&'a str>,
+    /// ASCII(header || "." || payload), as encoded (RFC 7515 §5.1).
+    pub signing_input: &'a [u8],
+    /// The decoded signature: at least one byte, its length not otherwise checked.
+    pub signature: &'a [u8],
+}
+
+/// Whoever holds the keys that may have signed.
+pub trait SignatureVerifier {
+    /// Picks the key by `kid`, compares `alg` with the key's algorithm, checks the signature.
+    ///
+    /// # Errors
+    /// Says which of these failed.
+    fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError>;
+}
+
+/// The key by itself: for `alg` `EdDSA`, or `Ed25519` (RFC 9864), whatever the `kid`.
+impl SignatureVerifier for PublicKey {
+    fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
+        if !matches!(signed.alg, "EdDSA" | "Ed25519") {
+            return Err(SignatureError::AlgorithmNotAllowed);
+        }
+        let signature = signed.signature.try_into().map_err(|_| SignatureError::Invalid)?;
+        Self::verify(self, signed.signing_input, signature).map_err(|_| SignatureError::Invalid)
+    }
+}
+
+/// A JWS that keeps every rule of `docs/protocol.md` §2.1, and that anybody may have written.
+#[derive(Debug)]
+pub struct UnverifiedJws<'a> {
+    jwt_type: JwtType,
+    header: Object,
+    payload: Object,
+    signing_input: &'a [u8],
+    signature: Vec<u8>,
+}
+
+impl<'a> UnverifiedJws<'a> {
+    /// Reads a compact serialization whose `typ` is one of `expected`. The limit is that of its own type.
+    ///
+    /// # Errors
+    /// Says which rule of `docs/protocol.md` §2.1 is broken.
+    pub fn parse(compact: &'a [u8], expected: &[JwtType]) -> Result<Self, JwsError> {
+        // §2.1, 1: before anything is allocated.
+        let limit = expected.iter().map(|expected| expected.limit()).max().unwrap_or(0);
+        if compact.len() > limit {
+            return Err(JwsError::TooLong);
+        }
+        if !compact.is_ascii() {
+            return Err(JwsError::NotAscii);
+        }
+        let mut parts = compact.split(|&byte| byte == b'.');
+        let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+            return Err(JwsError::PartCount);
+        };
+        let (signing_input, _) = compact.split_at_checked(header.len() + 1 + payload.len()).ok_or(JwsError::PartCount)?;
+
+        if header.len() > base64url::encoded_len(MAX_HEADER) {
+            return Err(JwsError::HeaderTooLong);
+        }
+        let header = object(header, JwsPart::Header)?;
+        let jwt_type = checked_header(&header, expected)?;
+        if compact.len() > jwt_type.limit() {
+            return Err(JwsError::TooLong);
+        }
+        let payload = object(payload, JwsPart::Payload)?;
+        let signature = part(signature, JwsPart::Signature)?;
+        Ok(Self { jwt_type, header, payload, signing_input, signature })
+    }
+
+    /// Which of the expected types it is.
+    #[must_use]
+    pub const fn jwt_type(&self) -> JwtType {
+        self.jwt_type
+    }
+
+    /// The header.
+    #[must_use]
+    pub const fn header(&self) -> &Object {
+        &self.header
+    }
+
+    /// The payload, which nobody has vouched for yet.
+    #[must_use]
+    pub const fn payload(&self) -> &Object {
+        &self.payload
+    }
+
+    /// What a [`SignatureVerifier`] is given.
+    #[must_use]
+    pub fn signed(&self) -> Signed<'_> {
+        Signed {
+            alg: text(&self.header, "alg").unwrap_or_default(),
+            kid: text(&self.header, "kid"),
+            signing_input: self.signing_input,
+            signature: &self.signature,
+        }
+    }
+
+    /// Checks the signature and gives the payload out as the signer's.
+    ///
+    /// # Errors
+    /// What `keys` says.
+    pub fn verify(self, keys: &(impl SignatureVerifier + ?Sized)) -> Result<VerifiedJws, SignatureError> {
+        keys.verify(self.signed())?;
+        Ok(VerifiedJws { jwt_type: self.jwt_type, payload: self.payload })
+    }
+}
+
+/// A JWS whose signature was checked: only [`UnverifiedJws::verify`] makes one.
+#[derive(Debug)]
+pub struct VerifiedJws {
+    jwt_type: JwtType,
+    payload: Object,
+}
+
+impl VerifiedJws {
+    /// Which of the expected types it is.
+    #[must_use]
+    pub const fn jwt_type(&self) -> JwtType {
+        self.jwt_type
+    }
+
+    /// The payload: what the signer said.
+    #[must_use]
+    pub const fn payload(&self) -> &Object {
+        &self.payload
+    }
+}
+
+/// Signs `payload`, one JSON object, as one of Sealwire's own JWTs: the header is exactly `{"alg":"EdDSA","typ":…}` (§2.1, RFC 8037 §3.1).
+pub(crate) fn sign(jwt_type: JwtType, payload: &str, key: &SigningKey) -> String {
+    let header = alloc::format!(r#"{{"alg":"EdDSA","typ":"{}"}}"#, jwt_type.typ());
+    let mut compact = base64url::encode(header.as_bytes());
+    compact.push('.');
+    compact.push_str(&base64url::encode(payload.as_bytes()));
+    let signature = key.sign(compact.as_bytes());
+    compact.push('.');
+    compact.push_str(&base64url::encode(&signature));
+    compact
+}
+
+/// Enforces `docs/protocol.md` §2.1, 4 and 5.
+fn checked_header(header: &Object, expected: &[JwtType]) -> Result<JwtType, JwsError> {
+    if let Some(refused) = REFUSED_MEMBERS.into_iter().find(|name| header.member(name).is_some()) {
+        return Err(JwsError::RefusedMember(refused));
+    }
+    let string = |name: &'static str| match header.member(name) {
+        Some(Value::String(value)) => Ok(Some(value.as_str())),
+        Some(_) => Err(JwsError::NotAString(name)),
+        None => Ok(None),
+    };
+    let alg = string("alg")?.ok_or(JwsError::MissingMember("alg"))?;
+    let typ = string("typ")?.ok_or(JwsError::MissingMember("typ"))?;
+    if string("kid")?.is_some_and(|kid| kid.len() > MAX_KID) {
+        return Err(JwsError::KidTooLong);
+    }
+    if alg.eq_ignore_ascii_case("none") {
+        return Err(JwsError::Unsecured);
+    }
+    expected.iter().copied().find(|expected| expected.matches(typ)).ok_or(JwsError::UnexpectedType)
+}
+
+fn text<'o>(object: &'o Object, name: &str) -> Option<&'o str> {
+    match object.member(name) {
+        Some(Value::String(value)) => Some(value),
+        _ => None,
+    }
+}
+
+fn part(text: &[u8], part: JwsPart) -> Result<Vec<u8>, JwsError> {
+    if text.is_empty() {
+        return Err(JwsError::EmptyPart(part));
+    }
+    base64url::decode(text).map_err(|_: Base64urlError| JwsError::Base64url(part))
+}
+
+fn object(text: &[u8], which: JwsPart) -> Result<Object, JwsError> {
+    Object::parse(&part(text, which)?).map_err(|error| JwsError::Json { part: which, error })
+}

@@ -1,0 +1,265 @@
+//! Ed25519 keys of devices, relays and issuers, and their thumbprints (`docs/protocol.md` §1.3).
+//!
+//! ```text
+//! Seed ── SigningKey ── PublicKey ── Thumbprint
+//!  32 bytes, secret      RFC 8037 JWK   RFC 7638: the identity of a device or a relay
+//! ```
+
+use alloc::{format, string::String};
+use core::{fmt, str::FromStr};
+
+use ed25519_dalek::{Signature, Signer, VerifyingKey};
+use rand_core::CryptoRng;
+use sha2::{Digest, Sha256};
+use zeroize::{Zeroize, ZeroizeOnDrop};
+
+use crate::{
+    base64url,
+    json::{Object, Value},
+};
+
+/// The 32 secret bytes that an Ed25519 key pair is made from (RFC 8032 §5.1.5). Erased when dropped.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct Seed([u8; 32]);
+
+impl Seed {
+    /// Takes the bytes over; the caller erases what it copied them from.
+    #[must_use]
+    pub const fn new(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The secret bytes, for a store that encrypts them.
+    #[must_use]
+    pub const fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Seed(secret)")
+    }
+}
+
+/// An Ed25519 key pair. Erased when dropped; cannot be cloned.
+pub struct SigningKey {
+    secret: ed25519_dalek::SigningKey,
+    public: PublicKey,
+}
+
+impl SigningKey {
+    /// Makes a new key from 32 random bytes.
+    pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
+        let mut seed = Seed([0; 32]);
+        rng.fill_bytes(&mut seed.0);
+        Self::from_seed(&seed)
+    }
+
+    /// Restores a key. The public key is computed, never taken from elsewhere (RUSTSEC-2022-0093).
+    #[must_use]
+    pub fn from_seed(seed: &Seed) -> Self {
+        let secret = ed25519_dalek::SigningKey::from_bytes(&seed.0);
+        let public = PublicKey(secret.verifying_key());
+        Self { secret, public }
+    }
+
+    /// The seed, for a store that encrypts it.
+    #[must_use]
+    pub fn seed(&self) -> Seed {
+        Seed(*self.secret.as_bytes())
+    }
+
+    /// The public half.
+    #[must_use]
+    pub const fn public(&self) -> &PublicKey {
+        &self.public
+    }
+
+    /// The thumbprint of the public half: the identity of the device or relay that holds this key.
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.public.thumbprint()
+    }
+
+    /// Signs a message of any length (RFC 8032 §5.1.6).
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        self.secret.sign(message).to_bytes()
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({})", self.thumbprint())
+    }
+}
+
+/// An Ed25519 public key that is canonically encoded and not of small order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct PublicKey(VerifyingKey);
+
+/// Why 32 bytes are not a usable Ed25519 public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublicKeyError {
+    /// Not the encoding of a point on the curve.
+    #[error("the Ed25519 key is not a point on the curve")]
+    NotAPoint,
+    /// A second encoding of a point that has a canonical one.
+    #[error("the Ed25519 key is not canonically encoded")]
+    NotCanonical,
+    /// Of small order: signatures that fit any message exist for it.
+    #[error("the Ed25519 key is of small order")]
+    SmallOrder,
+}
+
+/// The signature does not fit the key and the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the signature does not fit the key and the message")]
+pub struct BadSignature;
+
+/// Why a JWK is not a public Ed25519 key that may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum JwkError {
+    /// `kty` and `crv` are not `OKP` and `Ed25519`, or `use` or `alg` is for something else.
+    #[error("the JWK is not an Ed25519 key for signatures (RFC 8037 §2)")]
+    NotEd25519,
+    /// `x` is missing, or not the base64url of 32 bytes.
+    #[error("the JWK's \"x\" is not the base64url of 32 bytes")]
+    X,
+    /// The key itself is not acceptable.
+    #[error(transparent)]
+    Key(#[from] PublicKeyError),
+    /// A private or symmetric member is there: whoever sent it gave the secret away.
+    #[error("the JWK contains a private member; send only the public key, and replace this one")]
+    Private,
+}
+
+/// Members that carry secrets in any JWK (RFC 7518 §6.2.2, §6.3.2, §6.4.1; RFC 8037 §2).
+const PRIVATE_MEMBERS: [&str; 8] = ["d", "p", "q", "dp", "dq", "qi", "oth", "k"];
+
+impl PublicKey {
+    /// Reads the 32-byte encoding of RFC 8032 §5.1.2.
+    ///
+    /// # Errors
+    /// Refuses what is not a point, not canonical, or of small order (`docs/protocol.md` §1.3).
+    pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, PublicKeyError> {
+        let key = VerifyingKey::from_bytes(bytes).map_err(|_| PublicKeyError::NotAPoint)?;
+        // The decoder keeps the bytes it is given, so one point could be two identities.
+        if key.to_edwards().compress().as_bytes() != bytes {
+            return Err(PublicKeyError::NotCanonical);
+        }
+        if key.is_weak() {
+            return Err(PublicKeyError::SmallOrder);
+        }
+        Ok(Self(key))
+    }
+
+    /// The 32-byte encoding of RFC 8032 §5.1.2.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// Verifies strictly: canonical `S`, no small-order key or `R` (`docs/protocol.md` §1.3).
+    ///
+    /// # Errors
+    /// One error for every reason.
+    pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
+        self.0.verify_strict(message, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
+    }
+
+    /// SHA-256 of the key's canonical JWK (RFC 7638 §3, RFC 8037 §2).
+    #[must_use]
+    pub fn thumbprint(&self) -> Thumbprint {
+        Thumbprint(Sha256::digest(self.to_jwk()).into())
+    }
+
+    /// Reads a JWK (RFC 8037 §2). Members without a meaning here are ignored.
+    ///
+    /// # Errors
+    /// Refuses another type of key, an unusable key, and one with any private member.
+    pub fn from_jwk(jwk: &Object) -> Result<Self, JwkError> {
+        let is = |name: &str, allowed: &[&str]| match jwk.member(name) {
+            Some(Value::String(value)) => Some(allowed.contains(&value.as_str())),
+            Some(_) => Some(false),
+            None => None,
+        };
+        if PRIVATE_MEMBERS.iter().any(|name| jwk.member(name).is_some()) {
+            return Err(JwkError::Private);
+        }
+        if is("kty", &["OKP"]) != Some(true)
+            || is("crv", &["Ed25519"]) != Some(true)
+            || is("use", &["sig"]) == Some(false)
+            || is("alg", &["EdDSA", "Ed25519"]) == Some(false)
+        {
+            return Err(JwkError::NotEd25519);
+        }
+        let Some(Value::String(x)) = jwk.member("x") else {
+            return Err(JwkError::X);
+        };
+        let x = base64url::decode_array(x.as_bytes()).map_err(|_| JwkError::X)?;
+        Ok(Self::from_bytes(&x)?)
+    }
+
+    /// The JWK with exactly the members `crv`, `kty` and `x`, in this order and without white space: the form whose hash is the
+    /// thumbprint (RFC 7638 §3.2).
+    #[must_use]
+    pub fn to_jwk(&self) -> String {
+        format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(self.as_bytes()))
+    }
+}
+
+impl fmt::Debug for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PublicKey({})", self.thumbprint())
+    }
+}
+
+/// The SHA-256 JWK thumbprint of an Ed25519 key: who a device or a relay is (`docs/protocol.md` §1.3).
+///
+/// Its text is 43 characters of base64url.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Thumbprint([u8; 32]);
+
+/// The text is not a thumbprint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a thumbprint; it is 43 characters of base64url")]
+pub struct ThumbprintError;
+
+impl Thumbprint {
+    /// Takes the 32 bytes of a hash that came from elsewhere, such as the wire or a store.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the hash.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl FromStr for Thumbprint {
+    type Err = ThumbprintError;
+
+    fn from_str(text: &str) -> Result<Self, ThumbprintError> {
+        base64url::decode_array(text.as_bytes()).map(Self).map_err(|_| ThumbprintError)
+    }
+}
+
+impl fmt::Display for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [0; base64url::encoded_len(32)];
+        f.write_str(base64url::encode_into(&self.0, &mut text).map_err(|_| fmt::Error)?)
+    }
+}
+
+impl fmt::Debug for Thumbprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

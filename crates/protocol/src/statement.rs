@@ -1,0 +1,189 @@
+//! Sealwire's own JWTs: signed by a device or relay key, with a closed header and a closed set of claims (`docs/protocol.md` §2.1).
+//!
+//! ```text
+//! Statement::new(type).text(…).bytes(…).sign(key) ── compact JWS
+//! compact JWS ── UnverifiedStatement::parse(type, names) ── read claims ── verify(key) ── VerifiedStatement
+//! ```
+//!
+//! A card names the key that signed it, so claims can be read before the signature is checked. Acting on them is only for who holds
+//! the [`VerifiedStatement`]. What each type has to say is left to its own module: [`crate::proof`], and cards and session proofs to
+//! the end-to-end crate.
+
+use alloc::string::String;
+use core::fmt::Write;
+
+use crate::{
+    base64url,
+    claims::{self, ClaimDefect, TokenError, refuse},
+    json::Object,
+    jws::{self, JwsError, JwtType, UnverifiedJws},
+    key::{PublicKey, SigningKey, Thumbprint},
+};
+
+/// A statement being written. Claims stand in the order in which they are added; the caller adds each name once.
+#[derive(Debug)]
+pub struct Statement {
+    jwt_type: JwtType,
+    payload: String,
+}
+
+impl Statement {
+    /// Begins a statement without claims.
+    #[must_use]
+    pub fn new(jwt_type: JwtType) -> Self {
+        Self { jwt_type, payload: String::new() }
+    }
+
+    /// Adds a string claim.
+    #[must_use]
+    pub fn text(mut self, name: &'static str, value: &str) -> Self {
+        self.name(name);
+        push_string(&mut self.payload, value);
+        self
+    }
+
+    /// Adds an integer claim, such as a time in seconds since 1970. What is over 2^53−1 is not readable again.
+    #[must_use]
+    pub fn integer(mut self, name: &'static str, value: u64) -> Self {
+        self.name(name);
+        // Writing to a String cannot fail.
+        let _ = write!(self.payload, "{value}");
+        self
+    }
+
+    /// Adds a string claim that is the base64url of `value`.
+    #[must_use]
+    pub fn bytes(self, name: &'static str, value: &[u8]) -> Self {
+        self.text(name, &base64url::encode(value))
+    }
+
+    /// Signs, with the header `{"alg":"EdDSA","typ":…}` (RFC 8037 §3.1), and gives the compact serialization.
+    #[must_use]
+    pub fn sign(mut self, key: &SigningKey) -> String {
+        self.payload.push_str(if self.payload.is_empty() { "{}" } else { "}" });
+        jws::sign(self.jwt_type, &self.payload, key)
+    }
+
+    fn name(&mut self, name: &str) {
+        self.payload.push(if self.payload.is_empty() { '{' } else { ',' });
+        push_string(&mut self.payload, name);
+        self.payload.push(':');
+    }
+}
+
+/// Writes a JSON string (RFC 8259 §7).
+fn push_string(json: &mut String, text: &str) {
+    json.push('"');
+    for c in text.chars() {
+        match c {
+            '"' | '\\' => json.extend(['\\', c]),
+            '\0'..='\u{1f}' => {
+                // Writing to a String cannot fail.
+                let _ = write!(json, "\\u{:04x}", u32::from(c));
+            }
+            _ => json.push(c),
+        }
+    }
+    json.push('"');
+}
+
+/// A statement that keeps every rule of `docs/protocol.md` §2.1 and has exactly the claims of its type, and that anybody may have written.
+#[derive(Debug)]
+pub struct UnverifiedStatement<'a> {
+    jws: UnverifiedJws<'a>,
+}
+
+impl<'a> UnverifiedStatement<'a> {
+    /// Reads a compact serialization that has to have exactly the claims in `names`.
+    ///
+    /// # Errors
+    /// Says which rule is broken: of the JWS, of its header, or that a claim is missing or not listed.
+    pub fn parse(compact: &'a [u8], jwt_type: JwtType, names: &[&'static str]) -> Result<Self, TokenError> {
+        let jws = UnverifiedJws::parse(compact, &[jwt_type])?;
+        // §2.1: `typ` is there and fits, so two members are exactly `alg` and `typ`.
+        if jws.header().len() != 2 || jws.signed().alg != "EdDSA" {
+            return Err(JwsError::NotOwnHeader.into());
+        }
+        if let Some(missing) = names.iter().find(|name| jws.payload().member(name).is_none()) {
+            return Err(refuse(missing, ClaimDefect::Missing));
+        }
+        if jws.payload().len() != names.len() {
+            return Err(TokenError::UnlistedClaim);
+        }
+        Ok(Self { jws })
+    }
+
+    /// The claims, which nobody has vouched for yet.
+    #[must_use]
+    pub const fn claims(&self) -> Claims<'_> {
+        Claims(self.jws.payload())
+    }
+
+    /// Checks the signature.
+    ///
+    /// # Errors
+    /// [`TokenError::Signature`].
+    pub fn verify(self, key: &PublicKey) -> Result<VerifiedStatement, TokenError> {
+        Ok(VerifiedStatement { jws: self.jws.verify(key)? })
+    }
+}
+
+/// A statement whose signature was checked: only [`UnverifiedStatement::verify`] makes one.
+#[derive(Debug)]
+pub struct VerifiedStatement {
+    jws: jws::VerifiedJws,
+}
+
+impl VerifiedStatement {
+    /// The claims: what the signer said.
+    #[must_use]
+    pub const fn claims(&self) -> Claims<'_> {
+        Claims(self.jws.payload())
+    }
+}
+
+/// The claims of a statement, read by name. Every error names the claim.
+#[derive(Clone, Copy, Debug)]
+pub struct Claims<'a>(&'a Object);
+
+impl<'a> Claims<'a> {
+    /// A string.
+    ///
+    /// # Errors
+    /// The claim is missing or of another type.
+    pub fn text(self, name: &'static str) -> Result<&'a str, TokenError> {
+        claims::text(self.0, name)
+    }
+
+    /// An integer from 0 to 2^53−1 in plain digits, such as a time in seconds since 1970.
+    ///
+    /// # Errors
+    /// The claim is missing, of another type or form, or too large.
+    pub fn integer(self, name: &'static str) -> Result<u64, TokenError> {
+        claims::integer(self.0, name)
+    }
+
+    /// An integer from 0 to 2^32−1 in plain digits.
+    ///
+    /// # Errors
+    /// The claim is missing, of another type or form, or too large.
+    pub fn u32(self, name: &'static str) -> Result<u32, TokenError> {
+        u32::try_from(self.integer(name)?).map_err(|_| refuse(name, ClaimDefect::Invalid))
+    }
+
+    /// A string that is the canonical base64url of exactly `N` bytes.
+    ///
+    /// # Errors
+    /// The claim is missing, of another type, or not that.
+    pub fn bytes<const N: usize>(self, name: &'static str) -> Result<[u8; N], TokenError> {
+        claims::bytes(self.0, name)
+    }
+
+    /// A string that is a thumbprint.
+    ///
+    /// # Errors
+    /// The claim is missing, of another type, or not that.
+    pub fn thumbprint(self, name: &'static str) -> Result<Thumbprint, TokenError> {
+        claims::thumbprint(self.0, name)
+    }
+}
