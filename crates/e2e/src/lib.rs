@@ -4,7 +4,16 @@
 
 extern crate alloc;
 
+pub mod card;
 pub mod content;
+pub mod device;
+pub mod error;
 pub mod message;
+pub mod one_time;
 pub mod padding;
+pub mod peer;
+pub mod prekeys;
 pub mod safety;
+
+mod schedule;
+mod state;

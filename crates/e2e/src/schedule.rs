@@ -1,0 +1,109 @@
+//! Every key of a session: all its labels and one short function for each derivation (docs/protocol.md §1.4, §7, §8.1).
+//!
+//! ```text
+//! dh1, dh2, ss ──> Prk ──┬─ th ─> session id
+//!                        ├─ th ─> root ── X25519 of a turn ──> root', chain
+//!                        └─ th ─> chain ──┬─> message key
+//!                                         └─> chain' ...
+//! ```
+//!
+//! The labels of the link are in `sealwire-protocol`, that of the safety number in [`safety`](crate::safety).
+
+use sealwire_protocol::crypto::{Label, Prk, Secret, sha256};
+
+use crate::message::{MessageKey, SESSION_ID_LEN};
+
+const ONE_TIME_PREKEY: Label = Label::new("sealwire/1 one-time prekey");
+const SESSION: Label = Label::new("sealwire/1 session");
+const TRANSCRIPT: Label = Label::new("sealwire/1 session transcript");
+const SESSION_ID: Label = Label::new("sealwire/1 session id");
+const ROOT: Label = Label::new("sealwire/1 session root");
+const CHAIN: Label = Label::new("sealwire/1 session chain");
+const RATCHET: Label = Label::new("sealwire/1 session ratchet");
+const MESSAGE: Label = Label::new("sealwire/1 session message");
+const NEXT: Label = Label::new("sealwire/1 session next");
+
+/// What stands before the fields in the signature of a one-time prekey (docs/protocol.md §6.2).
+pub(crate) const ONE_TIME_PREKEY_PREFIX: &[u8] = ONE_TIME_PREKEY.as_bytes();
+
+/// `th`: the hash of everything that an agreement depends on (docs/protocol.md §7.1).
+pub(crate) type TranscriptHash = [u8; 32];
+
+/// `th` over the encoded fields of docs/protocol.md §7.1.
+pub(crate) fn transcript_hash(fields: &[u8]) -> TranscriptHash {
+    sha256(&[TRANSCRIPT.as_bytes(), fields])
+}
+
+/// The secret that roots the ratchet. It moves forward with every turn.
+#[derive(Debug)]
+pub(crate) struct RootKey(Prk);
+
+impl RootKey {
+    pub(crate) fn from_store(secret: Secret<32>) -> Self {
+        Self(Prk::from_secret(secret))
+    }
+
+    pub(crate) fn expose_for_store(&self) -> &[u8; 32] {
+        self.0.as_secret().expose()
+    }
+
+    /// The root step: the next root key, and the chain of the turn (docs/protocol.md §8.1).
+    pub(crate) fn step(&self, dh: &Secret<32>) -> (Self, ChainKey) {
+        let out: Secret<64> = Prk::extract(self.0.as_secret().expose(), &[dh.expose()]).expand(RATCHET, b"");
+        let (root, chain) = halves(&out);
+        (Self(Prk::from_secret(root)), ChainKey(Prk::from_secret(chain)))
+    }
+}
+
+/// The secret that gives the keys of a chain's messages. It moves forward with every message.
+#[derive(Debug)]
+pub(crate) struct ChainKey(Prk);
+
+impl ChainKey {
+    pub(crate) fn from_store(secret: Secret<32>) -> Self {
+        Self(Prk::from_secret(secret))
+    }
+
+    pub(crate) fn expose_for_store(&self) -> &[u8; 32] {
+        self.0.as_secret().expose()
+    }
+
+    /// The chain step: the key of this message, and the chain key of the next (docs/protocol.md §8.1).
+    pub(crate) fn step(&self) -> (MessageKey, Self) {
+        let key: Secret<32> = self.0.expand(MESSAGE, b"");
+        (MessageKey::from_bytes(*key.expose()), Self(Prk::from_secret(self.0.expand(NEXT, b""))))
+    }
+}
+
+/// What both sides of an agreement start with (docs/protocol.md §7.2).
+#[derive(Debug)]
+pub(crate) struct SessionKeys {
+    pub(crate) id: [u8; SESSION_ID_LEN],
+    pub(crate) root: RootKey,
+    pub(crate) chain: ChainKey,
+}
+
+/// The session's first keys, from the shared secrets in the order of docs/protocol.md §7.2.
+pub(crate) fn session_keys(
+    dh1: &Secret<32>,
+    dh2: Option<&Secret<32>>,
+    kem: &Secret<32>,
+    th: &TranscriptHash,
+) -> SessionKeys {
+    let dh2 = dh2.map_or(&[][..], |dh2| dh2.expose());
+    let prk = Prk::extract(SESSION.as_bytes(), &[dh1.expose(), dh2, kem.expose()]);
+    SessionKeys {
+        id: *prk.expand(SESSION_ID, th).expose(),
+        root: RootKey(Prk::from_secret(prk.expand(ROOT, th))),
+        chain: ChainKey(Prk::from_secret(prk.expand(CHAIN, th))),
+    }
+}
+
+fn halves(out: &Secret<64>) -> (Secret<32>, Secret<32>) {
+    let mut root = [0; 32];
+    let mut chain = [0; 32];
+    let (first, second) = out.expose().split_at(32);
+    root.copy_from_slice(first);
+    chain.copy_from_slice(second);
+    (Secret::take(&mut root), Secret::take(&mut chain))
+}
