@@ -10,6 +10,7 @@ pub mod crypto;
 
 pub mod base64url;
 mod claims;
+pub mod invite;
 pub mod json;
 pub mod jws;
 pub mod key;

@@ -1,0 +1,282 @@
+//! Which devices a user has, their cards and their one-time prekeys (docs/protocol.md §6).
+//!
+//! ```text
+//!  publish_card ──► cards, user-devices ──► devices, cards
+//!  publish_prekeys ──► prekeys ──► cards(take): each removed durably, then handed out, once
+//! ```
+//!
+//! Signatures and attestations are checked before, by the link: what comes here is a card of the link's own device and user. What is
+//! checked here is what needs memory: no rollback, no second use of an id, the numbers of devices and prekeys.
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
+use sealwire_protocol::{key::Thumbprint, limits, name::User};
+
+use crate::storage::{CARDS, DeviceId, PREKEYS, Storage, StorageError, Tables, USER_DEVICES};
+
+/// Bytes of a one-time prekey on the wire (docs/protocol.md §6.2).
+pub const PREKEY_BYTES: usize = 4 + 32 + 1_184 + 64;
+
+/// The directory of cards and prekeys. Clones share the store.
+#[derive(Debug, Clone)]
+pub struct Directory {
+    storage: Storage,
+}
+
+/// A card that the link has verified (docs/protocol.md §6.1).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedCard {
+    /// `id`: the generation.
+    pub id: u32,
+    /// `iat`, in seconds since 1970.
+    pub issued: u64,
+    /// The compact JWS, 1 to 16,384 bytes.
+    pub card: Vec<u8>,
+}
+
+/// A one-time prekey whose signature the link has verified (docs/protocol.md §6.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedPrekey {
+    /// Its id.
+    pub id: u32,
+    /// All of it as on the wire, with the id: [`PREKEY_BYTES`].
+    pub prekey: Vec<u8>,
+}
+
+/// What publishing a card changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Whether the user has a device more than before: then the user's other devices are told.
+    pub new_device: bool,
+}
+
+/// A device as FetchCards gives it (docs/protocol.md §5.2).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceEntry {
+    /// The device.
+    pub device: Thumbprint,
+    /// Its card, as published.
+    pub card: Vec<u8>,
+    /// A one-time prekey, as on the wire. Nobody else gets this one.
+    pub prekey: Option<Vec<u8>>,
+    /// One-time prekeys that are left.
+    pub prekeys_left: usize,
+}
+
+/// What a device has published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedState {
+    /// Whether there is a card.
+    pub has_card: bool,
+    /// One-time prekeys that are stored.
+    pub prekeys: usize,
+}
+
+/// Why a card or prekeys were not stored. Nothing has changed then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// The card's `id` or `iat` is not after that of the card before (docs/protocol.md §6.1).
+    #[error("the card is not newer than the device's last one; publish one with a higher id")]
+    NotNewer,
+    /// The device has a card of another user.
+    #[error("the device belongs to another user; use a device key of its own for each user")]
+    AnotherUser,
+    /// A card or a prekey is not of the protocol's size, or a list of prekeys names an id twice.
+    #[error("the card or a prekey is not of the protocol's form")]
+    Form,
+    /// An id of a one-time prekey is not higher than every earlier one (docs/protocol.md §6.2).
+    #[error("a one-time prekey's id has been used before; ids have to increase")]
+    PrekeyIdUsed,
+    /// The user has 16 devices.
+    #[error("the user has 16 devices already; remove one first")]
+    TooManyDevices,
+    /// More than 100 one-time prekeys would be stored.
+    #[error("more than 100 one-time prekeys would be stored; publish fewer")]
+    TooManyPrekeys,
+    /// The store does not work.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl Directory {
+    /// The directory in `storage`.
+    #[must_use]
+    pub fn new(storage: Storage) -> Self {
+        Self { storage }
+    }
+
+    /// Stores the card of `device`, in place of an older one, and returns once it is durable. The very card that is stored already
+    /// is accepted again.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_card(&self, user: &User, device: &Thumbprint, card: VerifiedCard) -> Result<Published, PublishError> {
+        if !(1..=limits::MAX_CARD_BYTES).contains(&card.card.len()) {
+            return Err(PublishError::Form);
+        }
+        let (user, device) = (user.clone(), *device.as_bytes());
+        self.storage.write(card.card.len(), move |tables| tables.publish_card(&user, &device, &card)).await?
+    }
+
+    /// Stores one-time prekeys of `device`, all or none, and returns once they are durable. A prekey that is stored already, byte
+    /// for byte, is accepted again; any other id has to be higher than every id that the device ever published.
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn publish_prekeys(&self, device: &Thumbprint, mut prekeys: Vec<VerifiedPrekey>) -> Result<(), PublishError> {
+        prekeys.sort_by_key(|prekey| prekey.id);
+        let distinct = prekeys.iter().zip(prekeys.iter().skip(1)).all(|(one, next)| one.id != next.id);
+        let well_formed = prekeys.iter().all(|prekey| prekey.prekey.len() == PREKEY_BYTES && prekey.prekey.starts_with(&prekey.id.to_be_bytes()));
+        if prekeys.is_empty() || prekeys.len() > limits::MAX_PUBLISHED_PREKEYS || !distinct || !well_formed {
+            return Err(PublishError::Form);
+        }
+        let device = *device.as_bytes();
+        self.storage.write(prekeys.len() * PREKEY_BYTES, move |tables| tables.publish_prekeys(&device, &prekeys)).await?
+    }
+
+    /// The devices of `user` that have a card, in the order of thumbprints; empty for a user that nobody has heard of.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`].
+    pub fn devices(&self, user: &User) -> Result<Vec<Thumbprint>, StorageError> {
+        self.storage.read(|read| {
+            let table = read.open_table(USER_DEVICES)?;
+            let range = (user.as_str(), &[0; 32])..=(user.as_str(), &[0xff; 32]);
+            let mut devices = Vec::new();
+            for entry in table.range(range)? {
+                devices.push(Thumbprint::from_bytes(*entry?.0.value().1));
+            }
+            Ok(devices)
+        })
+    }
+
+    /// What `device` has published, for Ready (docs/protocol.md §5.2).
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`].
+    pub fn published(&self, device: &Thumbprint) -> Result<PublishedState, StorageError> {
+        let id = device.as_bytes();
+        self.storage.read(|read| {
+            let has_card = read.open_table(CARDS)?.get(id)?.is_some();
+            let prekeys = read.open_table(PREKEYS)?.range((id, 0)..=(id, u32::MAX))?.count();
+            Ok(PublishedState { has_card, prekeys })
+        })
+    }
+
+    /// The cards of all devices of `user` but `except`. With `take`, each device that has a one-time prekey left gives its oldest:
+    /// it has been removed durably when this returns, so that no crash hands it out a second time.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    pub async fn cards(&self, user: &User, take: bool, except: Option<&Thumbprint>) -> Result<Vec<DeviceEntry>, StorageError> {
+        let except = except.copied();
+        let devices = self.devices(user)?.into_iter().filter(|device| Some(*device) != except);
+        if take {
+            let devices = devices.collect::<Vec<_>>();
+            if devices.is_empty() {
+                return Ok(Vec::new());
+            }
+            return self.storage.write(devices.len() * limits::MAX_CARD_BYTES, move |tables| tables.take(devices)).await;
+        }
+        self.storage.read(|read| {
+            let (cards, prekeys) = (read.open_table(CARDS)?, read.open_table(PREKEYS)?);
+            let mut entries = Vec::new();
+            for device in devices {
+                let id = device.as_bytes();
+                let Some(card) = cards.get(id)? else { continue };
+                let prekeys_left = prekeys.range((id, 0)..=(id, u32::MAX))?.count();
+                entries.push(DeviceEntry { device, card: card.value().3.to_vec(), prekey: None, prekeys_left });
+            }
+            Ok(entries)
+        })
+    }
+
+    /// Forgets the card and the prekeys of `device`. Its ids stay used. Returns whether there was a card.
+    ///
+    /// # Errors
+    /// [`StorageError::Unavailable`].
+    pub async fn remove(&self, device: &Thumbprint) -> Result<bool, StorageError> {
+        let device = *device.as_bytes();
+        self.storage.write(0, move |tables| tables.remove_card(&device)).await
+    }
+}
+
+impl Tables<'_> {
+    fn publish_card(&mut self, user: &User, device: &DeviceId, new: &VerifiedCard) -> Result<Result<Published, PublishError>, redb::Error> {
+        let user = user.as_str();
+        let new_device = match self.cards.get(device)? {
+            Some(stored) => {
+                let (owner, id, issued, card) = stored.value();
+                if owner != user {
+                    return Ok(Err(PublishError::AnotherUser));
+                }
+                if card == new.card {
+                    return Ok(Ok(Published { new_device: false }));
+                }
+                // docs/protocol.md §6.1: the id increases, and neither id nor iat is ever rolled back.
+                if new.id <= id || new.issued < issued {
+                    return Ok(Err(PublishError::NotNewer));
+                }
+                false
+            }
+            None => true,
+        };
+        if new_device && self.user_devices.range((user, &[0; 32])..=(user, &[0xff; 32]))?.count() >= limits::MAX_DEVICES {
+            return Ok(Err(PublishError::TooManyDevices));
+        }
+        self.cards.insert(device, (user, new.id, new.issued, new.card.as_slice()))?;
+        self.user_devices.insert((user, device), ())?;
+        Ok(Ok(Published { new_device }))
+    }
+
+    fn publish_prekeys(&mut self, device: &DeviceId, prekeys: &[VerifiedPrekey]) -> Result<Result<(), PublishError>, redb::Error> {
+        let highest = self.prekey_ids.get(device)?.map(|id| id.value());
+        let mut new = Vec::with_capacity(prekeys.len());
+        for prekey in prekeys {
+            let stored = self.prekeys.get((device, prekey.id))?;
+            if stored.is_some_and(|stored| stored.value() == prekey.prekey) {
+                continue;
+            }
+            // docs/protocol.md §6.2
+            if highest.is_some_and(|highest| prekey.id <= highest) {
+                return Ok(Err(PublishError::PrekeyIdUsed));
+            }
+            new.push(prekey);
+        }
+        let held = self.prekeys.range((device, 0)..=(device, u32::MAX))?.count();
+        if held + new.len() > limits::MAX_STORED_PREKEYS {
+            return Ok(Err(PublishError::TooManyPrekeys));
+        }
+        for prekey in new {
+            self.prekeys.insert((device, prekey.id), prekey.prekey.as_slice())?;
+            self.prekey_ids.insert(device, prekey.id)?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn take(&mut self, devices: Vec<Thumbprint>) -> Result<Vec<DeviceEntry>, redb::Error> {
+        let mut entries = Vec::with_capacity(devices.len());
+        for device in devices {
+            let id = device.as_bytes();
+            let Some(card) = self.cards.get(id)?.map(|card| card.value().3.to_vec()) else { continue };
+            let oldest = match self.prekeys.range((id, 0)..=(id, u32::MAX))?.next() {
+                Some(entry) => Some(entry?.0.value().1),
+                None => None,
+            };
+            let prekey = match oldest {
+                Some(oldest) => self.prekeys.remove((id, oldest))?.map(|prekey| prekey.value().to_vec()),
+                None => None,
+            };
+            let prekeys_left = self.prekeys.range((id, 0)..=(id, u32::MAX))?.count();
+            entries.push(DeviceEntry { device, card, prekey, prekeys_left });
+        }
+        Ok(entries)
+    }
+
+    pub(crate) fn remove_card(&mut self, device: &DeviceId) -> Result<bool, redb::Error> {
+        let Some(user) = self.cards.remove(device)?.map(|card| card.value().0.to_owned()) else { return Ok(false) };
+        self.user_devices.remove((user.as_str(), device))?;
+        self.prekeys.retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
+        Ok(true)
+    }
+}
+

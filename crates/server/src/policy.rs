@@ -1,0 +1,183 @@
+//! How much anybody may do: the relay's own limits, what a token lowers them to, and rates (docs/protocol.md §5.5).
+//!
+//! Who may write to whom is the link's to decide from the same permissions.
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Mutex, PoisonError};
+
+use sealwire_protocol::{limits::MAX_SEALED_MESSAGE_BYTES, permissions::Permissions};
+
+use crate::mailbox::MailboxLimits;
+
+/// Messages that a device may send in a minute.
+pub const MESSAGES_PER_MINUTE: u64 = 600;
+/// Times that a user may fetch cards in a minute, each of which may take one-time prekeys.
+pub const CARD_FETCHES_PER_MINUTE: u64 = 60;
+/// Messages that a mailbox holds.
+pub const MAILBOX_MESSAGES: u64 = 10_000;
+/// Bytes of sealed messages that a mailbox holds.
+pub const MAILBOX_BYTES: u64 = 64 << 20;
+/// Seconds for which a mailbox holds a message.
+pub const RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
+/// Devices or users whose rate is remembered at the same time.
+pub const MAX_RATES: usize = 100_000;
+
+/// Milliseconds in a minute: what one message costs a bucket, whose level counts messages × milliseconds.
+const MINUTE_MILLIS: u64 = 60_000;
+/// Milliseconds between two searches for rates that need not be remembered.
+const TIDY_INTERVAL_MILLIS: u64 = 1_000;
+
+/// What a relay, or one link of it, allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Allowance {
+    /// Bytes of a sealed message.
+    pub max_message_bytes: u64,
+    /// Messages sent in a minute.
+    pub messages_per_minute: u64,
+    /// Fetches of cards in a minute.
+    pub card_fetches_per_minute: u64,
+    /// What the mailbox holds.
+    pub mailbox: MailboxLimits,
+}
+
+impl Default for Allowance {
+    /// The relay-wide defaults: the constants of this module, and the protocol's largest message.
+    fn default() -> Self {
+        Self {
+            max_message_bytes: MAX_SEALED_MESSAGE_BYTES as u64,
+            messages_per_minute: MESSAGES_PER_MINUTE,
+            card_fetches_per_minute: CARD_FETCHES_PER_MINUTE,
+            mailbox: MailboxLimits { messages: MAILBOX_MESSAGES, bytes: MAILBOX_BYTES, retention_seconds: RETENTION_SECONDS },
+        }
+    }
+}
+
+impl Allowance {
+    /// What is left of this under a token: the lower of both, number by number; what the token leaves out stays
+    /// (docs/protocol.md §5.5).
+    #[must_use]
+    pub fn under(self, permissions: &Permissions) -> Self {
+        let lower = |own: u64, token: Option<u64>| token.map_or(own, |token| own.min(token));
+        Self {
+            max_message_bytes: lower(self.max_message_bytes, permissions.max_message_bytes),
+            messages_per_minute: lower(self.messages_per_minute, permissions.messages_per_minute),
+            card_fetches_per_minute: self.card_fetches_per_minute,
+            mailbox: MailboxLimits {
+                messages: lower(self.mailbox.messages, permissions.mailbox_messages),
+                bytes: lower(self.mailbox.bytes, permissions.mailbox_bytes),
+                retention_seconds: lower(self.mailbox.retention_seconds, permissions.retention_seconds),
+            },
+        }
+    }
+}
+
+/// How often each `K`, a device or a user, does something: a token bucket each, which holds a minute's worth.
+#[derive(Debug)]
+pub struct Rates<K> {
+    buckets: Mutex<Buckets<K>>,
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Buckets<K> {
+    by_key: HashMap<K, Bucket>,
+    tidied_millis: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    level: u64,
+    filled_millis: u64,
+    per_minute: u64,
+}
+
+/// Too often. Try again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("too often; try again in {retry_millis} ms")]
+pub struct TooOften {
+    /// Milliseconds after which one more is allowed, if nothing else happens until then.
+    pub retry_millis: u64,
+}
+
+impl<K: Eq + Hash + Clone> Default for Rates<K> {
+    fn default() -> Self {
+        Self::new(MAX_RATES)
+    }
+}
+
+impl<K: Eq + Hash + Clone> Rates<K> {
+    /// Remembers at most `max` keys. Who comes beyond that is told to come later, so that nobody escapes by filling the memory.
+    #[must_use]
+    pub fn new(max: usize) -> Self {
+        Self { buckets: Mutex::new(Buckets { by_key: HashMap::new(), tidied_millis: 0 }), max }
+    }
+
+    /// Counts one event of `key`, of which `per_minute` are allowed. `now_millis` is milliseconds of a clock of the caller's
+    /// choice; where it goes back, time stands still.
+    ///
+    /// # Errors
+    /// [`TooOften`]; the event is not counted then.
+    pub fn take(&self, key: &K, per_minute: u64, now_millis: u64) -> Result<(), TooOften> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.by_key.get_mut(key) {
+            return bucket.take(per_minute, now_millis);
+        }
+        if buckets.by_key.len() >= self.max {
+            buckets.tidy(now_millis);
+        }
+        if buckets.by_key.len() >= self.max {
+            return Err(TooOften { retry_millis: TIDY_INTERVAL_MILLIS });
+        }
+        let mut bucket = Bucket::full(per_minute, now_millis);
+        bucket.take(per_minute, now_millis)?;
+        buckets.by_key.insert(key.clone(), bucket);
+        Ok(())
+    }
+}
+
+impl<K> Buckets<K> {
+    /// Forgets whose bucket is full again: a new one would be the same. Seldom, so that a full memory costs little.
+    fn tidy(&mut self, now_millis: u64) {
+        if now_millis.saturating_sub(self.tidied_millis) < TIDY_INTERVAL_MILLIS && self.tidied_millis != 0 {
+            return;
+        }
+        self.tidied_millis = now_millis;
+        self.by_key.retain(|_, bucket| {
+            bucket.fill(bucket.per_minute, now_millis);
+            bucket.level < bucket.capacity()
+        });
+    }
+}
+
+impl Bucket {
+    fn full(per_minute: u64, now_millis: u64) -> Self {
+        Self { level: per_minute.saturating_mul(MINUTE_MILLIS), filled_millis: now_millis, per_minute }
+    }
+
+    fn capacity(&self) -> u64 {
+        self.per_minute.saturating_mul(MINUTE_MILLIS)
+    }
+
+    fn fill(&mut self, per_minute: u64, now_millis: u64) {
+        let elapsed = now_millis.saturating_sub(self.filled_millis);
+        self.per_minute = per_minute;
+        self.level = self.level.saturating_add(elapsed.saturating_mul(per_minute)).min(self.capacity());
+        self.filled_millis = self.filled_millis.max(now_millis);
+    }
+
+    fn take(&mut self, per_minute: u64, now_millis: u64) -> Result<(), TooOften> {
+        self.fill(per_minute, now_millis);
+        match self.level.checked_sub(MINUTE_MILLIS) {
+            Some(level) => {
+                self.level = level;
+                Ok(())
+            }
+            None => {
+                let missing = MINUTE_MILLIS - self.level;
+                Err(TooOften { retry_millis: missing.checked_div(per_minute).map_or(u64::MAX, |millis| millis.saturating_add(1)) })
+            }
+        }
+    }
+}
+

@@ -1,0 +1,351 @@
+//! The relay's store: one redb file, one thread that writes to it, many readers.
+//!
+//! ```text
+//!  write(job) ──► bounded queue ──► writer thread: one transaction for all that is queued ──► commit + fsync ──► answers
+//!  read(..)   ──► a snapshot of the last commit, on the caller's thread
+//! ```
+//!
+//! * A write is answered only once it is durable. Jobs that wait at the same moment share one commit and one fsync.
+//! * A job decides first and writes after, so a refused job leaves no trace in the transaction it shares with others.
+//! * If a job or a commit fails, everybody in the transaction gets [`StorageError::Unavailable`], and so does every later write
+//!   until the store is opened again: after a failed fsync nobody knows what the disk holds (docs/protocol.md §5.2).
+//! * Reads are short, bounded by their caller and mostly served from redb's cache; they may be called from async code.
+//!
+//! What the tables mean is left to [`crate::mailbox`], [`crate::directory`] and [`crate::issuer`].
+mod schema;
+
+use std::fs::{File, OpenOptions};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rand::TryRng as _;
+use redb::backends::{FileBackend, InMemoryBackend};
+use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend, TableError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+pub(crate) use schema::*;
+
+/// The file's name in the relay's data directory.
+pub const STORE_FILE: &str = "relay.redb";
+/// The format this code writes; a store with a higher number is refused.
+pub const FORMAT_VERSION: u32 = 1;
+/// Bytes of pages that redb keeps in memory, by default.
+pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
+/// Writes that may wait for the writer thread.
+const MAX_QUEUED_JOBS: usize = 1_024;
+/// KiB of message bytes that may wait for the writer thread.
+const MAX_QUEUED_KIB: u32 = 64 << 10;
+/// Writes that share one commit; it bounds how long the first of them waits for the others.
+const MAX_BATCH_JOBS: usize = 256;
+
+/// How a store is opened.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct StorageOptions {
+    /// Bytes of pages kept in memory.
+    pub cache_bytes: usize,
+}
+
+impl Default for StorageOptions {
+    fn default() -> Self {
+        Self { cache_bytes: DEFAULT_CACHE_BYTES }
+    }
+}
+
+/// An open store. Clones share it; the file is unlocked when the last clone is dropped, after what is queued has been written.
+#[derive(Debug, Clone)]
+pub struct Storage {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    database: Arc<Database>,
+    epoch: [u8; 16],
+    queued_kib: Arc<Semaphore>,
+    jobs: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+/// Tells a waiter how the commit ended.
+type Answer = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
+type Work = Box<dyn FnOnce(&mut Tables<'_>) -> (Answer, Result<(), redb::Error>) + Send>;
+
+struct Job {
+    work: Work,
+    _queued: OwnedSemaphorePermit,
+}
+
+impl Storage {
+    /// Opens the store in the existing directory `dir`, or makes one there, readable by its owner only.
+    ///
+    /// # Errors
+    /// [`OpenError`] if another process has it open, it was written by a newer version, or the disk fails.
+    pub fn open(dir: &Path, options: &StorageOptions) -> Result<Self, OpenError> {
+        let path = dir.join(STORE_FILE);
+        let file = open_private(&path).map_err(|error| OpenError::File { path: path.clone(), error })?;
+        // The entry in the directory has to outlive a crash as well.
+        File::open(dir)
+            .and_then(|dir| dir.sync_all())
+            .map_err(|error| OpenError::File { path: path.clone(), error })?;
+        let backend = FileBackend::new(file).map_err(|error| OpenError::from_database(error, &path))?;
+        Self::with_backend(backend, options, &path)
+    }
+
+    /// Makes an empty store that ends with the process, for tests and for a relay that need not remember.
+    ///
+    /// # Errors
+    /// [`OpenError`] if the operating system gives neither randomness nor a thread.
+    pub fn in_memory() -> Result<Self, OpenError> {
+        Self::with_backend(InMemoryBackend::new(), &StorageOptions::default(), Path::new("(memory)"))
+    }
+
+    pub(crate) fn with_backend(backend: impl StorageBackend, options: &StorageOptions, path: &Path) -> Result<Self, OpenError> {
+        let database = Database::builder()
+            .set_cache_size(options.cache_bytes)
+            .create_with_backend(backend)
+            .map_err(|error| OpenError::from_database(error, path))?;
+        let epoch = prepare(&database, path)?;
+        let database = Arc::new(database);
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
+        let writer = std::thread::Builder::new()
+            .name("sealwire-store".into())
+            .spawn({
+                let database = Arc::clone(&database);
+                move || write_until_closed(&database, queue)
+            })
+            .map_err(|error| OpenError::File { path: path.to_owned(), error })?;
+        let queued_kib = Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize));
+        Ok(Self { inner: Arc::new(Inner { database, epoch, queued_kib, jobs: Some(jobs), writer: Some(writer) }) })
+    }
+
+    /// The random name of this store's history, made with the store: `epoch` in Ready (docs/protocol.md §5.2).
+    #[must_use]
+    pub fn epoch(&self) -> [u8; 16] {
+        self.inner.epoch
+    }
+
+    /// Whether writes are still accepted: false for good once one has failed. For health checks.
+    #[must_use]
+    pub fn is_writable(&self) -> bool {
+        self.inner.jobs.as_ref().is_some_and(|jobs| !jobs.is_closed())
+    }
+
+    /// Runs `work` in the next transaction and returns its result once that is durable. `bytes` is about what `work` holds in
+    /// memory. `work` MUST NOT write unless it succeeds. It runs even if the caller stops waiting.
+    pub(crate) async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(MAX_QUEUED_KIB).min(MAX_QUEUED_KIB);
+        let queued = Arc::clone(&self.inner.queued_kib)
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|_| StorageError::Unavailable)?;
+        let (reply, answer) = oneshot::channel();
+        let work: Work = Box::new(move |tables| match work(tables) {
+            Ok(value) => (Box::new(move |committed| drop(reply.send(committed.map(|()| value)))), Ok(())),
+            Err(error) => (Box::new(move |_| drop(reply.send(Err(StorageError::Unavailable)))), Err(error)),
+        });
+        let jobs = self.inner.jobs.as_ref().ok_or(StorageError::Unavailable)?;
+        jobs.send(Job { work, _queued: queued }).await.map_err(|_| StorageError::Unavailable)?;
+        answer.await.map_err(|_| StorageError::Unavailable)?
+    }
+
+    /// Runs `work` on a snapshot of the last commit.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+        // redb panics on some pages that a disk has changed; that must cost this read, not the caller's task.
+        let read = catch_unwind(AssertUnwindSafe(|| work(&self.inner.database.begin_read()?)));
+        match read {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the store cannot be read; check the disk");
+                Err(StorageError::Unreadable)
+            }
+            Err(_) => {
+                tracing::error!("the store is damaged; check the disk and restore the data directory");
+                Err(StorageError::Unreadable)
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Closing the queue ends the writer once it is empty; waiting for it leaves the file unlocked afterwards.
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+    }
+}
+
+/// Why a store was not opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process, or this one, has it open.
+    #[error("{} is in use by another relay; stop that one first", .path.display())]
+    InUse {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// It was written by a newer version of this program.
+    #[error("{} has format {found}, newer than this program knows ({FORMAT_VERSION}); use the newer program", .path.display())]
+    Newer {
+        /// The store's file.
+        path: PathBuf,
+        /// The format it has.
+        found: u32,
+    },
+    /// It is a database, but not one of a relay, or its description is damaged.
+    #[error("{} is not a relay's store; restore it from a backup or name another directory", .path.display())]
+    NotAStore {
+        /// The store's file.
+        path: PathBuf,
+    },
+    /// The file or its directory could not be opened or synced.
+    #[error("cannot open {}: {error}; check that the directory exists and belongs to this user", .path.display())]
+    File {
+        /// The store's file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The database could not be read or repaired.
+    #[error("cannot use {}: {error}; check the disk or restore the data directory", .path.display())]
+    Database {
+        /// The store's file.
+        path: PathBuf,
+        /// What the database said.
+        #[source]
+        error: Box<redb::Error>,
+    },
+    /// The operating system gave no randomness.
+    #[error("the operating system gives no randomness; try again later")]
+    Randomness,
+}
+
+/// Why an open store did not do what was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// A write failed, this one or an earlier one. Nothing is known to be stored; every write is refused until the store is
+    /// opened again.
+    #[error("the store accepts no writes since one failed; check the disk and restart the relay")]
+    Unavailable,
+    /// A read failed or met damage.
+    #[error("the store cannot be read; check the disk")]
+    Unreadable,
+}
+
+impl OpenError {
+    fn from_database(error: DatabaseError, path: &Path) -> Self {
+        let path = path.to_owned();
+        match error {
+            DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
+            other => Self::Database { path, error: Box::new(other.into()) },
+        }
+    }
+}
+
+fn open_private(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
+}
+
+/// Checks the format of a store that has one, or writes that of an empty one, and returns the epoch.
+fn prepare(database: &Database, path: &Path) -> Result<[u8; 16], OpenError> {
+    let failed = |error: redb::Error| OpenError::Database { path: path.to_owned(), error: Box::new(error) };
+    match read_format(database).map_err(failed)? {
+        Format::Known { version, .. } if version > FORMAT_VERSION => Err(OpenError::Newer { path: path.to_owned(), found: version }),
+        Format::Known { version: FORMAT_VERSION, epoch: Some(epoch) } => Ok(epoch),
+        Format::Known { .. } | Format::Foreign => Err(OpenError::NotAStore { path: path.to_owned() }),
+        Format::Empty => {
+            let mut epoch = [0; 16];
+            rand::rngs::SysRng.try_fill_bytes(&mut epoch).map_err(|_| OpenError::Randomness)?;
+            write_format(database, &epoch).map_err(failed)?;
+            Ok(epoch)
+        }
+    }
+}
+
+enum Format {
+    Empty,
+    Foreign,
+    Known { version: u32, epoch: Option<[u8; 16]> },
+}
+
+fn read_format(database: &Database) -> Result<Format, redb::Error> {
+    let read = database.begin_read()?;
+    let meta = match read.open_table(META) {
+        Ok(meta) => meta,
+        Err(TableError::TableDoesNotExist(_)) => {
+            let empty = read.list_tables()?.next().is_none();
+            return Ok(if empty { Format::Empty } else { Format::Foreign });
+        }
+        Err(TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)) => return Ok(Format::Foreign),
+        Err(error) => return Err(error.into()),
+    };
+    let version = meta.get(META_FORMAT)?.and_then(|value| value.value().try_into().ok()).map(u32::from_be_bytes);
+    let epoch = meta.get(META_EPOCH)?.and_then(|value| value.value().try_into().ok());
+    Ok(version.map_or(Format::Foreign, |version| Format::Known { version, epoch }))
+}
+
+fn write_format(database: &Database, epoch: &[u8; 16]) -> Result<(), redb::Error> {
+    let write = database.begin_write()?;
+    {
+        let mut meta = write.open_table(META)?;
+        meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
+        meta.insert(META_EPOCH, epoch.as_slice())?;
+        // Readers find every table from the first moment on.
+        Tables::open(&write)?;
+    }
+    write.commit()?;
+    Ok(())
+}
+
+/// The writer thread. It ends when the queue is closed, or at the first failure: then the queue is dropped with everything in
+/// it, so that every waiter and every later caller learns that the store is unavailable.
+fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Job>) {
+    while let Some(first) = queue.blocking_recv() {
+        let mut answers = Vec::new();
+        let committed = write_batch(database, first, &mut queue, &mut answers);
+        if let Err(error) = &committed {
+            tracing::error!(%error, "a write to the store failed; it accepts no more until the relay restarts");
+            queue.close();
+        }
+        let outcome = committed.map_err(|_| StorageError::Unavailable);
+        for answer in answers {
+            answer(outcome);
+        }
+        if outcome.is_err() {
+            return;
+        }
+    }
+}
+
+fn write_batch(database: &Database, first: Job, queue: &mut mpsc::Receiver<Job>, answers: &mut Vec<Answer>) -> Result<(), redb::Error> {
+    let mut write = database.begin_write()?;
+    write.set_durability(Durability::Immediate)?;
+    {
+        let mut tables = Tables::open(&write)?;
+        let mut next = Some(first);
+        while let Some(job) = next {
+            let (answer, done) = (job.work)(&mut tables);
+            answers.push(answer);
+            done?;
+            next = if answers.len() < MAX_BATCH_JOBS { queue.try_recv().ok() } else { None };
+        }
+    }
+    write.commit()?;
+    Ok(())
+}
+
