@@ -1,0 +1,103 @@
+//! The connection to the relay: when it is up, when it is tried again, and when it is over.
+//!
+//! ```text
+//!              start
+//!                │
+//!                ▼        handshake done
+//!          ┌─ Connecting ───────────────▶ Connected ─┐
+//!          │     ▲                                   │ broken, 40xx, no answer to pings
+//!   fails, │     │ the time has come                 │
+//!   may be │     │                                   │
+//!   tried  └──▶ Waiting ◀─────────────────────────── ┘
+//!   again        │
+//!                │        closed by the application, 42xx, 4004, and 41xx without another credential
+//!                └──────▶ Closed ◀── (from every state)
+//! ```
+
+pub(crate) mod backoff;
+pub(crate) mod tls;
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use crate::error::{ErrorClass, NotAuthorised, RelayFault, Unreachable};
+
+/// What the connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum ConnectionState {
+    /// TCP, TLS, WebSocket and the link handshake are under way.
+    Connecting,
+    /// The relay has accepted this device.
+    Connected,
+    /// The connection was lost, and is tried again after this.
+    Waiting {
+        /// When it is tried again.
+        until: SystemTime,
+        /// Why it was lost.
+        reason: Unreachable,
+    },
+    /// It is over. The client has to be built anew.
+    Closed(Closed),
+}
+
+/// Why a connection is over for good.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
+pub enum Closed {
+    /// The application closed it.
+    ByApplication,
+    /// A newer link of the same device took its place (4004).
+    Replaced,
+    /// The relay does not accept this device, and there is no other credential.
+    NotAuthorised(NotAuthorised),
+    /// Another relay answers than the address names.
+    RelayKey,
+    /// The relay's TLS certificate is not trusted.
+    Untrusted(Unreachable),
+    /// One of the sides does not follow the protocol.
+    Protocol(RelayFault),
+    /// The device store failed.
+    Store,
+}
+
+impl Closed {
+    pub(crate) fn class(self) -> ErrorClass {
+        match self {
+            Self::NotAuthorised(_) => ErrorClass::NotAuthorised,
+            Self::RelayKey | Self::Untrusted(_) => ErrorClass::Unreachable,
+            Self::ByApplication | Self::Replaced | Self::Protocol(_) | Self::Store => {
+                ErrorClass::Other
+            }
+        }
+    }
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByApplication => f.write_str("closed by the application"),
+            Self::Replaced => {
+                f.write_str("this device connected from somewhere else; only one may at a time")
+            }
+            Self::NotAuthorised(reason) => reason.fmt(f),
+            Self::RelayKey => f.write_str("another relay answers at this address"),
+            Self::Untrusted(reason) => reason.fmt(f),
+            Self::Protocol(fault) => write!(f, "protocol fault: {fault}"),
+            Self::Store => f.write_str("the device store failed; see the log"),
+        }
+    }
+}
+
+/// TCP, TLS and the WebSocket upgrade together take at most this.
+pub(crate) const TRANSPORT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The link handshake after that takes at most this.
+pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// An idle connection is pinged after this.
+pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(25);
+/// A connection on which nothing has arrived for this long is taken for broken.
+pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
+/// A request that the relay has not answered after this breaks the connection.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection that has been up this long starts the back-off anew.
+pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(10);

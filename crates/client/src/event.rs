@@ -1,0 +1,97 @@
+//! What happens to a client that its application did not ask for.
+
+use std::sync::Arc;
+
+use sealwire_protocol::key::Thumbprint;
+
+use crate::connection::ConnectionState;
+use crate::error::Refusal;
+use crate::message::{MessageId, Received};
+
+/// Something that happened. Given by [`Client::next`](crate::Client::next), in the order in which it happened.
+///
+/// All but [`Connection`](Event::Connection) are kept in the device store until the application has asked for the event
+/// after them, so a crash while one is being handled shows it again.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A message for this user.
+    Message(Received),
+    /// Another device of this user's own sent `message` to `to`.
+    Copy {
+        /// The user it went to.
+        to: Arc<str>,
+        /// The message; `from` is this user.
+        message: Received,
+    },
+    /// A device of `user` has stored the message with this id.
+    Delivered {
+        /// The message's id.
+        id: MessageId,
+        /// The user it went to.
+        user: Arc<str>,
+        /// The device that has it.
+        device: Thumbprint,
+    },
+    /// A message that was accepted into the outbox will not be sent, and nobody was waiting for its receipt.
+    NotSent {
+        /// The message's id.
+        id: MessageId,
+        /// The user it was for.
+        user: Arc<str>,
+        /// Why not.
+        reason: NotSent,
+    },
+    /// The set of devices that are attested for `user` has changed since it was pinned.
+    PeerChanged {
+        /// The user.
+        user: Arc<str>,
+        /// Devices that are new.
+        added: Vec<Thumbprint>,
+        /// Devices that are gone.
+        removed: Vec<Thumbprint>,
+        /// Whether the user had been verified, and is not any more.
+        was_verified: bool,
+    },
+    /// Messages of a device are missing: a later one has arrived, and these have not.
+    ///
+    /// They may still arrive.
+    Gap {
+        /// The user they are from.
+        user: Arc<str>,
+        /// The device they are from.
+        device: Thumbprint,
+        /// How many.
+        missing: u32,
+    },
+    /// A message arrived that cannot be opened, and never will be.
+    Undecryptable {
+        /// The id under which it was sent, as the relay tells it.
+        id: MessageId,
+        /// The user it is from, as the relay tells it.
+        user: Arc<str>,
+        /// The device it is from, as the relay tells it.
+        device: Thumbprint,
+    },
+    /// A session with a device could not be used any more, and a new one was started. Messages under the old one are lost.
+    SessionRepaired {
+        /// The device's user.
+        user: Arc<str>,
+        /// The device.
+        device: Thumbprint,
+    },
+    /// The connection's state has changed. Only the latest is given where several were not asked for in between.
+    Connection(ConnectionState),
+}
+
+/// Why a message that waited in the outbox was not sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum NotSent {
+    /// The relay refused it.
+    Refused(Refusal),
+    /// The recipient was verified, and their devices have changed.
+    PeerChanged,
+    /// The recipient's cards do not verify.
+    Card,
+}

@@ -1,0 +1,123 @@
+//! The device store: what survives a restart.
+//!
+//! ```text
+//!  engine ── plain records ── vault (AES-256-GCM, one place for one record) ── Store ── file or memory
+//! ```
+//!
+//! A [`Store`] keeps opaque rows and commits batches of them atomically; it never sees a plain record. Everything that
+//! concerns encryption is in `vault`, above the trait, so that an application's own store cannot get it wrong.
+
+mod file;
+mod key;
+mod memory;
+pub(crate) mod vault;
+
+use std::collections::BTreeMap;
+
+pub use file::FileStore;
+pub use key::StoreKey;
+pub use memory::MemoryStore;
+
+/// Most rows one [`Store::scan`] is ever asked for.
+pub const MAX_SCAN_ROWS: usize = 4_096;
+
+/// A row as it is stored: its key and its value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// A transactional key-value store for one device.
+///
+/// Keys are at most 64 bytes, values at most 8 MiB; both are opaque. One client at a time owns a store: an implementation
+/// whose data another process could open MUST refuse the second one with [`StoreError::InUse`].
+pub trait Store: Send {
+    /// The value at `key`, or `None` where there is none.
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The first `limit` rows whose key begins with `prefix`, in ascending order of their keys.
+    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
+
+    /// Applies the whole batch, durably, or nothing of it.
+    ///
+    /// After `Ok` the batch survives a crash of the process and of the machine. After an error the store is as it was
+    /// before, or the store refuses everything from then on.
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError>;
+}
+
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).read(key)
+    }
+
+    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        (**self).scan(prefix, limit)
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        (**self).commit(batch)
+    }
+}
+
+/// Changes that belong together: at most one for each key, the last one said.
+#[derive(Debug, Default)]
+pub struct Batch {
+    changes: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
+}
+
+impl Batch {
+    /// Puts `value` at `key`, over what may be there.
+    pub fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        self.changes.insert(key, Some(value));
+    }
+
+    /// Removes what is at `key`, if anything is.
+    pub fn remove(&mut self, key: Vec<u8>) {
+        self.changes.insert(key, None);
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// The changes in ascending order of their keys: `Some` puts, `None` removes.
+    pub fn into_changes(self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+        self.changes.into_iter()
+    }
+}
+
+/// Why the device store cannot be opened or used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// Another client has it open. Two writers would use one message key twice.
+    #[error("the device store is open in another process; close that one first")]
+    InUse,
+    /// The key, key file or passphrase is not the one it was made with.
+    #[error("the key or passphrase does not open this device store")]
+    WrongKey,
+    /// A record is damaged, or was moved from another place.
+    #[error(
+        "the device store is damaged: a record does not authenticate; restore the device by joining again"
+    )]
+    Damaged,
+    /// The store was written by a later version of this crate.
+    #[error("the device store was written by a newer version; update this program")]
+    NewerVersion,
+    /// The key file does not hold exactly 32 bytes.
+    #[error("the key file does not hold exactly 32 bytes")]
+    KeyFileSize,
+    /// Others than its owner may read or write the key file.
+    #[error("the key file can be read or written by others; allow only its owner (mode 0600)")]
+    KeyFileExposed,
+    /// The passphrase is empty.
+    #[error("the passphrase is empty")]
+    EmptyPassphrase,
+    /// A row of it is larger than a store takes.
+    #[error("a record is larger than a device store takes")]
+    TooLarge,
+    /// A file cannot be read or written.
+    #[error("the device store cannot be read or written: {0}")]
+    Io(#[from] std::io::Error),
+    /// The storage engine below failed.
+    #[error("the device store failed: {0}")]
+    Engine(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
