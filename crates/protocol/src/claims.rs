@@ -6,11 +6,10 @@ use crate::{
     base64url,
     json::{Object, Value},
     jws::{JwsError, SignatureError},
-    key::Thumbprint,
+    key::{JwkError, Thumbprint},
+    limits::MAX_TIME_SECONDS,
+    name::NameError,
 };
-
-/// Largest time, and largest integer that every JSON implementation keeps exact: 2^53−1 (`docs/protocol.md` §2.1).
-const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// Why a JWT is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,6 +29,17 @@ pub enum TokenError {
         /// What is wrong with it.
         defect: ClaimDefect,
     },
+    /// A user or an issuer has a name that it cannot have (`docs/protocol.md` §1.2).
+    #[error("the claim {claim:?} is not a name: {error}")]
+    Name {
+        /// Which claim.
+        claim: &'static str,
+        /// What is wrong with the name.
+        error: NameError,
+    },
+    /// The key in `cnf.jwk` cannot be a device's.
+    #[error("the claim \"cnf\" has no usable key: {0}")]
+    DeviceKey(JwkError),
     /// One of Sealwire's own JWTs has a claim that is not listed for it (`docs/protocol.md` §2.1).
     #[error("there is a claim that is not listed for this type of JWT")]
     UnlistedClaim,
@@ -68,26 +78,46 @@ pub(crate) const fn refuse(claim: &'static str, defect: ClaimDefect) -> TokenErr
 
 /// A claim that has to be there, as a JSON value.
 pub(crate) fn value<'o>(claims: &'o Object, name: &'static str) -> Result<&'o Value, TokenError> {
-    claims.member(name).ok_or(refuse(name, ClaimDefect::Missing))
+    claims
+        .member(name)
+        .ok_or(refuse(name, ClaimDefect::Missing))
 }
 
 /// A string claim.
 pub(crate) fn text<'o>(claims: &'o Object, name: &'static str) -> Result<&'o str, TokenError> {
-    match value(claims, name)? {
-        Value::String(text) => Ok(text),
-        _ => Err(refuse(name, ClaimDefect::WrongType)),
-    }
+    let Value::String(text) = value(claims, name)? else {
+        return Err(refuse(name, ClaimDefect::WrongType));
+    };
+    Ok(text)
 }
 
 /// An integer claim from 0 to 2^53−1, with neither fraction nor exponent: every time is one.
 pub(crate) fn integer(claims: &Object, name: &'static str) -> Result<u64, TokenError> {
-    match value(claims, name)? {
-        Value::Integer(integer) if *integer <= MAX_INTEGER => Ok(*integer),
-        _ => Err(refuse(name, ClaimDefect::WrongType)),
+    if let Value::Integer(integer) = value(claims, name)?
+        && *integer <= MAX_TIME_SECONDS
+    {
+        return Ok(*integer);
+    }
+    Err(refuse(name, ClaimDefect::WrongType))
+}
+
+/// An integer claim from 1 to 2^53−1.
+pub(crate) fn positive(claims: &Object, name: &'static str) -> Result<u64, TokenError> {
+    match integer(claims, name)? {
+        0 => Err(refuse(name, ClaimDefect::Invalid)),
+        positive => Ok(positive),
     }
 }
 
-/// The same for a claim that may be absent.
+/// An array claim.
+pub(crate) fn array<'o>(claims: &'o Object, name: &'static str) -> Result<&'o [Value], TokenError> {
+    let Value::Array(items) = value(claims, name)? else {
+        return Err(refuse(name, ClaimDefect::WrongType));
+    };
+    Ok(items)
+}
+
+/// Reads a claim that may be absent.
 pub(crate) fn optional<'o, T>(
     claims: &'o Object,
     name: &'static str,
@@ -97,8 +127,12 @@ pub(crate) fn optional<'o, T>(
 }
 
 /// A string claim that is the canonical base64url of exactly `N` bytes.
-pub(crate) fn bytes<const N: usize>(claims: &Object, name: &'static str) -> Result<[u8; N], TokenError> {
-    base64url::decode_array(text(claims, name)?.as_bytes()).map_err(|_| refuse(name, ClaimDefect::Invalid))
+pub(crate) fn bytes<const N: usize>(
+    claims: &Object,
+    name: &'static str,
+) -> Result<[u8; N], TokenError> {
+    base64url::decode_array(text(claims, name)?.as_bytes())
+        .map_err(|_| refuse(name, ClaimDefect::Invalid))
 }
 
 /// A string claim that is a thumbprint.

@@ -11,15 +11,13 @@
 use alloc::{string::String, vec::Vec};
 
 use crate::{
-    base64url::{self, Base64urlError},
+    base64url,
     json::{JsonError, Object, Value},
     key::{PublicKey, SigningKey},
+    limits::{
+        MAX_CARD_BYTES, MAX_JWS_HEADER_BYTES, MAX_NAME_BYTES, MAX_PROOF_BYTES, MAX_TOKEN_BYTES,
+    },
 };
-
-/// Longest header of a JWS, decoded, in bytes (`docs/protocol.md` §12).
-const MAX_HEADER: usize = 1_024;
-/// Longest `kid`, in bytes (`docs/protocol.md` §12).
-const MAX_KID: usize = 255;
 
 /// Header members that move a decision from the verifier to the sender (`docs/protocol.md` §2.1, 4).
 const REFUSED_MEMBERS: [&str; 7] = ["crit", "b64", "zip", "jku", "jwk", "x5u", "x5c"];
@@ -59,9 +57,9 @@ impl JwtType {
     #[must_use]
     pub const fn limit(self) -> usize {
         match self {
-            Self::AccessToken | Self::Attestation => 8_192,
-            Self::RelayProof | Self::DeviceProof | Self::Session => 2_048,
-            Self::Card => 16_384,
+            Self::AccessToken | Self::Attestation => MAX_TOKEN_BYTES,
+            Self::RelayProof | Self::DeviceProof | Self::Session => MAX_PROOF_BYTES,
+            Self::Card => MAX_CARD_BYTES,
         }
     }
 
@@ -145,13 +143,19 @@ pub enum JwsError {
 #[non_exhaustive]
 pub enum SignatureError {
     /// The header's `alg` is not the one this key, or any key here, is configured for.
-    #[error("the token's \"alg\" is not the one its key is configured for; check the issuer's allowed algorithms")]
+    #[error(
+        "the token's \"alg\" is not the one its key is configured for; check the issuer's allowed algorithms"
+    )]
     AlgorithmNotAllowed,
     /// The header's `kid` names no key of the set. A newer key set may have it.
-    #[error("the token's \"kid\" names no key of the issuer's set; fetch the set again if it may have changed")]
+    #[error(
+        "the token's \"kid\" names no key of the issuer's set; fetch the set again if it may have changed"
+    )]
     UnknownKey,
     /// There is no `kid` and not exactly one key that fits `alg`.
-    #[error("the token has no \"kid\", and not exactly one key of the issuer's set fits its \"alg\"")]
+    #[error(
+        "the token has no \"kid\", and not exactly one key of the issuer's set fits its \"alg\""
+    )]
     AmbiguousKey,
     /// The signature does not fit the key and the content.
     #[error("the signature does not fit")]
@@ -186,7 +190,10 @@ impl SignatureVerifier for PublicKey {
         if !matches!(signed.alg, "EdDSA" | "Ed25519") {
             return Err(SignatureError::AlgorithmNotAllowed);
         }
-        let signature = signed.signature.try_into().map_err(|_| SignatureError::Invalid)?;
+        let signature = signed
+            .signature
+            .try_into()
+            .map_err(|_| SignatureError::Invalid)?;
         Self::verify(self, signed.signing_input, signature).map_err(|_| SignatureError::Invalid)
     }
 }
@@ -194,8 +201,7 @@ impl SignatureVerifier for PublicKey {
 /// A JWS that keeps every rule of `docs/protocol.md` §2.1, and that anybody may have written.
 #[derive(Debug)]
 pub struct UnverifiedJws<'a> {
-    jwt_type: JwtType,
-    header: Object,
+    header: Header,
     payload: Object,
     signing_input: &'a [u8],
     signature: Vec<u8>,
@@ -208,42 +214,50 @@ impl<'a> UnverifiedJws<'a> {
     /// Says which rule of `docs/protocol.md` §2.1 is broken.
     pub fn parse(compact: &'a [u8], expected: &[JwtType]) -> Result<Self, JwsError> {
         // §2.1, 1: before anything is allocated.
-        let limit = expected.iter().map(|expected| expected.limit()).max().unwrap_or(0);
-        if compact.len() > limit {
+        let longest = expected.iter().map(|expected| expected.limit()).max();
+        if longest.is_none_or(|longest| compact.len() > longest) {
             return Err(JwsError::TooLong);
         }
         if !compact.is_ascii() {
             return Err(JwsError::NotAscii);
         }
         let mut parts = compact.split(|&byte| byte == b'.');
-        let (Some(header), Some(payload), Some(signature), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
             return Err(JwsError::PartCount);
         };
-        let (signing_input, _) = compact.split_at_checked(header.len() + 1 + payload.len()).ok_or(JwsError::PartCount)?;
+        let (signing_input, _) = compact
+            .split_at_checked(header.len() + 1 + payload.len())
+            .ok_or(JwsError::PartCount)?;
 
-        if header.len() > base64url::encoded_len(MAX_HEADER) {
+        // §12
+        if header.len() > base64url::encoded_len(MAX_JWS_HEADER_BYTES) {
             return Err(JwsError::HeaderTooLong);
         }
-        let header = object(header, JwsPart::Header)?;
-        let jwt_type = checked_header(&header, expected)?;
-        if compact.len() > jwt_type.limit() {
+        let header = Header::check(&object(header, JwsPart::Header)?, expected)?;
+        if compact.len() > header.jwt_type.limit() {
             return Err(JwsError::TooLong);
         }
         let payload = object(payload, JwsPart::Payload)?;
-        let signature = part(signature, JwsPart::Signature)?;
-        Ok(Self { jwt_type, header, payload, signing_input, signature })
+        let signature = decoded(signature, JwsPart::Signature)?;
+        Ok(Self {
+            header,
+            payload,
+            signing_input,
+            signature,
+        })
     }
 
     /// Which of the expected types it is.
     #[must_use]
     pub const fn jwt_type(&self) -> JwtType {
-        self.jwt_type
+        self.header.jwt_type
     }
 
-    /// The header.
-    #[must_use]
-    pub const fn header(&self) -> &Object {
-        &self.header
+    /// Whether the header is the only one that Sealwire's own JWTs have: `{"alg":"EdDSA","typ":…}` (§2.1).
+    pub(crate) fn has_own_header(&self) -> bool {
+        self.header.members == 2 && self.header.alg == "EdDSA"
     }
 
     /// The payload, which nobody has vouched for yet.
@@ -256,8 +270,8 @@ impl<'a> UnverifiedJws<'a> {
     #[must_use]
     pub fn signed(&self) -> Signed<'_> {
         Signed {
-            alg: text(&self.header, "alg").unwrap_or_default(),
-            kid: text(&self.header, "kid"),
+            alg: &self.header.alg,
+            kid: self.header.kid.as_deref(),
             signing_input: self.signing_input,
             signature: &self.signature,
         }
@@ -267,9 +281,15 @@ impl<'a> UnverifiedJws<'a> {
     ///
     /// # Errors
     /// What `keys` says.
-    pub fn verify(self, keys: &(impl SignatureVerifier + ?Sized)) -> Result<VerifiedJws, SignatureError> {
+    pub fn verify(
+        self,
+        keys: &(impl SignatureVerifier + ?Sized),
+    ) -> Result<VerifiedJws, SignatureError> {
         keys.verify(self.signed())?;
-        Ok(VerifiedJws { jwt_type: self.jwt_type, payload: self.payload })
+        Ok(VerifiedJws {
+            jwt_type: self.header.jwt_type,
+            payload: self.payload,
+        })
     }
 }
 
@@ -306,41 +326,60 @@ pub(crate) fn sign(jwt_type: JwtType, payload: &str, key: &SigningKey) -> String
     compact
 }
 
-/// Enforces `docs/protocol.md` §2.1, 4 and 5.
-fn checked_header(header: &Object, expected: &[JwtType]) -> Result<JwtType, JwsError> {
-    if let Some(refused) = REFUSED_MEMBERS.into_iter().find(|name| header.member(name).is_some()) {
-        return Err(JwsError::RefusedMember(refused));
-    }
-    let string = |name: &'static str| match header.member(name) {
-        Some(Value::String(value)) => Ok(Some(value.as_str())),
-        Some(_) => Err(JwsError::NotAString(name)),
-        None => Ok(None),
-    };
-    let alg = string("alg")?.ok_or(JwsError::MissingMember("alg"))?;
-    let typ = string("typ")?.ok_or(JwsError::MissingMember("typ"))?;
-    if string("kid")?.is_some_and(|kid| kid.len() > MAX_KID) {
-        return Err(JwsError::KidTooLong);
-    }
-    if alg.eq_ignore_ascii_case("none") {
-        return Err(JwsError::Unsecured);
-    }
-    expected.iter().copied().find(|expected| expected.matches(typ)).ok_or(JwsError::UnexpectedType)
+/// What is used of a header.
+#[derive(Debug)]
+struct Header {
+    jwt_type: JwtType,
+    alg: String,
+    kid: Option<String>,
+    /// How many members there are, of any name.
+    members: usize,
 }
 
-fn text<'o>(object: &'o Object, name: &str) -> Option<&'o str> {
-    match object.member(name) {
-        Some(Value::String(value)) => Some(value),
-        _ => None,
+impl Header {
+    /// Enforces `docs/protocol.md` §2.1, 4 and 5.
+    fn check(header: &Object, expected: &[JwtType]) -> Result<Self, JwsError> {
+        if let Some(refused) = REFUSED_MEMBERS
+            .into_iter()
+            .find(|name| header.member(name).is_some())
+        {
+            return Err(JwsError::RefusedMember(refused));
+        }
+        let string = |name: &'static str| match header.member(name) {
+            Some(Value::String(value)) => Ok(Some(value.clone())),
+            Some(_) => Err(JwsError::NotAString(name)),
+            None => Ok(None),
+        };
+        let alg = string("alg")?.ok_or(JwsError::MissingMember("alg"))?;
+        let typ = string("typ")?.ok_or(JwsError::MissingMember("typ"))?;
+        let kid = string("kid")?;
+        if kid.as_ref().is_some_and(|kid| kid.len() > MAX_NAME_BYTES) {
+            return Err(JwsError::KidTooLong);
+        }
+        if alg.eq_ignore_ascii_case("none") {
+            return Err(JwsError::Unsecured);
+        }
+        let jwt_type = expected
+            .iter()
+            .copied()
+            .find(|expected| expected.matches(&typ))
+            .ok_or(JwsError::UnexpectedType)?;
+        Ok(Self {
+            jwt_type,
+            alg,
+            kid,
+            members: header.len(),
+        })
     }
 }
 
-fn part(text: &[u8], part: JwsPart) -> Result<Vec<u8>, JwsError> {
+fn decoded(text: &[u8], part: JwsPart) -> Result<Vec<u8>, JwsError> {
     if text.is_empty() {
         return Err(JwsError::EmptyPart(part));
     }
-    base64url::decode(text).map_err(|_: Base64urlError| JwsError::Base64url(part))
+    base64url::decode(text).map_err(|_| JwsError::Base64url(part))
 }
 
-fn object(text: &[u8], which: JwsPart) -> Result<Object, JwsError> {
-    Object::parse(&part(text, which)?).map_err(|error| JwsError::Json { part: which, error })
+fn object(text: &[u8], part: JwsPart) -> Result<Object, JwsError> {
+    Object::parse(&decoded(text, part)?).map_err(|error| JwsError::Json { part, error })
 }

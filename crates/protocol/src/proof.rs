@@ -9,8 +9,8 @@ use crate::{
     claims::{ClaimDefect, TokenError, refuse},
     jws::JwtType,
     key::{PublicKey, SigningKey, Thumbprint},
-    statement::{Statement, UnverifiedStatement},
-    token::CLOCK_TOLERANCE,
+    limits::CLOCK_TOLERANCE_SECONDS,
+    statement::{Claims, Statement, UnverifiedStatement},
 };
 
 const RELAY_CLAIMS: [&str; 4] = ["iss", "aud", "th", "iat"];
@@ -44,8 +44,13 @@ impl RelayProof {
     /// # Errors
     /// Says which rule, or which claim.
     pub fn verify(&self, compact: &[u8], key: &PublicKey, now: u64) -> Result<(), TokenError> {
-        let _ = (compact, key, now);
-        todo!()
+        let proof =
+            UnverifiedStatement::parse(compact, JwtType::RelayProof, &RELAY_CLAIMS)?.verify(key)?;
+        let claims = proof.claims();
+        expect(claims, "iss", key.thumbprint().as_bytes())?;
+        expect(claims, "aud", &self.hello)?;
+        expect(claims, "th", &self.transcript)?;
+        expect_now(claims, now)
     }
 }
 
@@ -80,7 +85,262 @@ impl DeviceProof {
     /// # Errors
     /// Says which rule, or which claim.
     pub fn verify(&self, compact: &[u8], key: &PublicKey, now: u64) -> Result<(), TokenError> {
-        let _ = (compact, key, now);
-        todo!()
+        let proof = UnverifiedStatement::parse(compact, JwtType::DeviceProof, &DEVICE_CLAIMS)?
+            .verify(key)?;
+        let claims = proof.claims();
+        expect(claims, "iss", key.thumbprint().as_bytes())?;
+        expect(claims, "aud", self.relay.as_bytes())?;
+        expect(claims, "th", &self.transcript)?;
+        expect(claims, "ath", &self.credential)?;
+        expect_now(claims, now)
+    }
+}
+
+/// The claim is the base64url of exactly these bytes, none of which is secret.
+fn expect(claims: Claims<'_>, name: &'static str, expected: &[u8; 32]) -> Result<(), TokenError> {
+    if claims.bytes(name)? == *expected {
+        Ok(())
+    } else {
+        Err(refuse(name, ClaimDefect::Mismatch))
+    }
+}
+
+/// `iat` lies within the tolerance of the verifier's clock (`docs/protocol.md` §3.5).
+fn expect_now(claims: Claims<'_>, now: u64) -> Result<(), TokenError> {
+    let issued = claims.integer("iat")?;
+    if issued > now.saturating_add(CLOCK_TOLERANCE_SECONDS) {
+        return Err(refuse("iat", ClaimDefect::InFuture));
+    }
+    if now > issued.saturating_add(CLOCK_TOLERANCE_SECONDS) {
+        return Err(refuse("iat", ClaimDefect::TooOld));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        jws::{JwsError, SignatureError},
+        key::Seed,
+    };
+
+    const NOW: u64 = 1_800_000_000;
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&Seed::new([seed; 32]))
+    }
+
+    fn relay_proof() -> RelayProof {
+        RelayProof {
+            hello: [1; 32],
+            transcript: [2; 32],
+        }
+    }
+
+    fn device_proof() -> DeviceProof {
+        DeviceProof {
+            relay: key(9).thumbprint(),
+            transcript: [3; 32],
+            credential: [4; 32],
+        }
+    }
+
+    fn mismatch(claim: &'static str) -> Result<(), TokenError> {
+        Err(refuse(claim, ClaimDefect::Mismatch))
+    }
+
+    #[test]
+    fn relay_proof_verifies_within_a_minute() {
+        let proof = relay_proof().sign(&key(9), NOW);
+        for now in [NOW - 60, NOW, NOW + 60] {
+            assert_eq!(
+                relay_proof().verify(proof.as_bytes(), key(9).public(), now),
+                Ok(())
+            );
+        }
+    }
+
+    #[test]
+    fn device_proof_verifies_within_a_minute() {
+        let proof = device_proof().sign(&key(1), NOW);
+        for now in [NOW - 60, NOW, NOW + 60] {
+            assert_eq!(
+                device_proof().verify(proof.as_bytes(), key(1).public(), now),
+                Ok(())
+            );
+        }
+    }
+
+    /// docs/protocol.md §3.5
+    #[test]
+    fn proof_more_than_a_minute_away_is_refused() {
+        let (relay, device) = (
+            relay_proof().sign(&key(9), NOW),
+            device_proof().sign(&key(1), NOW),
+        );
+        for (now, defect) in [
+            (NOW - 61, ClaimDefect::InFuture),
+            (NOW + 61, ClaimDefect::TooOld),
+            (u64::MAX, ClaimDefect::TooOld),
+        ] {
+            let refused = Err(refuse("iat", defect));
+            assert_eq!(
+                relay_proof().verify(relay.as_bytes(), key(9).public(), now),
+                refused
+            );
+            assert_eq!(
+                device_proof().verify(device.as_bytes(), key(1).public(), now),
+                refused
+            );
+        }
+    }
+
+    /// docs/protocol.md §3.5
+    #[test]
+    fn proof_for_another_occasion_is_refused() {
+        let other = RelayProof {
+            hello: [9; 32],
+            ..relay_proof()
+        }
+        .sign(&key(9), NOW);
+        assert_eq!(
+            relay_proof().verify(other.as_bytes(), key(9).public(), NOW),
+            mismatch("aud")
+        );
+        let other = RelayProof {
+            transcript: [9; 32],
+            ..relay_proof()
+        }
+        .sign(&key(9), NOW);
+        assert_eq!(
+            relay_proof().verify(other.as_bytes(), key(9).public(), NOW),
+            mismatch("th")
+        );
+
+        let other = DeviceProof {
+            relay: key(8).thumbprint(),
+            ..device_proof()
+        }
+        .sign(&key(1), NOW);
+        assert_eq!(
+            device_proof().verify(other.as_bytes(), key(1).public(), NOW),
+            mismatch("aud")
+        );
+        let other = DeviceProof {
+            transcript: [9; 32],
+            ..device_proof()
+        }
+        .sign(&key(1), NOW);
+        assert_eq!(
+            device_proof().verify(other.as_bytes(), key(1).public(), NOW),
+            mismatch("th")
+        );
+        let other = DeviceProof {
+            credential: [9; 32],
+            ..device_proof()
+        }
+        .sign(&key(1), NOW);
+        assert_eq!(
+            device_proof().verify(other.as_bytes(), key(1).public(), NOW),
+            mismatch("ath")
+        );
+    }
+
+    /// docs/protocol.md §3.5
+    #[test]
+    fn proof_in_the_name_of_another_key_is_refused() {
+        let forged = Statement::new(JwtType::RelayProof)
+            .bytes("iss", key(9).thumbprint().as_bytes())
+            .bytes("aud", &[1; 32])
+            .bytes("th", &[2; 32])
+            .integer("iat", NOW)
+            .sign(&key(8));
+        assert_eq!(
+            relay_proof().verify(forged.as_bytes(), key(8).public(), NOW),
+            mismatch("iss")
+        );
+        let refused = Err(TokenError::Signature(SignatureError::Invalid));
+        assert_eq!(
+            relay_proof().verify(forged.as_bytes(), key(9).public(), NOW),
+            refused
+        );
+        let proof = device_proof().sign(&key(1), NOW);
+        assert_eq!(
+            device_proof().verify(proof.as_bytes(), key(2).public(), NOW),
+            refused
+        );
+    }
+
+    /// docs/protocol.md §2.1, 5
+    #[test]
+    fn proof_of_one_side_is_no_proof_of_the_other() {
+        let refused = Err(TokenError::Jws(JwsError::UnexpectedType));
+        let proof = device_proof().sign(&key(9), NOW);
+        assert_eq!(
+            relay_proof().verify(proof.as_bytes(), key(9).public(), NOW),
+            refused
+        );
+        let proof = relay_proof().sign(&key(1), NOW);
+        assert_eq!(
+            device_proof().verify(proof.as_bytes(), key(1).public(), NOW),
+            refused
+        );
+    }
+
+    /// docs/protocol.md §2.1
+    #[test]
+    fn proof_with_a_claim_too_many_or_too_few_is_refused() {
+        let all = || {
+            Statement::new(JwtType::RelayProof)
+                .bytes("iss", key(9).thumbprint().as_bytes())
+                .bytes("aud", &[1; 32])
+                .bytes("th", &[2; 32])
+        };
+        let verify = |proof: Statement| {
+            relay_proof().verify(proof.sign(&key(9)).as_bytes(), key(9).public(), NOW)
+        };
+        assert_eq!(verify(all()), Err(refuse("iat", ClaimDefect::Missing)));
+        assert_eq!(
+            verify(all().integer("iat", NOW).integer("exp", NOW)),
+            Err(TokenError::UnlistedClaim)
+        );
+        assert_eq!(
+            verify(all().text("iat", "1800000000")),
+            Err(refuse("iat", ClaimDefect::WrongType))
+        );
+        assert_eq!(
+            verify(all().integer("iat", 1 << 53)),
+            Err(refuse("iat", ClaimDefect::WrongType))
+        );
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn proof_with_a_hash_of_another_length_is_refused() {
+        let proof = Statement::new(JwtType::RelayProof)
+            .bytes("iss", key(9).thumbprint().as_bytes())
+            .bytes("aud", &[1; 31])
+            .bytes("th", &[2; 32])
+            .integer("iat", NOW)
+            .sign(&key(9));
+        let refused = Err(refuse("aud", ClaimDefect::Invalid));
+        assert_eq!(
+            relay_proof().verify(proof.as_bytes(), key(9).public(), NOW),
+            refused
+        );
+    }
+
+    #[test]
+    fn nothing_and_garbage_are_no_proof() {
+        for (proof, error) in [
+            (&b""[..], JwsError::PartCount),
+            (b"..", JwsError::EmptyPart(crate::jws::JwsPart::Header)),
+        ] {
+            assert_eq!(
+                relay_proof().verify(proof, key(9).public(), NOW),
+                Err(error.into())
+            );
+        }
     }
 }

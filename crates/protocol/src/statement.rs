@@ -31,7 +31,10 @@ impl Statement {
     /// Begins a statement without claims.
     #[must_use]
     pub fn new(jwt_type: JwtType) -> Self {
-        Self { jwt_type, payload: String::new() }
+        Self {
+            jwt_type,
+            payload: String::new(),
+        }
     }
 
     /// Adds a string claim.
@@ -60,12 +63,14 @@ impl Statement {
     /// Signs, with the header `{"alg":"EdDSA","typ":…}` (RFC 8037 §3.1), and gives the compact serialization.
     #[must_use]
     pub fn sign(mut self, key: &SigningKey) -> String {
-        self.payload.push_str(if self.payload.is_empty() { "{}" } else { "}" });
+        self.payload
+            .push_str(if self.payload.is_empty() { "{}" } else { "}" });
         jws::sign(self.jwt_type, &self.payload, key)
     }
 
     fn name(&mut self, name: &str) {
-        self.payload.push(if self.payload.is_empty() { '{' } else { ',' });
+        self.payload
+            .push(if self.payload.is_empty() { '{' } else { ',' });
         push_string(&mut self.payload, name);
         self.payload.push(':');
     }
@@ -98,13 +103,19 @@ impl<'a> UnverifiedStatement<'a> {
     ///
     /// # Errors
     /// Says which rule is broken: of the JWS, of its header, or that a claim is missing or not listed.
-    pub fn parse(compact: &'a [u8], jwt_type: JwtType, names: &[&'static str]) -> Result<Self, TokenError> {
+    pub fn parse(
+        compact: &'a [u8],
+        jwt_type: JwtType,
+        names: &[&'static str],
+    ) -> Result<Self, TokenError> {
         let jws = UnverifiedJws::parse(compact, &[jwt_type])?;
-        // §2.1: `typ` is there and fits, so two members are exactly `alg` and `typ`.
-        if jws.header().len() != 2 || jws.signed().alg != "EdDSA" {
+        if !jws.has_own_header() {
             return Err(JwsError::NotOwnHeader.into());
         }
-        if let Some(missing) = names.iter().find(|name| jws.payload().member(name).is_none()) {
+        if let Some(missing) = names
+            .iter()
+            .find(|name| jws.payload().member(name).is_none())
+        {
             return Err(refuse(missing, ClaimDefect::Missing));
         }
         if jws.payload().len() != names.len() {
@@ -124,7 +135,9 @@ impl<'a> UnverifiedStatement<'a> {
     /// # Errors
     /// [`TokenError::Signature`].
     pub fn verify(self, key: &PublicKey) -> Result<VerifiedStatement, TokenError> {
-        Ok(VerifiedStatement { jws: self.jws.verify(key)? })
+        Ok(VerifiedStatement {
+            jws: self.jws.verify(key)?,
+        })
     }
 }
 

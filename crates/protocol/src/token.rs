@@ -16,18 +16,12 @@ use sha2::{Digest, Sha256};
 use crate::{
     claims::{self, ClaimDefect, TokenError, refuse},
     json::{Object, Value},
-    jws::{JwtType, Signed, SignatureVerifier, UnverifiedJws},
+    jws::{JwtType, SignatureVerifier, Signed, UnverifiedJws},
     key::{PublicKey, Thumbprint},
+    limits::{CLOCK_TOLERANCE_SECONDS, MAX_NAME_BYTES},
     name::{Issuer, User},
     permissions::Permissions,
 };
-
-/// Tolerance between two clocks, in seconds (`docs/protocol.md` §2.2, §12).
-pub const CLOCK_TOLERANCE: u64 = 60;
-/// Longest `jti`, in bytes (`docs/protocol.md` §12).
-const MAX_JTI: usize = 255;
-/// How old an attestation may be unless the verifier decides otherwise: 30 days, in seconds (`docs/protocol.md` §2.3).
-pub const ATTESTATION_MAX_AGE: u64 = 30 * 24 * 60 * 60;
 
 /// SHA-256 of a credential as it was sent: the `ath` of a device proof (`docs/protocol.md` §3.5, RFC 9449 §4.2).
 #[must_use]
@@ -78,7 +72,7 @@ pub struct AttestationPolicy<'a> {
     pub audience: &'a str,
     /// The time, in seconds since 1970.
     pub now: u64,
-    /// How long ago `iat` may be, in seconds: [`ATTESTATION_MAX_AGE`] by default.
+    /// How long ago `iat` may be, in seconds: [`MAX_ATTESTATION_AGE_SECONDS`](crate::limits::MAX_ATTESTATION_AGE_SECONDS) by default.
     pub max_age: u64,
 }
 
@@ -114,9 +108,22 @@ impl<'a> UnverifiedAccessToken<'a> {
     ///
     /// # Errors
     /// Says which check failed: the signature first, as nothing else is true without it.
-    pub fn verify(self, keys: &(impl SignatureVerifier + ?Sized), policy: &AccessPolicy<'_>) -> Result<AccessToken, TokenError> {
-        let _ = (keys, policy);
-        todo!()
+    pub fn verify(
+        self,
+        keys: &(impl SignatureVerifier + ?Sized),
+        policy: &AccessPolicy<'_>,
+    ) -> Result<AccessToken, TokenError> {
+        let UnverifiedToken { jws, claims, hash } = self.token;
+        jws.verify(keys)?;
+        claims.check_origin(policy.issuer, policy.audience, policy.now)?;
+        // §2.2
+        if claims.expires <= claims.issued {
+            return Err(refuse("exp", ClaimDefect::Invalid));
+        }
+        if policy.now >= claims.expires.saturating_add(CLOCK_TOLERANCE_SECONDS) {
+            return Err(refuse("exp", ClaimDefect::Expired));
+        }
+        Ok(AccessToken { claims, hash })
     }
 }
 
@@ -175,9 +182,32 @@ impl<'a> UnverifiedAttestation<'a> {
     ///
     /// # Errors
     /// Says which check failed: the signature first, as nothing else is true without it.
-    pub fn verify(self, keys: &(impl SignatureVerifier + ?Sized), policy: &AttestationPolicy<'_>) -> Result<Attestation, TokenError> {
-        let _ = (keys, policy);
-        todo!()
+    pub fn verify(
+        self,
+        keys: &(impl SignatureVerifier + ?Sized),
+        policy: &AttestationPolicy<'_>,
+    ) -> Result<Attestation, TokenError> {
+        let UnverifiedToken { jws, claims, hash } = self.token;
+        jws.verify(keys)?;
+        claims.check_origin(policy.issuer, policy.audience, policy.now)?;
+        // §2.3
+        if policy.now.saturating_sub(claims.issued) > policy.max_age {
+            return Err(refuse("iat", ClaimDefect::TooOld));
+        }
+        let TokenClaims {
+            issuer,
+            user,
+            device,
+            issued,
+            ..
+        } = claims;
+        Ok(Attestation {
+            issuer,
+            user,
+            device,
+            issued,
+            hash,
+        })
     }
 }
 
@@ -233,7 +263,95 @@ struct UnverifiedToken<'a> {
 
 impl<'a> UnverifiedToken<'a> {
     fn parse(compact: &'a [u8], expected: &[JwtType]) -> Result<Self, TokenError> {
-        let _ = (compact, expected);
-        todo!()
+        let jws = UnverifiedJws::parse(compact, expected)?;
+        let claims = TokenClaims::from_payload(jws.payload())?;
+        Ok(Self {
+            jws,
+            claims,
+            hash: credential_hash(compact),
+        })
+    }
+}
+
+impl TokenClaims {
+    /// Types and forms of `docs/protocol.md` §2.2. What a claim says is compared with nothing yet.
+    fn from_payload(payload: &Object) -> Result<Self, TokenError> {
+        let issuer = claims::text(payload, "iss")?;
+        let user = claims::text(payload, "sub")?;
+        let id = claims::optional(payload, "jti", claims::text)?;
+        if id.is_some_and(|id| id.len() > MAX_NAME_BYTES) {
+            return Err(refuse("jti", ClaimDefect::Invalid));
+        }
+        Ok(Self {
+            issuer: Issuer::new(issuer).map_err(|error| TokenError::Name {
+                claim: "iss",
+                error,
+            })?,
+            user: User::new(user).map_err(|error| TokenError::Name {
+                claim: "sub",
+                error,
+            })?,
+            audience: audience(payload)?,
+            expires: claims::integer(payload, "exp")?,
+            issued: claims::integer(payload, "iat")?,
+            not_before: claims::optional(payload, "nbf", claims::integer)?,
+            id: id.map(Into::into),
+            device: device(payload)?,
+            permissions: Permissions::from_claims(payload)?,
+        })
+    }
+
+    /// What access tokens and attestations have in common (§2.2, §2.3): from whom, for whom, and not from the future.
+    fn check_origin(&self, issuer: &Issuer, audience: &str, now: u64) -> Result<(), TokenError> {
+        if self.issuer != *issuer {
+            return Err(refuse("iss", ClaimDefect::Mismatch));
+        }
+        if !self.audience.iter().any(|entry| entry == audience) {
+            return Err(refuse("aud", ClaimDefect::Mismatch));
+        }
+        let latest = now.saturating_add(CLOCK_TOLERANCE_SECONDS);
+        if self.issued > latest {
+            return Err(refuse("iat", ClaimDefect::InFuture));
+        }
+        if self
+            .not_before
+            .is_some_and(|not_before| not_before > latest)
+        {
+            return Err(refuse("nbf", ClaimDefect::InFuture));
+        }
+        Ok(())
+    }
+}
+
+/// `aud`: a string or an array of strings (RFC 7519 §4.1.3).
+fn audience(payload: &Object) -> Result<Vec<String>, TokenError> {
+    let aud = claims::value(payload, "aud")?;
+    let entries = if let Value::Array(entries) = aud {
+        entries
+    } else {
+        core::slice::from_ref(aud)
+    };
+    let string = |entry: &Value| {
+        if let Value::String(entry) = entry {
+            Ok(entry.clone())
+        } else {
+            Err(refuse("aud", ClaimDefect::WrongType))
+        }
+    };
+    entries.iter().map(string).collect()
+}
+
+/// `cnf`: `jwk` (RFC 7800 §3.2) or `jkt` (RFC 9449 §6.1), not both.
+fn device(payload: &Object) -> Result<Thumbprint, TokenError> {
+    let Value::Object(cnf) = claims::value(payload, "cnf")? else {
+        return Err(refuse("cnf", ClaimDefect::WrongType));
+    };
+    match (cnf.member("jwk"), cnf.member("jkt")) {
+        (Some(Value::Object(jwk)), None) => PublicKey::from_jwk(jwk)
+            .map(|key| key.thumbprint())
+            .map_err(TokenError::DeviceKey),
+        (Some(_), None) => Err(refuse("cnf", ClaimDefect::WrongType)),
+        (None, Some(_)) => claims::thumbprint(cnf, "jkt"),
+        (None, None) | (Some(_), Some(_)) => Err(refuse("cnf", ClaimDefect::Invalid)),
     }
 }
