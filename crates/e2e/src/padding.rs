@@ -5,7 +5,7 @@
 //! tag, so that it is no oracle; whoever calls [`unpad`] turns its `None` into the one error of decryption.
 
 /// What follows the content and starts the padding.
-const MARKER: u8 = 0x80;
+pub(crate) const MARKER: u8 = 0x80;
 
 /// The Padmé length for `len` bytes: the least number not smaller with few enough significant bits.
 /// `None` if it does not fit a `usize`.

@@ -12,44 +12,56 @@
 //! without a key. Which key seals or opens a message is the ratchet's business; what the plaintext says is
 //! that of [`content`](crate::content).
 
+mod binary;
+mod jwe;
+
 use alloc::{string::String, vec::Vec};
 use core::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use sealwire_protocol::base64url;
+use sealwire_protocol::codec::DecodeError;
+use sealwire_protocol::crypto::{AeadKey, KEM_CIPHERTEXT_BYTES, NONCE_BYTES, Secret, TAG_BYTES};
+use sealwire_protocol::limits::MAX_MESSAGE_CIPHERTEXT_BYTES;
+use zeroize::Zeroizing;
+
+use crate::padding;
+
+pub use jwe::{MAX_JWE_BYTES, MalformedJwe, ProtectedHeader, from_jwe};
 
 /// Length of a session id, in bytes (docs/protocol.md §7.2).
 pub const SESSION_ID_LEN: usize = 16;
 /// Length of the initialisation vector, in bytes (docs/protocol.md §9.1).
-pub const IV_LEN: usize = 12;
+pub const IV_LEN: usize = NONCE_BYTES;
 /// Length of an ML-KEM-768 ciphertext, in bytes (FIPS 203 §8).
-pub const KEM_CIPHERTEXT_LEN: usize = 1088;
+pub const KEM_CIPHERTEXT_LEN: usize = KEM_CIPHERTEXT_BYTES;
+/// Length of the tag, in bytes (docs/protocol.md §1.3).
+pub const TAG_LEN: usize = TAG_BYTES;
 
 /// The key of one message, used for one sealing and never again (docs/protocol.md §8.2).
-pub struct MessageKey([u8; 32]);
+pub struct MessageKey(Secret<32>);
 
 impl MessageKey {
-    /// Takes the 32 bytes that a chain step gave (docs/protocol.md §8.1).
+    /// Takes what a chain step gave (docs/protocol.md §8.1).
     #[must_use]
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+    pub const fn new(secret: Secret<32>) -> Self {
+        Self(secret)
     }
 
     /// The key's bytes, for a skipped key on its way to the device store.
-    pub(crate) fn expose_for_store(&self) -> &[u8; 32] {
-        &self.0
+    pub(crate) const fn expose_for_store(&self) -> &[u8; 32] {
+        self.0.expose()
     }
 
     /// Gives the key away as a JWK (`{"kty":"oct","k":…}`, RFC 7518 §6.4), so that any JOSE library opens this one
     /// message in its JWE form. Whoever has it can read the message: nothing in this crate calls it.
     #[must_use]
     pub fn export_secret_as_jwk(&self) -> Zeroizing<String> {
-        todo!()
-    }
-}
-
-impl Drop for MessageKey {
-    fn drop(&mut self) {
-        self.0.zeroize();
+        let encoded = Zeroizing::new(base64url::encode(self.0.expose()));
+        let mut jwk = Zeroizing::new(String::with_capacity(64));
+        jwk.push_str(r#"{"kty":"oct","k":""#);
+        jwk.push_str(&encoded);
+        jwk.push_str(r#""}"#);
+        jwk
     }
 }
 
@@ -99,18 +111,10 @@ pub struct SealedMessage<'a> {
     header: Header<'a>,
     iv: &'a [u8; IV_LEN],
     ciphertext: &'a [u8],
-    tag: &'a [u8; 16],
+    tag: &'a [u8; TAG_LEN],
 }
 
 impl<'a> SealedMessage<'a> {
-    /// Reads the compact binary form (docs/protocol.md §9.1), strictly and without copying.
-    ///
-    /// # Errors
-    /// [`MalformedMessage`] says what is not of the form; the peer or the relay made it.
-    pub fn decode(_bytes: &'a [u8]) -> Result<Self, MalformedMessage> {
-        todo!()
-    }
-
     /// The header. Nothing in it is authentic until [`open`] has succeeded.
     #[must_use]
     pub fn header(&self) -> &Header<'a> {
@@ -131,51 +135,65 @@ impl<'a> SealedMessage<'a> {
 
     /// The tag.
     #[must_use]
-    pub fn tag(&self) -> &'a [u8; 16] {
+    pub fn tag(&self) -> &'a [u8; TAG_LEN] {
         self.tag
     }
 }
 
-/// The protected header of the JWE form in `b64u`: the additional authenticated data of every message
-/// (docs/protocol.md §9.2). One value serves any number of messages and keeps its buffer.
-#[derive(Debug, Default)]
-pub struct ProtectedHeader {
-    buffer: Vec<u8>,
-}
-
-impl ProtectedHeader {
-    /// An empty one; it allocates at first use.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { buffer: Vec::new() }
-    }
-}
-
-/// Seals `content` (an encoded [`Content`](crate::content)) with `key`, which is used up, and gives the compact
-/// binary form. Padding is added here (docs/protocol.md §9.3). `iv` MUST be fresh random bytes (§9.1).
+/// Seals `content` (an encoded [`Content`](crate::content::Content)) with `key`, which is used up, and gives the
+/// compact binary form in one allocation. Padding is added here (docs/protocol.md §9.3). `iv` MUST be fresh random
+/// bytes (§9.1). `protected` is only room to work in: keep one and pass it again.
 ///
 /// # Errors
 /// [`SealError`]: the content is too long, or the header holds text that no message can carry.
 pub fn seal(
-    _header: &Header<'_>,
-    _key: MessageKey,
-    _iv: [u8; IV_LEN],
-    _content: &[u8],
-    _protected: &mut ProtectedHeader,
+    header: &Header<'_>,
+    key: MessageKey,
+    iv: [u8; IV_LEN],
+    content: &[u8],
+    protected: &mut ProtectedHeader,
 ) -> Result<Vec<u8>, SealError> {
-    todo!()
+    let padded_len = padding::padded_len(content.len())
+        .filter(|len| *len <= MAX_MESSAGE_CIPHERTEXT_BYTES)
+        .ok_or(SealError::ContentTooLong)?;
+
+    // Nothing below grows the buffer past its capacity, so no copy of the content is left behind.
+    let mut out = binary::start(header, &iv, padded_len)?;
+    let text_at = out.len();
+    out.extend_from_slice(content);
+    out.push(padding::MARKER);
+    out.resize(text_at + padded_len, 0);
+    let (_, text) = out.split_at_mut(text_at);
+    let tag = AeadKey::new(key.0)
+        .seal(&iv, protected.encode(header).as_bytes(), text)
+        .map_err(|_| SealError::ContentTooLong)?;
+    out.extend_from_slice(&tag);
+    Ok(out)
 }
 
-/// Opens `message` with `key` and gives the content without its padding.
+/// Opens `message` with `key` and gives the content without its padding. `key` stays with the caller, who erases it
+/// after a success and keeps it after a failure (docs/protocol.md §8.2).
 ///
 /// # Errors
 /// [`OpenError`], without detail: wrong key, changed header, ciphertext or tag, or wrong padding (docs/protocol.md §13).
 pub fn open(
-    _message: &SealedMessage<'_>,
-    _key: &MessageKey,
-    _protected: &mut ProtectedHeader,
+    message: &SealedMessage<'_>,
+    key: &MessageKey,
+    protected: &mut ProtectedHeader,
 ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-    todo!()
+    let mut text = Zeroizing::new(message.ciphertext.to_vec());
+    let key = Secret::from_slice(key.0.expose()).ok_or(OpenError)?;
+    AeadKey::new(key)
+        .open(message.iv, protected.encode(&message.header).as_bytes(), &mut text, message.tag)
+        .map_err(|_| OpenError)?;
+    let content_len = padding::unpad(&text).ok_or(OpenError)?.len();
+    text.truncate(content_len);
+    Ok(text)
+}
+
+/// Whether `text` can stand in a header without an escape (docs/protocol.md §9.2).
+fn is_jws_text(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Why bytes are not a sealed message. Whoever made them is to blame.
@@ -183,8 +201,23 @@ pub fn open(
 #[non_exhaustive]
 pub enum MalformedMessage {
     /// Longer than 98,304 bytes.
-    #[error("sealed message is longer than 98,304 bytes")]
+    #[error("the sealed message is longer than 98,304 bytes")]
     TooLong,
+    /// A field is missing, has a length out of bounds, or bytes follow the last one (docs/protocol.md §1.1).
+    #[error("the sealed message is not in its binary form: {0}")]
+    Encoding(#[from] DecodeError),
+    /// Not version 1.
+    #[error("the sealed message has another version than 1: one of the two devices needs an update")]
+    Version,
+    /// Neither a first nor an ordinary message.
+    #[error("the sealed message is neither a first nor an ordinary one")]
+    Kind,
+    /// The proof has a character outside the base64url alphabet and `.` (docs/protocol.md §9.2).
+    #[error("the proof in the first message is not a compact JWS")]
+    Proof,
+    /// The attestation has a character outside the base64url alphabet and `.` (docs/protocol.md §9.2).
+    #[error("the attestation in the first message is not a compact JWS")]
+    Attestation,
 }
 
 /// Why a message was not sealed: the caller asked for what cannot be sent.
@@ -192,17 +225,17 @@ pub enum MalformedMessage {
 #[non_exhaustive]
 pub enum SealError {
     /// The content, padded, is longer than 81,920 bytes.
-    #[error("content is too long for one message: split it or send a reference")]
+    #[error("the content is too long for one message: split it or send a reference")]
     ContentTooLong,
     /// The proof is empty, longer than 2,048 bytes, or not a compact JWS.
     #[error("the initiator's proof is not a compact JWS of at most 2,048 bytes")]
     Proof,
     /// The attestation is empty, longer than 8,192 bytes, or not a compact JWS.
-    #[error("the attestation is not a compact JWS of at most 8,192 bytes")]
+    #[error("the attestation is not a compact JWS of at most 8,192 bytes: fetch a new one from the issuer")]
     Attestation,
 }
 
 /// A message did not open. There is one error for every cause (docs/protocol.md §13).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("message does not open")]
+#[error("the message does not open")]
 pub struct OpenError;
