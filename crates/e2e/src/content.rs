@@ -4,6 +4,11 @@
 //! the Send or Deliver frame is compared by whoever holds the frame.
 
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+
+use sealwire_protocol::codec::{DecodeError, Reader, Writer};
+use sealwire_protocol::limits::{MAX_BODY_BYTES, MAX_NAME_BYTES};
+use sealwire_protocol::name::User;
 
 /// Length of a message id, in bytes (docs/protocol.md §5.1).
 pub const MESSAGE_ID_LEN: usize = 16;
@@ -46,13 +51,47 @@ pub struct Body<'a> {
     pub bytes: &'a [u8],
 }
 
+const VERSION: u8 = 1;
+const KIND_MESSAGE: u8 = 0;
+const KIND_DELIVERED: u8 = 1;
+const KIND_COPY: u8 = 2;
+const KIND_EMPTY: u8 = 3;
+
+const USER: RangeInclusive<usize> = 0..=MAX_NAME_BYTES;
+const MEDIA_TYPE: RangeInclusive<usize> = 0..=255;
+const BODY: RangeInclusive<usize> = 0..=MAX_BODY_BYTES;
+
+/// Bytes of a content beside its user, media type and body.
+const OVERHEAD: usize = 2 + MESSAGE_ID_LEN + 8 + 1 + 1 + 3;
+
 impl<'a> Content<'a> {
-    /// Reads a content strictly, without copying.
+    /// Reads a content strictly, without copying (docs/protocol.md §9.3).
     ///
     /// # Errors
     /// [`ContentError`] says what is not of the form; the sender made it.
-    pub fn decode(_plaintext: &'a [u8]) -> Result<Self, ContentError> {
-        todo!()
+    pub fn decode(plaintext: &'a [u8]) -> Result<Self, ContentError> {
+        let mut reader = Reader::new(plaintext);
+        if reader.u8()? != VERSION {
+            return Err(ContentError::Version);
+        }
+        let kind = reader.u8()?;
+        let id = *reader.array()?;
+        let time = reader.u64()?;
+        let user = reader.vec8(USER)?;
+        let media_type = reader.vec8(MEDIA_TYPE)?;
+        let bytes = reader.vec24(BODY)?;
+        reader.finish()?;
+
+        let bare = user.is_empty() && media_type.is_empty() && bytes.is_empty();
+        let kind = match kind {
+            KIND_MESSAGE if user.is_empty() => Kind::Message(Body::new(media_type, bytes)?),
+            KIND_COPY => Kind::Copy { user: checked_user(user)?, body: Body::new(media_type, bytes)? },
+            KIND_DELIVERED if bare => Kind::Delivered,
+            KIND_EMPTY if bare => Kind::Empty,
+            KIND_MESSAGE | KIND_DELIVERED | KIND_EMPTY => return Err(ContentError::UnexpectedField),
+            _ => return Err(ContentError::Kind),
+        };
+        Ok(Self { id, time, kind })
     }
 
     /// Writes the content, unpadded; [`seal`](crate::message::seal) pads.
@@ -60,21 +99,84 @@ impl<'a> Content<'a> {
     /// # Errors
     /// [`ContentError`] where a field is not what it may be: the caller is to blame.
     pub fn encode(&self) -> Result<Vec<u8>, ContentError> {
-        todo!()
+        let (kind, user, body) = match self.kind {
+            Kind::Message(body) => (KIND_MESSAGE, "", Some(body)),
+            Kind::Delivered => (KIND_DELIVERED, "", None),
+            Kind::Copy { user, body } => (KIND_COPY, checked_user(user.as_bytes())?, Some(body)),
+            Kind::Empty => (KIND_EMPTY, "", None),
+        };
+        let Body { media_type, bytes } = match body {
+            Some(body) => Body::new(body.media_type.as_bytes(), body.bytes)?,
+            None => Body { media_type: "", bytes: b"" },
+        };
+        let mut out = Vec::with_capacity(OVERHEAD + user.len() + media_type.len() + bytes.len());
+        let mut writer = Writer::new(&mut out);
+        writer.u8(VERSION).u8(kind).bytes(&self.id).u64(self.time);
+        writer.vec8(user.as_bytes(), USER).map_err(|_| ContentError::User)?;
+        writer.vec8(media_type.as_bytes(), MEDIA_TYPE).map_err(|_| ContentError::MediaType)?;
+        writer.vec24(bytes, BODY).map_err(|_| ContentError::BodyTooLong)?;
+        Ok(out)
     }
+}
+
+impl<'a> Body<'a> {
+    fn new(media_type: &'a [u8], bytes: &'a [u8]) -> Result<Self, ContentError> {
+        let media_type = core::str::from_utf8(media_type).map_err(|_| ContentError::MediaType)?;
+        if !is_media_type(media_type) {
+            return Err(ContentError::MediaType);
+        }
+        Ok(Self { media_type, bytes })
+    }
+}
+
+/// docs/protocol.md §1.2
+fn checked_user(user: &[u8]) -> Result<&str, ContentError> {
+    User::from_bytes(user).map_err(|_| ContentError::User)?;
+    core::str::from_utf8(user).map_err(|_| ContentError::User)
+}
+
+/// `type/subtype` with the names of RFC 6838 §4.2, and after a semicolon any printable ASCII: what a parameter means
+/// is for whoever shows the body.
+fn is_media_type(text: &str) -> bool {
+    let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let Some((top_level, subtype)) = name.split_once('/') else {
+        return false;
+    };
+    is_restricted_name(top_level)
+        && is_restricted_name(subtype)
+        && parameters.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+/// `restricted-name` of RFC 6838 §4.2.
+fn is_restricted_name(name: &str) -> bool {
+    name.len() <= 127
+        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
 }
 
 /// Why a content cannot be read, or sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ContentError {
-    /// The user of a copy is not 1 to 255 bytes without control characters.
-    #[error("the user is empty, too long, or has control characters")]
+    /// A field is missing, has a length out of bounds, or bytes follow the last one (docs/protocol.md §1.1).
+    #[error("the content is not in its binary form: {0}")]
+    Encoding(#[from] DecodeError),
+    /// Not version 1.
+    #[error("the content has another version than 1: one of the two devices needs an update")]
+    Version,
+    /// Not one of the four kinds.
+    #[error("the content is of a kind that is not defined")]
+    Kind,
+    /// A field that must be empty in this kind is not.
+    #[error("the content has a field that its kind does not have")]
+    UnexpectedField,
+    /// The user of a copy is not 1 to 255 bytes of UTF-8 without control characters (docs/protocol.md §1.2).
+    #[error("the user is empty, longer than 255 bytes, not UTF-8, or has control characters")]
     User,
     /// The media type is not one.
     #[error("the media type is not of the form type/subtype in ASCII, at most 255 bytes")]
     MediaType,
     /// The body is longer than 65,536 bytes.
-    #[error("the body is longer than 65,536 bytes")]
+    #[error("the body is longer than 65,536 bytes: split it or send a reference")]
     BodyTooLong,
 }
