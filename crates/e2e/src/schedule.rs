@@ -71,7 +71,7 @@ impl ChainKey {
     /// The chain step: the key of this message, and the chain key of the next (docs/protocol.md §8.1).
     pub(crate) fn step(&self) -> (MessageKey, Self) {
         let key: Secret<32> = self.0.expand(MESSAGE, b"");
-        (MessageKey::from_bytes(*key.expose()), Self(Prk::from_secret(self.0.expand(NEXT, b""))))
+        (MessageKey::new(key), Self(Prk::from_secret(self.0.expand(NEXT, b""))))
     }
 }
 
