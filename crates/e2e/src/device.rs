@@ -8,8 +8,8 @@ use core::fmt;
 
 use rand_core::CryptoRng;
 use sealwire_protocol::{
-    codec::{Reader, Writer},
-    crypto::{Secret, X25519PublicKey, X25519Secret},
+    codec::Writer,
+    crypto::{X25519PublicKey, X25519Secret},
     jws::SignatureVerifier,
     key::{Seed, SigningKey, Thumbprint},
     name::{Issuer, User},
@@ -85,15 +85,14 @@ impl DeviceKeys {
     /// # Errors
     /// [`Error::State`]: another version, or damaged.
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
-        let keys = state::restore(Kind::DeviceKeys, bytes, |reader: &mut Reader<'_>| {
+        Ok(state::restore(Kind::DeviceKeys, bytes, |reader| {
             let seed = Seed::new(*reader.array()?);
             let standard_jwe = state::secret(reader)?;
             Ok(Self {
                 signing: SigningKey::from_seed(&seed),
                 standard_jwe: X25519Secret::from_secret(&standard_jwe),
             })
-        })?;
-        Ok(keys)
+        })?)
     }
 }
 
@@ -109,6 +108,7 @@ pub struct OwnIdentity {
     issuer: Issuer,
     user: User,
     attestation: String,
+    issued: u64,
     hash: [u8; 32],
 }
 
@@ -127,6 +127,7 @@ impl OwnIdentity {
             issuer: claims.issuer.clone(),
             user: claims.user.clone(),
             attestation: attestation.to_owned(),
+            issued: claims.issued,
             hash: credential_hash(attestation.as_bytes()),
         })
     }
@@ -147,6 +148,12 @@ impl OwnIdentity {
     #[must_use]
     pub fn attestation(&self) -> &str {
         &self.attestation
+    }
+
+    /// When it was issued, in seconds since 1970.
+    #[must_use]
+    pub const fn issued(&self) -> u64 {
+        self.issued
     }
 
     /// SHA-256 of the attestation (docs/protocol.md §7.1).
@@ -178,9 +185,4 @@ pub(crate) fn attested(attestation: &Attestation) -> PeerIdentity {
         user: attestation.user().clone(),
         device: attestation.device(),
     }
-}
-
-/// The secret keys of this type are restored from the store only.
-pub(crate) fn x25519_from_store(secret: &Secret<32>) -> X25519Secret {
-    X25519Secret::from_secret(secret)
 }

@@ -1,26 +1,96 @@
 //! The secrets behind this device's cards and one-time prekeys (docs/protocol.md §6).
 //!
 //! ```text
-//! publish ── card ──> relay          a first message ──> secrets of its generation, and of its one-time prekey
-//! publish_one_time ── prekeys ──> relay                  once it has opened: the one-time prekey is erased
+//! publish ── card ──> relay               a first message ──> the secrets of its generation and one-time prekey
+//! publish_one_time ── prekeys ──> relay   once it has opened: the one-time prekey is erased, or the replay guard grows
 //! ```
 //!
 //! A generation is one card's secrets. The last 8 are kept, for at most 30 days (§6.1).
 
-use alloc::{string::String, vec::Vec};
+use alloc::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    string::String,
+    vec::Vec,
+};
+use core::fmt;
 
 use rand_core::CryptoRng;
+use sealwire_protocol::{
+    codec::{DecodeError, Reader, Writer},
+    crypto::{KemDecapsulationKey, X25519Secret, sha256},
+    limits::{CARD_RENEWAL_DAYS, MAX_CARD_GENERATION_DAYS, MAX_CARD_GENERATIONS, MAX_REPLAY_ENTRIES},
+};
 use zeroize::Zeroizing;
 
 use crate::{
+    card::{self, CardFields},
     device::{DeviceKeys, OwnIdentity},
-    error::Error,
+    error::{Error, Gone, Misbehaved, Misuse},
+    message::First,
     one_time::OneTimePrekey,
+    state::{self, Kind},
 };
 
+/// One-time prekeys whose secrets a device keeps; the oldest are erased first (docs/protocol.md §6.2).
+pub const MAX_ONE_TIME_SECRETS: usize = 500;
+
+const DAY: u64 = 24 * 60 * 60;
+
 /// All prekey secrets of this device.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Prekeys {
+    /// The oldest first; ids and times never decrease.
+    generations: VecDeque<Generation>,
+    one_time: BTreeMap<u32, OneTimeSecrets>,
+    /// The id of the next generation, `None` after the last.
+    next_generation: NextId,
+    next_one_time: NextId,
+}
+
+/// The secrets of one card.
+pub(crate) struct Generation {
+    id: u32,
+    /// The card's `iat`, in seconds since 1970.
+    issued: u64,
+    /// The `iat` of the attestation in it.
+    attested: u64,
+    pub(crate) signed_prekey: X25519Secret,
+    pub(crate) kem: KemDecapsulationKey,
+    pub(crate) card_hash: [u8; 32],
+    pub(crate) attestation_hash: [u8; 32],
+    /// SHA-256 of every ephemeral key of a first message without a one-time prekey (docs/protocol.md §7.4).
+    replay_guard: BTreeSet<[u8; 32]>,
+}
+
+pub(crate) struct OneTimeSecrets {
+    pub(crate) x25519: X25519Secret,
+    pub(crate) kem: KemDecapsulationKey,
+}
+
+/// The secrets that a first message names.
+pub(crate) struct FirstSecrets<'a> {
+    pub(crate) generation: &'a Generation,
+    pub(crate) one_time: Option<&'a OneTimeSecrets>,
+}
+
+/// An id that was not used yet (docs/protocol.md §6.1, §6.2: ids are never reused).
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct NextId(Option<u32>);
+
+impl Default for NextId {
+    fn default() -> Self {
+        Self(Some(1))
+    }
+}
+
+impl NextId {
+    fn peek(self) -> Result<u32, Error> {
+        Ok(self.0.ok_or(Misuse::IdsExhausted)?)
+    }
+
+    fn advance(&mut self) {
+        self.0 = self.0.and_then(|id| id.checked_add(1));
+    }
 }
 
 impl Prekeys {
@@ -33,59 +103,239 @@ impl Prekeys {
     /// Makes a new generation and gives its card, to publish. `now` is in seconds since 1970. Store the state first.
     ///
     /// # Errors
-    /// [`Misuse::IdsExhausted`](crate::error::Misuse::IdsExhausted).
+    /// [`Misuse::IdsExhausted`].
     pub fn publish(
         &mut self,
-        _keys: &DeviceKeys,
-        _own: &OwnIdentity,
-        _rng: &mut (impl CryptoRng + ?Sized),
-        _now: u64,
+        keys: &DeviceKeys,
+        own: &OwnIdentity,
+        rng: &mut (impl CryptoRng + ?Sized),
+        now: u64,
     ) -> Result<String, Error> {
-        todo!()
+        let id = self.next_generation.peek()?;
+        self.expire(now);
+        let signed_prekey = X25519Secret::generate(rng);
+        let kem = KemDecapsulationKey::generate(rng);
+        // §6.1: `iat` does not decrease from card to card, whatever the clock does.
+        let issued = self.generations.back().map_or(now, |newest| newest.issued.max(now));
+        let card = card::sign(
+            &CardFields {
+                issued,
+                generation: id,
+                standard_jwe: &keys.standard_jwe_public(),
+                signed_prekey: &signed_prekey.public_key(),
+                kem: &kem.encapsulation_key(),
+                attestation: own.attestation(),
+            },
+            keys.signing(),
+        );
+        self.generations.push_back(Generation {
+            id,
+            issued,
+            attested: own.issued(),
+            signed_prekey,
+            kem,
+            card_hash: sha256(&[card.as_bytes()]),
+            attestation_hash: *own.attestation_hash(),
+            replay_guard: BTreeSet::new(),
+        });
+        self.next_generation.advance();
+        // §6.1: the last 8 generations.
+        while self.generations.len() > MAX_CARD_GENERATIONS {
+            self.generations.pop_front();
+        }
+        Ok(card)
     }
 
-    /// Makes `count` one-time prekeys, to publish: at most 100 at once. Store the state first.
+    /// Makes `count` one-time prekeys, to publish: a relay takes at most 100 at once. Store the state first.
     ///
     /// # Errors
-    /// [`Misuse::IdsExhausted`](crate::error::Misuse::IdsExhausted).
+    /// [`Misuse::IdsExhausted`], and nothing was made.
     pub fn publish_one_time(
         &mut self,
-        _keys: &DeviceKeys,
-        _count: u8,
-        _rng: &mut (impl CryptoRng + ?Sized),
+        keys: &DeviceKeys,
+        count: u8,
+        rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Vec<OneTimePrekey>, Error> {
-        todo!()
+        self.next_one_time.peek()?.checked_add(count.into()).ok_or(Misuse::IdsExhausted)?;
+        let mut published = Vec::with_capacity(count.into());
+        for _ in 0..count {
+            let id = self.next_one_time.peek()?;
+            let secrets =
+                OneTimeSecrets { x25519: X25519Secret::generate(rng), kem: KemDecapsulationKey::generate(rng) };
+            published.push(OneTimePrekey::sign(
+                id,
+                secrets.x25519.public_key(),
+                &secrets.kem.encapsulation_key(),
+                keys.signing(),
+            ));
+            self.one_time.insert(id, secrets);
+            self.next_one_time.advance();
+        }
+        while self.one_time.len() > MAX_ONE_TIME_SECRETS {
+            self.one_time.pop_first();
+        }
+        Ok(published)
     }
 
-    /// Whether a new card is due: there is none, the newest is 7 days old (docs/protocol.md §6.1), was made with another
-    /// attestation than `own`, or its replay guard is full (§7.4).
+    /// Whether a new card is due (docs/protocol.md §6.1, §7.4): there is none, the newest is 7 days old or takes no more first
+    /// messages, or its attestation is 15 days old and `own` is a newer one.
     #[must_use]
-    pub fn needs_new_card(&self, _own: &OwnIdentity, _now: u64) -> bool {
-        todo!()
+    pub fn needs_new_card(&self, own: &OwnIdentity, now: u64) -> bool {
+        self.generations.back().is_none_or(|newest| {
+            now.saturating_sub(newest.issued) >= CARD_RENEWAL_DAYS * DAY
+                || newest.replay_guard.len() >= MAX_REPLAY_ENTRIES
+                || (now.saturating_sub(newest.attested) >= 15 * DAY && own.issued() > newest.attested)
+        })
     }
 
-    /// Erases generations that are older than 30 days (docs/protocol.md §6.1). Every other call that has the time does too.
-    pub fn expire(&mut self, _now: u64) {
-        todo!()
+    /// Erases generations that are older than 30 days (docs/protocol.md §6.1). They are not used in any case.
+    pub fn expire(&mut self, now: u64) {
+        self.generations.retain(|generation| !generation.is_too_old(now));
     }
 
     /// How many one-time prekeys have secrets here, whether the relay still holds them or not.
     #[must_use]
     pub fn one_time_count(&self) -> usize {
-        todo!()
+        self.one_time.len()
+    }
+
+    /// The secrets that a first message needs, unless they are gone or the message is a repetition (docs/protocol.md §7.3, §7.4).
+    pub(crate) fn for_first(&self, first: &First<'_>, now: u64) -> Result<FirstSecrets<'_>, Error> {
+        let generation = self
+            .generations
+            .iter()
+            .find(|generation| generation.id == first.generation && !generation.is_too_old(now))
+            .ok_or(Gone::Generation)?;
+        let one_time = match first.one_time {
+            Some(id) => Some(self.one_time.get(&id).ok_or(Gone::OneTimePrekey)?),
+            None => {
+                if generation.replay_guard.contains(&sha256(&[&first.ephemeral])) {
+                    return Err(Misbehaved::Replay.into());
+                }
+                // §7.4: at 4,096 entries such messages are refused.
+                if generation.replay_guard.len() >= MAX_REPLAY_ENTRIES {
+                    return Err(Gone::ReplayGuardFull.into());
+                }
+                None
+            }
+        };
+        Ok(FirstSecrets { generation, one_time })
+    }
+
+    /// What follows from a first message that has opened: its one-time prekey is erased (docs/protocol.md §6.2), or its
+    /// ephemeral key remembered (§7.4).
+    pub(crate) fn use_up(&mut self, first: &First<'_>) {
+        if let Some(id) = first.one_time {
+            self.one_time.remove(&id);
+        } else if let Some(generation) = self.generations.iter_mut().find(|kept| kept.id == first.generation) {
+            generation.replay_guard.insert(sha256(&[&first.ephemeral]));
+        }
     }
 
     /// The secrets for the encrypted store, with a version number.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        todo!()
+        let entries: usize = self.generations.iter().map(|generation| generation.replay_guard.len()).sum();
+        let capacity = 16 + self.generations.len() * 192 + entries * 32 + 2 + self.one_time.len() * 100;
+        let mut out = state::begin(Kind::Prekeys, capacity);
+        let mut writer = Writer::new(&mut out);
+        for next in [self.next_generation, self.next_one_time] {
+            // Ids start at 1, so that 0 stands for none left.
+            writer.u32(next.0.unwrap_or(0));
+        }
+        writer.u8(state::count(self.generations.len()));
+        for generation in &self.generations {
+            writer
+                .u32(generation.id)
+                .u64(generation.issued)
+                .u64(generation.attested)
+                .bytes(generation.signed_prekey.to_secret().expose())
+                .bytes(generation.kem.seed().expose())
+                .bytes(&generation.card_hash)
+                .bytes(&generation.attestation_hash)
+                .u16(state::count(generation.replay_guard.len()));
+            for entry in &generation.replay_guard {
+                writer.bytes(entry);
+            }
+        }
+        writer.u16(state::count(self.one_time.len()));
+        for (id, secrets) in &self.one_time {
+            writer.u32(*id).bytes(secrets.x25519.to_secret().expose()).bytes(secrets.kem.seed().expose());
+        }
+        out
     }
 
     /// Restores what [`encode`](Self::encode) gave.
     ///
     /// # Errors
     /// [`Error::State`]: another version, or damaged.
-    pub fn decode(_bytes: &[u8]) -> Result<Self, Error> {
-        todo!()
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        Ok(state::restore(Kind::Prekeys, bytes, |reader| {
+            let next_generation = read_next_id(reader)?;
+            let next_one_time = read_next_id(reader)?;
+            let mut generations = VecDeque::new();
+            for _ in 0..reader.count8(0..=MAX_CARD_GENERATIONS)? {
+                let generation = Generation::read(reader)?;
+                state::check(next_generation.is_after(generation.id))?;
+                state::check(generations.back().is_none_or(|last: &Generation| last.id < generation.id))?;
+                generations.push_back(generation);
+            }
+            let mut one_time = BTreeMap::new();
+            for _ in 0..state::count16(reader, MAX_ONE_TIME_SECRETS)? {
+                let id = reader.u32()?;
+                state::check(next_one_time.is_after(id))?;
+                let secrets = OneTimeSecrets {
+                    x25519: X25519Secret::from_secret(&state::secret(reader)?),
+                    kem: KemDecapsulationKey::from_seed(state::secret(reader)?),
+                };
+                state::check(one_time.insert(id, secrets).is_none())?;
+            }
+            Ok(Self { generations, one_time, next_generation, next_one_time })
+        })?)
+    }
+}
+
+impl Generation {
+    /// docs/protocol.md §6.1: at most 30 days.
+    fn is_too_old(&self, now: u64) -> bool {
+        now.saturating_sub(self.issued) > MAX_CARD_GENERATION_DAYS * DAY
+    }
+
+    pub(crate) const fn id(&self) -> u32 {
+        self.id
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut generation = Self {
+            id: reader.u32()?,
+            issued: reader.u64()?,
+            attested: reader.u64()?,
+            signed_prekey: X25519Secret::from_secret(&state::secret(reader)?),
+            kem: KemDecapsulationKey::from_seed(state::secret(reader)?),
+            card_hash: *reader.array()?,
+            attestation_hash: *reader.array()?,
+            replay_guard: BTreeSet::new(),
+        };
+        for _ in 0..state::count16(reader, MAX_REPLAY_ENTRIES)? {
+            state::check(generation.replay_guard.insert(*reader.array()?))?;
+        }
+        Ok(generation)
+    }
+}
+
+impl NextId {
+    /// Whether `id` may have been given out before.
+    fn is_after(self, id: u32) -> bool {
+        id != 0 && self.0.is_none_or(|next| id < next)
+    }
+}
+
+fn read_next_id(reader: &mut Reader<'_>) -> Result<NextId, DecodeError> {
+    Ok(NextId(Some(reader.u32()?).filter(|id| *id != 0)))
+}
+
+impl fmt::Debug for Prekeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Prekeys({} generations, {} one-time prekeys)", self.generations.len(), self.one_time.len())
     }
 }

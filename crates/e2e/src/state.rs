@@ -58,3 +58,35 @@ pub(crate) fn restore<T>(
 pub(crate) fn secret<const N: usize>(reader: &mut Reader<'_>) -> Result<Secret<N>, DecodeError> {
     Secret::from_slice(reader.array::<N>()?).ok_or(DecodeError::EndsEarly)
 }
+
+/// A count on its way to the store. Every list is bounded far below what its field holds.
+pub(crate) fn count<T: TryFrom<usize> + Bounded>(length: usize) -> T {
+    T::try_from(length).unwrap_or(T::MAX)
+}
+
+/// The integers that counts are stored as.
+pub(crate) trait Bounded {
+    const MAX: Self;
+}
+
+impl Bounded for u8 {
+    const MAX: Self = Self::MAX;
+}
+
+impl Bounded for u16 {
+    const MAX: Self = Self::MAX;
+}
+
+/// A count of two bytes, checked before anything is allocated for the items.
+pub(crate) fn count16(reader: &mut Reader<'_>, max: usize) -> Result<usize, DecodeError> {
+    let count = usize::from(reader.u16()?);
+    if count > max {
+        return Err(DecodeError::CountOutOfBounds);
+    }
+    Ok(count)
+}
+
+/// Refuses state whose parts do not fit each other.
+pub(crate) const fn check(fits: bool) -> Result<(), DecodeError> {
+    if fits { Ok(()) } else { Err(DecodeError::UnknownValue) }
+}
