@@ -8,7 +8,6 @@ pub mod card;
 pub mod content;
 pub mod device;
 pub mod error;
-pub mod inspect;
 pub mod message;
 pub mod one_time;
 pub mod padding;
@@ -16,5 +15,7 @@ pub mod peer;
 pub mod prekeys;
 pub mod safety;
 
+mod ratchet;
 mod schedule;
+mod skipped;
 mod state;
