@@ -8,6 +8,7 @@ pub mod card;
 pub mod content;
 pub mod device;
 pub mod error;
+pub mod inspect;
 pub mod message;
 pub mod one_time;
 pub mod padding;
@@ -15,7 +16,9 @@ pub mod peer;
 pub mod prekeys;
 pub mod safety;
 
+mod agreement;
 mod ratchet;
 mod schedule;
+mod session;
 mod skipped;
 mod state;
