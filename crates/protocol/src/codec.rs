@@ -161,6 +161,9 @@ pub enum DecodeError {
     /// An enumerated field has a value that is not listed.
     #[error("a field has a value that is not defined")]
     UnknownValue,
+    /// A name is not UTF-8, or has a control character in it (docs/protocol.md §1.2).
+    #[error("a name is not UTF-8 or has a control character in it")]
+    InvalidText,
 }
 
 /// Appends fields to a vector. Integers cannot fail; vectors are checked against their bounds, so that nothing is ever
@@ -278,6 +281,12 @@ pub enum EncodeError {
     /// A list has fewer or more items than its field allows.
     #[error("a list has fewer or more items than its field allows")]
     CountOutOfBounds,
+    /// A value that stands for something else, such as request 0.
+    #[error("a value is reserved; choose another, such as a request number that is not 0")]
+    ReservedValue,
+    /// A name has a control character in it (docs/protocol.md §1.2).
+    #[error("a name has a control character in it")]
+    InvalidText,
 }
 
 #[cfg(test)]
