@@ -1,0 +1,166 @@
+//! Frames on their way into and out of one record (docs/protocol.md §4).
+//!
+//! ```text
+//! frame, frame, ... ──> Batch ── seal ──> one WebSocket message ── open ──> Frames ──> frame, frame, ...
+//! ```
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
+use core::marker::PhantomData;
+
+use crate::codec::{DecodeError, Reader};
+use crate::error::{LinkError, Malformed, Misbehaviour, Misuse, Part};
+use crate::frame::{Direction, Frame, READY};
+use crate::limits::{MAX_RECORD_FRAMES, MAX_RECORD_PLAINTEXT_BYTES};
+use crate::record::RECORD_TYPE;
+
+/// Frames to be sealed together in one record. They are encoded into the buffer that is later sealed in place and sent.
+pub struct Batch<D> {
+    /// The record's type byte, then the frames.
+    record: Vec<u8>,
+    frames: usize,
+    direction: PhantomData<fn(D)>,
+}
+
+impl<D: Direction> Batch<D> {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            record: vec![RECORD_TYPE],
+            frames: 0,
+            direction: PhantomData,
+        }
+    }
+
+    /// Adds a frame.
+    ///
+    /// # Errors
+    /// [`Misuse::BatchFull`] if a record does not hold one more, and [`Misuse::Encode`] if a field is out of its bounds. The
+    /// batch is then as it was.
+    pub fn push(&mut self, frame: &D::Frame<'_>) -> Result<(), Misuse> {
+        if frame.type_byte() == READY && self.frames != 0 {
+            return Err(Misuse::ReadyOutOfPlace);
+        }
+        // docs/protocol.md §4: at most 256 frames, at most 2 MiB + 4 bytes
+        if self.frames >= MAX_RECORD_FRAMES {
+            return Err(Misuse::BatchFull);
+        }
+        let before = self.record.len();
+        frame.encode(&mut self.record)?;
+        if self.bytes() > MAX_RECORD_PLAINTEXT_BYTES {
+            self.record.truncate(before);
+            return Err(Misuse::BatchFull);
+        }
+        self.frames = self.frames.saturating_add(1);
+        Ok(())
+    }
+
+    /// The number of frames.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.frames
+    }
+
+    /// Whether there is no frame yet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Bytes of plaintext so far.
+    #[must_use]
+    pub const fn bytes(&self) -> usize {
+        self.record.len().saturating_sub(1)
+    }
+
+    pub(crate) fn begins_with_ready(&self) -> bool {
+        self.record.get(1) == Some(&READY)
+    }
+
+    pub(crate) fn into_record(self) -> Vec<u8> {
+        self.record
+    }
+}
+
+impl<D: Direction> Default for Batch<D> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<D> fmt::Debug for Batch<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("frames", &self.frames)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The frames of an opened record. All of them have been checked before the first is seen, so a record with anything malformed
+/// in it has no effect at all.
+pub struct Frames<'m, D> {
+    rest: Reader<'m>,
+    left: usize,
+    direction: PhantomData<fn() -> D>,
+}
+
+impl<'m, D: Direction> Frames<'m, D> {
+    /// Checks a record's plaintext: one to 256 frames and nothing else (docs/protocol.md §4, §5).
+    pub(crate) fn check(plaintext: &'m [u8]) -> Result<Self, LinkError> {
+        let mut reader = Reader::new(plaintext);
+        let mut count = 0_usize;
+        while !reader.is_empty() {
+            if count >= MAX_RECORD_FRAMES {
+                return Err(Misbehaviour::TooManyFrames.into());
+            }
+            D::Frame::decode(&mut reader).map_err(|defect: DecodeError| Malformed::Encoding {
+                part: Part::Frame,
+                defect,
+            })?;
+            count = count.saturating_add(1);
+        }
+        if count == 0 {
+            return Err(Malformed::EmptyRecord.into());
+        }
+        Ok(Self {
+            rest: Reader::new(plaintext),
+            left: count,
+            direction: PhantomData,
+        })
+    }
+}
+
+impl<'m, D: Direction> Iterator for Frames<'m, D> {
+    type Item = D::Frame<'m>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        D::Frame::decode(&mut self.rest).ok()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<D: Direction> ExactSizeIterator for Frames<'_, D> {}
+
+impl<D> Clone for Frames<'_, D> {
+    fn clone(&self) -> Self {
+        Self {
+            rest: self.rest.clone(),
+            left: self.left,
+            direction: PhantomData,
+        }
+    }
+}
+
+impl<D> fmt::Debug for Frames<'_, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Frames")
+            .field("left", &self.left)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! Frames: what is inside a record (docs/protocol.md §5).
+//!
+//! ```text
+//! record plaintext = frame frame ...          frame = type, u24 length, payload
+//!
+//! device ── ToRelay ──> relay      Send Ack PublishCard PublishPrekeys FetchCards Refresh
+//! device <── ToDevice ── relay     Ready Accepted Refused Deliver Cards Token DeviceChanged
+//! ```
+//!
+//! Decoded frames borrow from the record that they came in; nothing is copied or allocated. What a frame means, whether its
+//! sender may send it, and the 64 open requests of a device are for the client and the server.
+
+mod list;
+mod to_device;
+mod to_relay;
+
+pub use list::{Iter, List, ListItem};
+pub use to_device::{CardEntry, Deliver, Ready, ToDevice};
+pub use to_relay::{Part, Send, ToRelay};
+
+pub(crate) use to_device::READY;
+
+use alloc::vec::Vec;
+use core::ops::RangeInclusive;
+
+use crate::codec::{DecodeError, EncodeError, Reader, Writer, length_prefix};
+use crate::crypto::KEM_KEY_BYTES;
+use crate::limits::{
+    MAX_CARD_BYTES, MAX_FRAME_PAYLOAD_BYTES, MAX_NAME_BYTES, MAX_PUBLISHED_PREKEYS,
+    MAX_SEALED_MESSAGE_BYTES,
+};
+
+const USER: RangeInclusive<usize> = 1..=MAX_NAME_BYTES;
+const CARD: RangeInclusive<usize> = 1..=MAX_CARD_BYTES;
+const MESSAGE: RangeInclusive<usize> = 1..=MAX_SEALED_MESSAGE_BYTES;
+
+/// What identifies a message to its sender and its recipients: 16 random bytes.
+pub type MessageId = [u8; 16];
+
+/// What a request and its reply have in common: chosen by the device, not 0.
+pub type RequestId = u32;
+
+/// One direction of a link: which frames travel in it.
+pub trait Direction: sealed::Sealed {
+    /// The frames of this direction.
+    type Frame<'a>: Frame<'a>;
+}
+
+/// Device → relay.
+#[derive(Debug)]
+pub enum DeviceToRelay {}
+
+/// Relay → device.
+#[derive(Debug)]
+pub enum RelayToDevice {}
+
+impl Direction for DeviceToRelay {
+    type Frame<'a> = ToRelay<'a>;
+}
+
+impl Direction for RelayToDevice {
+    type Frame<'a> = ToDevice<'a>;
+}
+
+mod sealed {
+    #[expect(unnameable_types, reason = "sealed: only this crate has directions and frames")]
+    pub trait Sealed {}
+    impl Sealed for super::DeviceToRelay {}
+    impl Sealed for super::RelayToDevice {}
+    impl Sealed for super::ToRelay<'_> {}
+    impl Sealed for super::ToDevice<'_> {}
+}
+
+/// A frame of either direction.
+pub trait Frame<'a>: Sized + sealed::Sealed {
+    /// The frame's type byte.
+    fn type_byte(&self) -> u8;
+
+    #[doc(hidden)]
+    fn encode_payload(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError>;
+
+    /// Decodes the payload of a frame of type `type_byte`. The caller has checked that nothing follows it.
+    #[doc(hidden)]
+    fn decode_payload(type_byte: u8, payload: &mut Reader<'a>) -> Result<Self, DecodeError>;
+
+    /// Reads one frame off the front of a record's plaintext (docs/protocol.md §5).
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        let type_byte = reader.u8()?;
+        let mut payload = Reader::new(reader.vec24(0..=MAX_FRAME_PAYLOAD_BYTES)?);
+        let frame = Self::decode_payload(type_byte, &mut payload)?;
+        payload.finish()?;
+        Ok(frame)
+    }
+
+    /// Appends the frame to `out`. If that fails, `out` is as it was.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        let start = out.len();
+        self.append(out, start).inspect_err(|_| out.truncate(start))
+    }
+
+    #[doc(hidden)]
+    fn append(&self, out: &mut Vec<u8>, start: usize) -> Result<(), EncodeError> {
+        let mut writer = Writer::new(out);
+        self.encode_payload(writer.bytes(&[self.type_byte(), 0, 0, 0]))?;
+        let payload = out.len().saturating_sub(start).saturating_sub(4);
+        if payload > MAX_FRAME_PAYLOAD_BYTES {
+            return Err(EncodeError::LengthOutOfBounds);
+        }
+        let length = length_prefix::<3>(payload).ok_or(EncodeError::LengthOutOfBounds)?;
+        if let Some([_, field @ ..]) = out.get_mut(start..).and_then(<[u8]>::first_chunk_mut::<4>) {
+            *field = length;
+        }
+        Ok(())
+    }
+}
+
+/// A one-time prekey as it travels (docs/protocol.md §6.2). That its signature is good is for whoever uses it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OneTimePrekey<'a> {
+    /// Never reused by its device.
+    pub id: u32,
+    /// The X25519 public key.
+    pub x25519: &'a [u8; 32],
+    /// The ML-KEM-768 encapsulation key.
+    pub kem_key: &'a [u8; KEM_KEY_BYTES],
+    /// The device key's Ed25519 signature.
+    pub signature: &'a [u8; 64],
+}
+
+impl<'a> ListItem<'a> for OneTimePrekey<'a> {
+    const COUNT: RangeInclusive<usize> = 1..=MAX_PUBLISHED_PREKEYS;
+
+    fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            id: reader.u32()?,
+            x25519: reader.array()?,
+            kem_key: reader.array()?,
+            signature: reader.array()?,
+        })
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer
+            .u32(self.id)
+            .bytes(self.x25519)
+            .bytes(self.kem_key)
+            .bytes(self.signature);
+        Ok(())
+    }
+}
+
+/// A request's number, which is never 0 (docs/protocol.md §5).
+fn request(reader: &mut Reader<'_>) -> Result<RequestId, DecodeError> {
+    match reader.u32()? {
+        0 => Err(DecodeError::UnknownValue),
+        request => Ok(request),
+    }
+}
+
+fn write_request(writer: &mut Writer<'_>, request: RequestId) -> Result<(), EncodeError> {
+    if request == 0 {
+        return Err(EncodeError::ReservedValue);
+    }
+    writer.u32(request);
+    Ok(())
+}
+
+/// A user (docs/protocol.md §1.2): 1 to 255 bytes of UTF-8 without control characters.
+fn user<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    let user = core::str::from_utf8(reader.vec8(USER)?).map_err(|_| DecodeError::InvalidText)?;
+    if user.chars().any(char::is_control) {
+        Err(DecodeError::InvalidText)
+    } else {
+        Ok(user)
+    }
+}
+
+fn write_user(writer: &mut Writer<'_>, user: &str) -> Result<(), EncodeError> {
+    if user.chars().any(char::is_control) {
+        return Err(EncodeError::InvalidText);
+    }
+    writer.vec8(user.as_bytes(), USER)?;
+    Ok(())
+}
