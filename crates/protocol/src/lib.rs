@@ -4,20 +4,27 @@
 
 extern crate alloc;
 
-pub mod limits;
+pub mod base64url;
+pub mod batch;
+mod claims;
+pub mod close;
 pub mod codec;
 pub mod crypto;
-
-pub mod base64url;
-mod claims;
+pub mod error;
+pub mod frame;
+pub mod handshake;
 pub mod invite;
 pub mod json;
 pub mod jws;
 pub mod key;
 pub mod key_set;
+pub mod limits;
+pub mod link;
 pub mod name;
 pub mod permissions;
 pub mod proof;
+mod record;
+mod schedule;
 pub mod statement;
 pub mod token;
 
