@@ -2,9 +2,10 @@
 
 use sealwire_protocol::{
     TokenError,
+    limits::MAX_ATTESTATION_AGE_SECONDS,
     name::Issuer,
     token::{
-        ATTESTATION_MAX_AGE, AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken, UnverifiedAttestation,
+        AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken, UnverifiedAttestation,
     },
 };
 
@@ -69,7 +70,7 @@ impl TokenVerifier {
     /// # Errors
     /// As [`Self::access_token`].
     pub fn attestation(&self, compact: &[u8], now: u64) -> Result<Attestation, TokenError> {
-        let policy = AttestationPolicy { issuer: &self.issuer, audience: &self.audience, now, max_age: ATTESTATION_MAX_AGE };
+        let policy = AttestationPolicy { issuer: &self.issuer, audience: &self.audience, now, max_age: MAX_ATTESTATION_AGE_SECONDS };
         UnverifiedAttestation::parse(compact)?.verify(&self.keys, &policy)
     }
 }
