@@ -111,3 +111,189 @@ impl SignatureVerifier for Ed25519KeySet {
         SignatureVerifier::verify(self.key(signed.kid)?, signed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, string::String};
+
+    use super::*;
+    use crate::key::{Seed, SigningKey};
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&Seed::new([seed; 32]))
+    }
+
+    /// A JWK of this key, with more members before it.
+    fn jwk(members: &str, seed: u8) -> String {
+        format!("{{{members}{}", &key(seed).public().to_jwk()[1..])
+    }
+
+    fn set(keys: &[String]) -> Result<Ed25519KeySet, KeySetError> {
+        Ed25519KeySet::from_jwks(format!(r#"{{"keys":[{}]}}"#, keys.join(",")).as_bytes())
+    }
+
+    fn verify(
+        set: &Ed25519KeySet,
+        alg: &str,
+        kid: Option<&str>,
+        seed: u8,
+    ) -> Result<(), SignatureError> {
+        let signature = key(seed).sign(b"input");
+        SignatureVerifier::verify(
+            set,
+            Signed {
+                alg,
+                kid,
+                signing_input: b"input",
+                signature: &signature,
+            },
+        )
+    }
+
+    #[test]
+    fn kid_picks_the_key() {
+        let set = set(&[
+            jwk(r#""kid":"a","#, 1),
+            jwk(r#""kid":"b","alg":"EdDSA","use":"sig","#, 2),
+        ])
+        .unwrap();
+        assert_eq!(verify(&set, "EdDSA", Some("a"), 1), Ok(()));
+        assert_eq!(verify(&set, "Ed25519", Some("b"), 2), Ok(()));
+    }
+
+    /// docs/protocol.md §2.2
+    #[test]
+    fn kid_that_names_no_key_or_another_key_is_refused() {
+        let set = set(&[jwk(r#""kid":"a","#, 1), jwk(r#""kid":"b","#, 2)]).unwrap();
+        assert_eq!(
+            verify(&set, "EdDSA", Some("c"), 1),
+            Err(SignatureError::UnknownKey)
+        );
+        assert_eq!(
+            verify(&set, "EdDSA", Some("A"), 1),
+            Err(SignatureError::UnknownKey)
+        );
+        assert_eq!(
+            verify(&set, "EdDSA", Some(""), 1),
+            Err(SignatureError::UnknownKey)
+        );
+        assert_eq!(
+            verify(&set, "EdDSA", Some("b"), 1),
+            Err(SignatureError::Invalid)
+        );
+        assert_eq!(
+            verify(&Ed25519KeySet::default(), "EdDSA", Some("a"), 1),
+            Err(SignatureError::UnknownKey)
+        );
+    }
+
+    /// docs/protocol.md §2.2
+    #[test]
+    fn token_without_kid_is_accepted_only_if_there_is_one_key() {
+        let one = set(&[jwk(r#""kid":"a","#, 1)]).unwrap();
+        assert_eq!(verify(&one, "EdDSA", None, 1), Ok(()));
+        let two = set(&[jwk(r#""kid":"a","#, 1), jwk("", 2)]).unwrap();
+        assert_eq!(
+            verify(&two, "EdDSA", None, 1),
+            Err(SignatureError::AmbiguousKey)
+        );
+        let unnamed = set(&[jwk("", 1), jwk("", 2)]).unwrap();
+        assert_eq!(
+            verify(&unnamed, "EdDSA", Some("a"), 1),
+            Err(SignatureError::AmbiguousKey)
+        );
+        assert_eq!(
+            verify(
+                &Ed25519KeySet::single(*key(1).public()),
+                "EdDSA",
+                Some("any"),
+                1
+            ),
+            Ok(())
+        );
+    }
+
+    /// docs/protocol.md §2.1: `alg` is compared, and never selects.
+    #[test]
+    fn other_algorithms_are_refused_whatever_the_signature() {
+        let set = Ed25519KeySet::single(*key(1).public());
+        for alg in [
+            "", "none", "eddsa", "ed25519", "Ed448", "HS256", "ES256", "RS256", "EdDSA ",
+        ] {
+            assert_eq!(
+                verify(&set, alg, None, 1),
+                Err(SignatureError::AlgorithmNotAllowed),
+                "{alg}"
+            );
+        }
+    }
+
+    #[test]
+    fn signature_of_another_length_is_refused() {
+        let signature = key(1).sign(b"input");
+        for signature in [
+            &signature[..63],
+            &[signature.as_slice(), &[0]].concat(),
+            b"x",
+        ] {
+            let signed = Signed {
+                alg: "EdDSA",
+                kid: None,
+                signing_input: b"input",
+                signature,
+            };
+            assert_eq!(
+                SignatureVerifier::verify(key(1).public(), signed),
+                Err(SignatureError::Invalid)
+            );
+        }
+    }
+
+    #[test]
+    fn keys_of_other_types_and_uses_are_left_out() {
+        let rsa = String::from(r#"{"kty":"RSA","kid":"r","n":"AQAB","e":"AQAB"}"#);
+        let set = set(&[
+            rsa,
+            jwk(r#""use":"enc","kid":"e","#, 2),
+            jwk(r#""kid":"a","#, 1),
+        ])
+        .unwrap();
+        assert_eq!(verify(&set, "EdDSA", None, 1), Ok(()));
+        assert_eq!(
+            verify(&set, "EdDSA", Some("e"), 2),
+            Err(SignatureError::UnknownKey)
+        );
+    }
+
+    #[test]
+    fn key_set_that_cannot_be_trusted_is_refused_as_a_whole() {
+        let refused = |keys: &[String]| set(keys).map(|_| ()).unwrap_err();
+        assert_eq!(
+            refused(&[jwk(r#""kid":"a","#, 1), jwk(r#""kid":"a","#, 2)]),
+            KeySetError::DuplicateKid
+        );
+        assert_eq!(refused(&[jwk(r#""kid":1,"#, 1)]), KeySetError::Kid);
+        assert_eq!(
+            refused(&[jwk(&format!(r#""kid":"{}","#, "k".repeat(256)), 1)]),
+            KeySetError::Kid
+        );
+        assert_eq!(
+            refused(&[jwk(r#""d":"AA","#, 1)]),
+            KeySetError::Jwk(JwkError::Private)
+        );
+        assert_eq!(
+            refused(&[String::from(r#"{"kty":"oct","k":"AA"}"#)]),
+            KeySetError::Jwk(JwkError::Private)
+        );
+        assert_eq!(refused(&["1".into()]), KeySetError::NoKeys);
+        let refused = |json: &[u8]| Ed25519KeySet::from_jwks(json).map(|_| ()).unwrap_err();
+        assert_eq!(refused(b"{}"), KeySetError::NoKeys);
+        assert_eq!(refused(br#"{"keys":{}}"#), KeySetError::NoKeys);
+        assert_eq!(refused(b"[]"), KeySetError::Json(JsonError::NotAnObject));
+        assert_eq!(
+            refused(br#"{"keys":[],"keys":[]}"#),
+            KeySetError::Json(JsonError::DuplicateMember)
+        );
+        assert_eq!(refused(&[b' '; 65_537]), KeySetError::TooLong);
+    }
+}

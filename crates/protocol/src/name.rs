@@ -107,3 +107,62 @@ name! {
     /// Whom a token names within its issuer: its `sub`.
     User
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_1_to_255_bytes_are_taken_as_they_are() {
+        for name in [
+            "a",
+            "alice@example.com",
+            "Zoë",
+            "https://issuer.example/",
+            " ",
+            "😀",
+            &"x".repeat(255),
+        ] {
+            assert_eq!(User::new(name).unwrap().as_str(), name);
+            assert_eq!(
+                Issuer::from_bytes(name.as_bytes()).unwrap().as_bytes(),
+                name.as_bytes()
+            );
+        }
+        // No normalisation: two spellings are two users.
+        assert_ne!(User::new("e\u{301}"), User::new("\u{e9}"));
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn name_that_is_empty_or_longer_than_255_bytes_is_refused() {
+        assert_eq!(User::new(""), Err(NameError::Empty));
+        assert_eq!(Issuer::new(&"x".repeat(256)), Err(NameError::TooLong));
+        assert_eq!(User::new(&"é".repeat(128)), Err(NameError::TooLong));
+        assert_eq!(User::from_bytes(&[0xff; 256]), Err(NameError::TooLong));
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn name_with_a_control_character_is_refused() {
+        for control in (0..0x20).chain(0x7f..0xa0) {
+            let name: alloc::string::String = ['a', char::from_u32(control).unwrap()]
+                .into_iter()
+                .collect();
+            assert_eq!(
+                User::new(&name),
+                Err(NameError::ControlCharacter),
+                "{control:x}"
+            );
+        }
+        assert!(User::new("\u{a0}\u{20}\u{7e}").is_ok());
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn name_that_is_not_utf_8_is_refused() {
+        for name in [&b"\xff"[..], b"a\xc0\x80", b"\xed\xa0\x80", b"\xe2\x82"] {
+            assert_eq!(User::from_bytes(name), Err(NameError::NotUtf8));
+        }
+    }
+}

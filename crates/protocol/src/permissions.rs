@@ -127,3 +127,235 @@ impl Recipient {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn permissions(claims: &str) -> Result<Permissions, TokenError> {
+        Permissions::from_claims(&Object::parse(claims.as_bytes()).unwrap())
+    }
+
+    /// With `sealwire:send` and these entries.
+    fn details(entries: &str) -> Result<Permissions, TokenError> {
+        permissions(&alloc::format!(
+            r#"{{"scope":"sealwire:send","authorization_details":{entries}}}"#
+        ))
+    }
+
+    fn user(name: &str) -> User {
+        User::new(name).unwrap()
+    }
+
+    fn may_write(permissions: &Permissions, to: &str) -> bool {
+        permissions.may_write_to(&user(to), &user("me"))
+    }
+
+    #[test]
+    fn scopes_are_separate_and_others_are_ignored() {
+        let all = permissions(
+            r#"{"scope":"openid sealwire:send sealwire:receive  sealwire:publish email"}"#,
+        )
+        .unwrap();
+        assert!(all.send && all.receive && all.publish);
+        let one = permissions(r#"{"scope":"sealwire:receive"}"#).unwrap();
+        assert_eq!(
+            one,
+            Permissions {
+                receive: true,
+                ..Permissions::default()
+            }
+        );
+    }
+
+    /// docs/protocol.md §5.5
+    #[test]
+    fn scope_that_is_not_spelled_exactly_permits_nothing() {
+        for scope in [
+            "",
+            "send",
+            "sealwire:*",
+            "Sealwire:send",
+            "sealwire:send,sealwire:receive",
+            "sealwire:sendx",
+            "sealwire:send\\tsealwire:receive",
+        ] {
+            let claims = alloc::format!(r#"{{"scope":"{scope}"}}"#);
+            assert_eq!(permissions(&claims), Ok(Permissions::default()), "{scope}");
+        }
+        assert_eq!(permissions("{}"), Ok(Permissions::default()));
+    }
+
+    #[test]
+    fn numbers_and_recipients_are_read() {
+        let entry = r#"[{"type":"payments"},{"type":"sealwire","to":["bob","team-*"],"max_message_bytes":1,"messages_per_minute":2,
+            "mailbox_messages":3,"mailbox_bytes":4,"retention_seconds":9007199254740991,"locations":["x"]}]"#;
+        let expected = Permissions {
+            send: true,
+            to: Some(alloc::vec![
+                Recipient::User(user("bob")),
+                Recipient::Prefix("team-".into())
+            ]),
+            max_message_bytes: Some(1),
+            messages_per_minute: Some(2),
+            mailbox_messages: Some(3),
+            mailbox_bytes: Some(4),
+            retention_seconds: Some((1 << 53) - 1),
+            ..Permissions::default()
+        };
+        assert_eq!(details(entry), Ok(expected));
+    }
+
+    /// docs/protocol.md §5.5
+    #[test]
+    fn recipient_that_is_not_listed_may_not_be_written_to() {
+        let listed = details(r#"[{"type":"sealwire","to":["bob","team-*"]}]"#).unwrap();
+        for to in ["bob", "team-", "team-a", "me"] {
+            assert!(may_write(&listed, to), "{to}");
+        }
+        for to in [
+            "Bob", "bobby", "bo", "team", "Team-a", "xteam-a", "team*", "*",
+        ] {
+            assert!(!may_write(&listed, to), "{to}");
+        }
+        let nobody = details(r#"[{"type":"sealwire","to":[]}]"#).unwrap();
+        assert!(!may_write(&nobody, "bob"));
+        assert!(may_write(&nobody, "me"));
+        let star_inside = details(r#"[{"type":"sealwire","to":["*b","a**"]}]"#).unwrap();
+        assert!(may_write(&star_inside, "*b") && may_write(&star_inside, "a*c"));
+        assert!(!may_write(&star_inside, "xb") && !may_write(&star_inside, "ab"));
+    }
+
+    #[test]
+    fn absent_to_and_the_empty_prefix_are_everybody() {
+        for entries in [
+            "[]",
+            r#"[{"type":"other","to":["x"]}]"#,
+            r#"[{"type":"sealwire"}]"#,
+            r#"[{"type":"sealwire","to":["*"]}]"#,
+        ] {
+            assert!(may_write(&details(entries).unwrap(), "bob"), "{entries}");
+        }
+    }
+
+    /// docs/protocol.md §5.5
+    #[test]
+    fn nobody_may_be_written_to_without_the_scope() {
+        let silent = permissions(r#"{"scope":"sealwire:receive","authorization_details":[{"type":"sealwire","to":["*"]}]}"#).unwrap();
+        assert!(!may_write(&silent, "bob"));
+        assert!(!may_write(&silent, "me"));
+    }
+
+    /// docs/protocol.md §5.5
+    #[test]
+    fn entries_merge_to_the_union_and_the_largest_number_stated() {
+        let merged = details(
+            r#"[{"type":"sealwire","to":["bob"],"mailbox_bytes":5,"max_message_bytes":100},{"type":"sealwire","to":["eve"],"max_message_bytes":1000},
+                {"type":"sealwire","max_message_bytes":10}]"#,
+        )
+        .unwrap();
+        assert!(may_write(&merged, "bob") && may_write(&merged, "eve"));
+        assert_eq!(
+            (merged.max_message_bytes, merged.mailbox_bytes),
+            (Some(1000), Some(5))
+        );
+        // An entry without `to` does not lift what another says.
+        assert!(!may_write(&merged, "mallory"));
+    }
+
+    /// docs/protocol.md §5.5: a member of the wrong type refuses the token.
+    #[test]
+    fn members_of_the_wrong_type_refuse_the_token() {
+        let wrong = |claim| Err(refuse(claim, ClaimDefect::WrongType));
+        for scope in ["null", "1", r#"["sealwire:send"]"#, "{}", "true"] {
+            assert_eq!(
+                permissions(&alloc::format!(r#"{{"scope":{scope}}}"#)),
+                wrong("scope"),
+                "{scope}"
+            );
+        }
+        for entries in [
+            "null",
+            "{}",
+            r#""x""#,
+            r#"{"type":"sealwire"}"#,
+            "[1]",
+            "[null]",
+            r#"["sealwire"]"#,
+            r#"[[{"type":"sealwire"}]]"#,
+        ] {
+            assert_eq!(
+                details(entries),
+                wrong("authorization_details"),
+                "{entries}"
+            );
+        }
+        assert_eq!(details("[{}]"), Err(refuse("type", ClaimDefect::Missing)));
+        assert_eq!(details(r#"[{"type":["sealwire"]}]"#), wrong("type"));
+        for to in [
+            r#""bob""#,
+            "null",
+            r#"{"bob":1}"#,
+            "[1]",
+            r#"["bob",null]"#,
+            r#"[["bob"]]"#,
+        ] {
+            assert_eq!(
+                details(&alloc::format!(r#"[{{"type":"sealwire","to":{to}}}]"#)),
+                wrong("to"),
+                "{to}"
+            );
+        }
+        for name in [
+            "max_message_bytes",
+            "messages_per_minute",
+            "mailbox_messages",
+            "mailbox_bytes",
+            "retention_seconds",
+        ] {
+            for number in [
+                "null",
+                r#""1""#,
+                "1.0",
+                "1e3",
+                "-1",
+                "9007199254740992",
+                "[1]",
+                "true",
+            ] {
+                assert_eq!(
+                    details(&alloc::format!(
+                        r#"[{{"type":"sealwire","{name}":{number}}}]"#
+                    )),
+                    wrong(name),
+                    "{number}"
+                );
+            }
+            let zero = details(&alloc::format!(r#"[{{"type":"sealwire","{name}":0}}]"#));
+            assert_eq!(zero, Err(refuse(name, ClaimDefect::Invalid)));
+        }
+    }
+
+    /// docs/protocol.md §5.5, §1.2
+    #[test]
+    fn recipients_that_no_user_can_match_or_too_many_refuse_the_token() {
+        use crate::name::NameError;
+        let to = |pattern: &str| {
+            details(&alloc::format!(
+                r#"[{{"type":"sealwire","to":["{pattern}"]}}]"#
+            ))
+        };
+        let name = |error| Err(TokenError::Name { claim: "to", error });
+        assert_eq!(to(""), name(NameError::Empty));
+        assert_eq!(to("a\\n*"), name(NameError::ControlCharacter));
+        assert_eq!(to(&"x".repeat(256)), name(NameError::TooLong));
+        let many = |count: usize| {
+            details(&alloc::format!(
+                r#"[{{"type":"sealwire","to":[{}]}}]"#,
+                alloc::vec![r#""a""#; count].join(",")
+            ))
+        };
+        assert!(many(64).is_ok());
+        assert_eq!(many(65), Err(refuse("to", ClaimDefect::Invalid)));
+    }
+}

@@ -200,3 +200,205 @@ impl<'a> Claims<'a> {
         claims::thumbprint(self.0, name)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::{format, vec::Vec};
+
+    use super::*;
+    use crate::{jws::SignatureError, key::Seed};
+
+    const NAMES: [&str; 3] = ["iss", "id", "key"];
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&Seed::new([7; 32]))
+    }
+
+    fn card() -> Statement {
+        Statement::new(JwtType::Card)
+            .text("iss", "a")
+            .integer("id", 1)
+            .bytes("key", &[5; 4])
+    }
+
+    fn parse(compact: &str) -> Result<(), TokenError> {
+        UnverifiedStatement::parse(compact.as_bytes(), JwtType::Card, &NAMES)?
+            .verify(key().public())?;
+        Ok(())
+    }
+
+    /// Signs any header over any payload.
+    fn signed(header: &str, payload: &str) -> String {
+        let input = format!(
+            "{}.{}",
+            base64url::encode(header.as_bytes()),
+            base64url::encode(payload.as_bytes())
+        );
+        format!(
+            "{input}.{}",
+            base64url::encode(&key().sign(input.as_bytes()))
+        )
+    }
+
+    #[test]
+    fn claims_come_back_as_they_were_signed() {
+        let text = "\"quoted\" \\ / \u{0}\u{1f}\n é 😀";
+        let compact = Statement::new(JwtType::Session)
+            .text("t", text)
+            .integer("i", (1 << 53) - 1)
+            .integer("g", u64::from(u32::MAX))
+            .bytes("b", &[1, 2, 3])
+            .bytes("p", key().thumbprint().as_bytes())
+            .sign(&key());
+        let statement = UnverifiedStatement::parse(
+            compact.as_bytes(),
+            JwtType::Session,
+            &["t", "i", "g", "b", "p"],
+        )
+        .unwrap();
+        let statement = statement.verify(key().public()).unwrap();
+        let claims = statement.claims();
+        assert_eq!(claims.text("t"), Ok(text));
+        assert_eq!(claims.integer("i"), Ok((1 << 53) - 1));
+        assert_eq!(claims.u32("g"), Ok(u32::MAX));
+        assert_eq!(claims.bytes("b"), Ok([1, 2, 3]));
+        assert_eq!(claims.thumbprint("p"), Ok(key().thumbprint()));
+    }
+
+    /// docs/protocol.md §2.1, RFC 8037 §3.1
+    #[test]
+    fn header_is_written_exactly_as_specified() {
+        let compact = Statement::new(JwtType::Card).sign(&key());
+        let parts: Vec<_> = compact.split('.').collect();
+        assert_eq!(
+            base64url::decode(parts[0].as_bytes()).unwrap(),
+            br#"{"alg":"EdDSA","typ":"sealwire-card+jwt"}"#
+        );
+        assert_eq!(base64url::decode(parts[1].as_bytes()).unwrap(), b"{}");
+    }
+
+    /// docs/protocol.md §2.1
+    #[test]
+    fn header_with_a_further_member_or_another_alg_is_refused() {
+        const PAYLOAD: &str = r#"{"iss":"a","id":1,"key":"BQUFBQ"}"#;
+        assert_eq!(
+            parse(&signed(
+                r#"{"typ":"sealwire-card+jwt","alg":"EdDSA"}"#,
+                PAYLOAD
+            )),
+            Ok(())
+        );
+        for header in [
+            r#"{"alg":"EdDSA","typ":"sealwire-card+jwt","kid":"a"}"#,
+            r#"{"alg":"EdDSA","typ":"sealwire-card+jwt","cty":"JWT"}"#,
+            r#"{"alg":"Ed25519","typ":"sealwire-card+jwt"}"#,
+            r#"{"alg":"eddsa","typ":"sealwire-card+jwt"}"#,
+            r#"{"alg":"HS256","typ":"sealwire-card+jwt"}"#,
+        ] {
+            assert_eq!(
+                parse(&signed(header, PAYLOAD)),
+                Err(JwsError::NotOwnHeader.into()),
+                "{header}"
+            );
+        }
+    }
+
+    /// docs/protocol.md §2.1
+    #[test]
+    fn claims_that_are_missing_or_not_listed_are_refused() {
+        assert_eq!(parse(&card().sign(&key())), Ok(()));
+        assert_eq!(
+            parse(&card().integer("nbf", 1).sign(&key())),
+            Err(TokenError::UnlistedClaim)
+        );
+        let missing = Statement::new(JwtType::Card)
+            .text("iss", "a")
+            .integer("id", 1)
+            .text("Key", "a")
+            .sign(&key());
+        assert_eq!(parse(&missing), Err(refuse("key", ClaimDefect::Missing)));
+        assert_eq!(
+            parse(&Statement::new(JwtType::Card).sign(&key())),
+            Err(refuse("iss", ClaimDefect::Missing))
+        );
+    }
+
+    /// docs/protocol.md §2.1, 5
+    #[test]
+    fn statement_of_another_type_is_refused() {
+        for other in [
+            JwtType::AccessToken,
+            JwtType::Attestation,
+            JwtType::RelayProof,
+            JwtType::DeviceProof,
+            JwtType::Session,
+        ] {
+            let compact = Statement {
+                jwt_type: other,
+                ..card()
+            }
+            .sign(&key());
+            assert_eq!(
+                parse(&compact),
+                Err(JwsError::UnexpectedType.into()),
+                "{other:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn statement_that_was_changed_or_signed_by_another_key_is_refused() {
+        let refused = Err(SignatureError::Invalid.into());
+        let other = SigningKey::from_seed(&Seed::new([8; 32]));
+        assert_eq!(parse(&card().sign(&other)), refused);
+        let compact = card().sign(&key());
+        let changed = compact.replace(
+            &base64url::encode(br#"{"iss":"a","id":1"#)[..20],
+            &base64url::encode(br#"{"iss":"b","id":1"#)[..20],
+        );
+        assert_ne!(changed, compact);
+        assert_eq!(parse(&changed), refused);
+    }
+
+    /// docs/protocol.md §2.1, 1
+    #[test]
+    fn statement_over_the_limit_of_its_type_is_refused() {
+        let compact = Statement::new(JwtType::Card)
+            .text("iss", &"a".repeat(12_300))
+            .integer("id", 1)
+            .bytes("key", &[5; 4])
+            .sign(&key());
+        assert!(compact.len() > 16_384);
+        assert_eq!(parse(&compact), Err(JwsError::TooLong.into()));
+    }
+
+    #[test]
+    fn claims_of_another_type_or_size_are_refused() {
+        let compact = Statement::new(JwtType::Card)
+            .text("iss", "1")
+            .integer("id", 1 << 32)
+            .text("key", "BQUFBR")
+            .sign(&key());
+        let statement =
+            UnverifiedStatement::parse(compact.as_bytes(), JwtType::Card, &NAMES).unwrap();
+        let claims = statement.claims();
+        assert_eq!(
+            claims.integer("iss"),
+            Err(refuse("iss", ClaimDefect::WrongType))
+        );
+        assert_eq!(
+            claims.thumbprint("iss"),
+            Err(refuse("iss", ClaimDefect::Invalid))
+        );
+        assert_eq!(claims.text("id"), Err(refuse("id", ClaimDefect::WrongType)));
+        assert_eq!(claims.u32("id"), Err(refuse("id", ClaimDefect::Invalid)));
+        assert_eq!(
+            claims.bytes::<4>("key"),
+            Err(refuse("key", ClaimDefect::Invalid))
+        );
+        assert_eq!(
+            claims.bytes::<4>("kem"),
+            Err(refuse("kem", ClaimDefect::Missing))
+        );
+    }
+}
