@@ -121,8 +121,26 @@ mod tests {
     #[test]
     fn other_names_are_not_algorithms() {
         for name in [
-            "none", "None", "NONE", "nOnE", " none", "", "eddsa", "es256", "ES256K", "ES512", "HS384", "RS1", "RSA1_5",
-            "Ed448", "dir", "A256KW", "ECDH-ES", "PBES2-HS256+A128KW", "HS256 ", "RS256\0",
+            "none",
+            "None",
+            "NONE",
+            "nOnE",
+            " none",
+            "",
+            "eddsa",
+            "es256",
+            "ES256K",
+            "ES512",
+            "HS384",
+            "RS1",
+            "RSA1_5",
+            "Ed448",
+            "dir",
+            "A256KW",
+            "ECDH-ES",
+            "PBES2-HS256+A128KW",
+            "HS256 ",
+            "RS256\0",
         ] {
             assert_eq!(Algorithm::from_name(name), None, "{name:?}");
         }

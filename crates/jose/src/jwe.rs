@@ -15,10 +15,7 @@ use sealwire_protocol::{
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    JweFault, KeyError, OpenError, PrivateKey, PublicKey, SealError,
-    key::{Material, wipe},
-};
+use crate::{JweFault, KeyError, OpenError, PrivateKey, PublicKey, SealError, key::wipe, material::Material};
 
 /// Bytes of a JWE that is made or opened.
 pub const MAX_JWE_BYTES: usize = 1_048_576;
@@ -72,10 +69,13 @@ pub fn seal_to(recipient: &PublicKey, plaintext: &[u8], header: &Header) -> Resu
         if value.len() > MAX_NAME_BYTES {
             return Err(SealError::Header);
         }
-        jose.set_claim(name, Some(josekit::Value::from(value.as_str()))).map_err(|_| SealError::Header)?;
+        jose.set_claim(name, Some(josekit::Value::from(value.as_str())))
+            .map_err(|_| SealError::Header)?;
     }
     let refused = |_| SealError::Key(KeyError::Refused);
-    let encrypter = ECDH_ES_A256KW.encrypter_from_jwk(&recipient.material().josekit()?).map_err(refused)?;
+    let encrypter = ECDH_ES_A256KW
+        .encrypter_from_jwk(&recipient.material().josekit()?)
+        .map_err(refused)?;
     let compact = josekit::jwe::serialize_compact(plaintext, &jose, &encrypter).map_err(refused)?;
     if compact.len() > MAX_JWE_BYTES {
         return Err(SealError::TooLong);
@@ -99,7 +99,10 @@ pub fn open_with(key: &PrivateKey, compact: &[u8]) -> Result<Opened, OpenError> 
     let decrypter = decrypter.map_err(|_| OpenError::Decrypt)?;
     let compact = core::str::from_utf8(compact).map_err(|_| OpenError::Decrypt)?;
     let (plaintext, _) = josekit::jwe::deserialize_compact(compact, &decrypter).map_err(|_| OpenError::Decrypt)?;
-    Ok(Opened { plaintext: Zeroizing::new(plaintext), header })
+    Ok(Opened {
+        plaintext: Zeroizing::new(plaintext),
+        header,
+    })
 }
 
 /// A JWE of the accepted form, which nobody has opened yet.
@@ -138,7 +141,11 @@ impl UnopenedJwe {
         let plaintext_len = decode(ciphertext)?.len();
         let header = Object::parse(&decode(header)?).map_err(JweFault::Json)?;
         let (header, ephemeral) = read_header(&header)?;
-        Ok(Self { header, ephemeral, plaintext_len })
+        Ok(Self {
+            header,
+            ephemeral,
+            plaintext_len,
+        })
     }
 }
 
@@ -166,12 +173,21 @@ fn read_header(header: &Object) -> Result<(Header, [u8; 32]), JweFault> {
     }
     let ephemeral = ephemeral_key(header).ok_or(JweFault::Epk)?;
     let member = |name| short_string(header, name).map(|text| text.map(Into::into));
-    Ok((Header { typ: member("typ")?, cty: member("cty")?, kid: member("kid")? }, ephemeral))
+    Ok((
+        Header {
+            typ: member("typ")?,
+            cty: member("cty")?,
+            kid: member("kid")?,
+        },
+        ephemeral,
+    ))
 }
 
 /// `epk`: exactly `kty`, `crv` and `x` of an X25519 key that gives a secret (RFC 7518 §4.6.1.1, RFC 8037 §3.2, RFC 7748 §6.1).
 fn ephemeral_key(header: &Object) -> Option<[u8; 32]> {
-    let Value::Object(epk) = header.member("epk")? else { return None };
+    let Value::Object(epk) = header.member("epk")? else {
+        return None;
+    };
     let Value::String(x) = epk.member("x")? else { return None };
     if epk.len() != 3 || !is(epk, "kty", "OKP") || !is(epk, "crv", "X25519") {
         return None;
@@ -197,8 +213,8 @@ fn decode(part: &[u8]) -> Result<Vec<u8>, JweFault> {
 }
 
 fn exactly<const N: usize>(part: &[u8], fault: JweFault) -> Result<[u8; N], JweFault> {
-    base64url::decode_array(part).map_err(|error| match error {
-        base64url::Base64urlError::Length => fault,
-        _ => JweFault::Base64url,
-    })
+    if part.len() != base64url::encoded_len(N) {
+        return Err(fault);
+    }
+    base64url::decode_array(part).map_err(|_| JweFault::Base64url)
 }

@@ -28,14 +28,14 @@ use sealwire_protocol::{
 use sha2::{Digest, Sha256};
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Algorithm, KeyError, pem};
+use crate::{
+    Algorithm, KeyError,
+    material::{Json, Material, optional_string, public_material, secret_bytes, set, string},
+    pem,
+};
 
 /// Bytes of a file with a key or a key set.
 pub const MAX_KEY_FILE_BYTES: usize = 65_536;
-/// Bits of an RSA modulus, at least (RFC 7518 §3.3, `docs/protocol.md` §2.2).
-pub const MIN_RSA_BITS: usize = 2_048;
-/// Bits of an RSA modulus, at most: a verification takes time that grows with their square.
-pub const MAX_RSA_BITS: usize = 8_192;
 /// Bytes of a secret for HS256, at most.
 const MAX_SECRET_BYTES: usize = 1_024;
 
@@ -87,20 +87,6 @@ struct Label {
     algorithm: Option<Algorithm>,
 }
 
-#[derive(Clone, PartialEq, Eq)]
-pub(crate) enum Material {
-    Ed25519(ed25519::PublicKey),
-    X25519([u8; 32]),
-    Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
-    Rsa { n: Vec<u8>, e: Vec<u8> },
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Curve {
-    P256,
-    P384,
-}
-
 enum Secret {
     /// The public material and `d`.
     Pair(Material, Zeroizing<Vec<u8>>),
@@ -134,7 +120,13 @@ impl PublicKey {
     /// An Ed25519 public key of the protocol.
     #[must_use]
     pub fn from_ed25519(key: ed25519::PublicKey) -> Self {
-        Self { material: Material::Ed25519(key), label: Label { kid: None, algorithm: Some(Algorithm::EdDsa) } }
+        Self {
+            material: Material::Ed25519(key),
+            label: Label {
+                kid: None,
+                algorithm: Some(Algorithm::EdDsa),
+            },
+        }
     }
 
     pub(crate) fn from_object(jwk: &Object) -> Result<Self, KeyError> {
@@ -236,8 +228,14 @@ impl PrivateKey {
         if secret.len() < sealwire_protocol::limits::MIN_HMAC_SECRET_BYTES {
             return Err(KeyError::ShortSecret);
         }
-        let label = Label { kid: None, algorithm: Some(Algorithm::Hs256) };
-        Ok(Self { secret: Secret::Oct(Zeroizing::new(secret.to_vec())), label })
+        let label = Label {
+            kid: None,
+            algorithm: Some(Algorithm::Hs256),
+        };
+        Ok(Self {
+            secret: Secret::Oct(Zeroizing::new(secret.to_vec())),
+            label,
+        })
     }
 
     /// An X25519 private key from its 32 bytes (RFC 7748 §5).
@@ -246,7 +244,10 @@ impl PrivateKey {
     /// [`KeyError::Refused`] if the library does not compute.
     pub fn from_x25519(secret: &[u8; 32]) -> Result<Self, KeyError> {
         let material = Material::X25519(x25519_public(secret));
-        Ok(Self { secret: Secret::Pair(material, Zeroizing::new(secret.to_vec())), label: Label::default() })
+        Ok(Self {
+            secret: Secret::Pair(material, Zeroizing::new(secret.to_vec())),
+            label: Label::default(),
+        })
     }
 
     fn from_object(jwk: &Object) -> Result<Self, KeyError> {
@@ -302,11 +303,19 @@ impl PrivateKey {
             Secret::Pair(Material::Ed25519(public), d) => {
                 let seed = d.as_slice().try_into().map_err(|_| KeyError::Invalid("d"))?;
                 let pair = ed25519::SigningKey::from_seed(&ed25519::Seed::new(seed));
-                if pair.public() == public { Ok(()) } else { Err(KeyError::Mismatch) }
+                if pair.public() == public {
+                    Ok(())
+                } else {
+                    Err(KeyError::Mismatch)
+                }
             }
             Secret::Pair(Material::X25519(public), d) => {
                 let secret = d.as_slice().try_into().map_err(|_| KeyError::Invalid("d"))?;
-                if x25519_public(secret) == *public { Ok(()) } else { Err(KeyError::Mismatch) }
+                if x25519_public(secret) == *public {
+                    Ok(())
+                } else {
+                    Err(KeyError::Mismatch)
+                }
             }
             Secret::Pair(material, _) | Secret::Rsa(material, _) => {
                 let algorithm = *material.algorithms().last().ok_or(KeyError::Unsupported)?;
@@ -321,7 +330,10 @@ impl PrivateKey {
     #[must_use]
     pub fn public(&self) -> Option<PublicKey> {
         let material = self.material()?.clone();
-        Some(PublicKey { material, label: self.label.clone() })
+        Some(PublicKey {
+            material,
+            label: self.label.clone(),
+        })
     }
 
     /// The `kid`, at most 255 bytes.
@@ -361,7 +373,10 @@ impl PrivateKey {
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let fitting = self.material().map_or_else(|| vec![Algorithm::Hs256], Material::algorithms);
-        fitting.into_iter().filter(|a| self.label.algorithm.is_none_or(|named| named == *a)).collect()
+        fitting
+            .into_iter()
+            .filter(|a| self.label.algorithm.is_none_or(|named| named == *a))
+            .collect()
     }
 
     /// The whole JWK, on one line: a secret.
@@ -452,150 +467,25 @@ impl PrivateKey {
 
 impl fmt::Debug for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PublicKey({} {})", self.material.name(), base64url::encode(&self.thumbprint()))
+        write!(
+            f,
+            "PublicKey({} {})",
+            self.material.name(),
+            base64url::encode(&self.thumbprint())
+        )
     }
 }
 
 impl fmt::Debug for PrivateKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.material() {
-            Some(material) => write!(f, "PrivateKey({} {})", material.name(), base64url::encode(&material.thumbprint())),
+            Some(material) => write!(
+                f,
+                "PrivateKey({} {})",
+                material.name(),
+                base64url::encode(&material.thumbprint())
+            ),
             None => f.write_str("PrivateKey(oct)"),
-        }
-    }
-}
-
-impl Material {
-    const fn name(&self) -> &'static str {
-        match self {
-            Self::Ed25519(_) => "Ed25519",
-            Self::X25519(_) => "X25519",
-            Self::Ec { curve, .. } => curve.name(),
-            Self::Rsa { .. } => "RSA",
-        }
-    }
-
-    /// The signature algorithms for this type of key.
-    pub(crate) fn algorithms(&self) -> Vec<Algorithm> {
-        match self {
-            Self::Ed25519(_) => vec![Algorithm::EdDsa],
-            Self::X25519(_) => Vec::new(),
-            Self::Ec { curve: Curve::P256, .. } => vec![Algorithm::Es256],
-            Self::Ec { curve: Curve::P384, .. } => vec![Algorithm::Es384],
-            Self::Rsa { .. } => vec![Algorithm::Ps256, Algorithm::Rs256],
-        }
-    }
-
-    const fn is_for_signatures(&self) -> bool {
-        !matches!(self, Self::X25519(_))
-    }
-
-    const fn scalar_bytes(&self) -> usize {
-        match self {
-            Self::Ec { curve, .. } => curve.bytes(),
-            Self::Ed25519(_) | Self::X25519(_) | Self::Rsa { .. } => 32,
-        }
-    }
-
-    fn check(&self) -> Result<(), KeyError> {
-        match self {
-            Self::Ed25519(_) => Ok(()), // its type has checked it
-            // RFC 7748 §6.1, docs/protocol.md §1.3
-            Self::X25519(key) => {
-                let probe = x25519_dalek::StaticSecret::from([9; 32]);
-                let shared = probe.diffie_hellman(&x25519_dalek::PublicKey::from(*key));
-                if shared.was_contributory() { Ok(()) } else { Err(KeyError::LowOrder) }
-            }
-            Self::Ec { curve, x, y } => {
-                if x.len() != curve.bytes() {
-                    return Err(KeyError::Invalid("x"));
-                }
-                if y.len() != curve.bytes() {
-                    return Err(KeyError::Invalid("y"));
-                }
-                // OpenSSL refuses a point that is not on the curve when it decodes it.
-                let algorithm = if *curve == Curve::P256 { Algorithm::Es256 } else { Algorithm::Es384 };
-                self.verifier(algorithm).map(drop).map_err(|_| KeyError::NotOnCurve)
-            }
-            Self::Rsa { n, e } => check_rsa(n, e),
-        }
-    }
-
-    /// josekit's verifier for one of [`Self::algorithms`].
-    pub(crate) fn verifier(&self, algorithm: Algorithm) -> Result<Box<dyn jws::JwsVerifier>, KeyError> {
-        let jwk = self.josekit()?;
-        let verifier: Result<Box<dyn jws::JwsVerifier>, josekit::JoseError> = match algorithm {
-            Algorithm::EdDsa => jws::EdDSA.verifier_from_jwk(&jwk).map(|v| Box::new(v) as _),
-            Algorithm::Es256 => jws::ES256.verifier_from_jwk(&jwk).map(|v| Box::new(v) as _),
-            Algorithm::Es384 => jws::ES384.verifier_from_jwk(&jwk).map(|v| Box::new(v) as _),
-            Algorithm::Ps256 => jws::PS256.verifier_from_jwk(&jwk).map(|v| Box::new(v) as _),
-            Algorithm::Rs256 => jws::RS256.verifier_from_jwk(&jwk).map(|v| Box::new(v) as _),
-            // RFC 8725 §2.1: a public key is never a shared secret.
-            Algorithm::Hs256 => return Err(KeyError::WrongAlgorithm),
-        };
-        verifier.map_err(|_| KeyError::Refused)
-    }
-
-    /// josekit's form, of the material only.
-    pub(crate) fn josekit(&self) -> Result<Jwk, KeyError> {
-        match self {
-            Self::Ed25519(key) => josekit_okp("Ed25519", key.as_bytes()),
-            Self::X25519(key) => josekit_okp("X25519", key),
-            Self::Ec { curve, x, y } => {
-                let mut jwk = Jwk::new("EC");
-                jwk.set_curve(curve.name());
-                set(&mut jwk, "x", x)?;
-                set(&mut jwk, "y", y)?;
-                Ok(jwk)
-            }
-            Self::Rsa { n, e } => {
-                let mut jwk = Jwk::new("RSA");
-                set(&mut jwk, "n", n)?;
-                set(&mut jwk, "e", e)?;
-                Ok(jwk)
-            }
-        }
-    }
-
-    /// The required members in lexicographic order (RFC 7638 §3.2, RFC 8037 §2), which serve for any JWK.
-    fn write(&self, json: &mut Json) {
-        match self {
-            Self::Ed25519(key) => write_okp(json, "Ed25519", key.as_bytes()),
-            Self::X25519(key) => write_okp(json, "X25519", key),
-            Self::Ec { curve, x, y } => {
-                json.text("crv", curve.name());
-                json.text("kty", "EC");
-                json.bytes("x", x);
-                json.bytes("y", y);
-            }
-            Self::Rsa { n, e } => {
-                json.bytes("e", e);
-                json.text("kty", "RSA");
-                json.bytes("n", n);
-            }
-        }
-    }
-
-    fn thumbprint(&self) -> [u8; 32] {
-        let mut json = Json::new();
-        self.write(&mut json);
-        Sha256::digest(json.finish().as_bytes()).into()
-    }
-}
-
-impl Curve {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::P256 => "P-256",
-            Self::P384 => "P-384",
-        }
-    }
-
-    /// Bytes of a coordinate and of the private scalar (RFC 7518 §6.2.1.2).
-    pub(crate) const fn bytes(self) -> usize {
-        match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
         }
     }
 }
@@ -626,10 +516,16 @@ impl Label {
             None => {}
             Some(Value::Array(listed)) => {
                 let lists = |wanted: &[&str]| {
-                    listed.iter().any(|op| matches!(op, Value::String(op) if wanted.contains(&op.as_str())))
+                    listed
+                        .iter()
+                        .any(|op| matches!(op, Value::String(op) if wanted.contains(&op.as_str())))
                 };
                 // A public ECDH key has no operation of its own and is exported with an empty list.
-                let fits = if signs { lists(operations) } else { listed.is_empty() || lists(&["deriveKey", "deriveBits"]) };
+                let fits = if signs {
+                    lists(operations)
+                } else {
+                    listed.is_empty() || lists(&["deriveKey", "deriveBits"])
+                };
                 if !fits {
                     return Err(KeyError::Unsupported);
                 }
@@ -660,41 +556,12 @@ impl Format {
         if file.len() > MAX_KEY_FILE_BYTES {
             return Err(KeyError::TooLarge);
         }
-        Ok(if file.trim_ascii_start().starts_with(b"-----BEGIN ") { Self::Pem } else { Self::Json })
+        Ok(if file.trim_ascii_start().starts_with(b"-----BEGIN ") {
+            Self::Pem
+        } else {
+            Self::Json
+        })
     }
-}
-
-fn public_material(jwk: &Object) -> Result<Material, KeyError> {
-    Ok(match string(jwk, "kty")? {
-        "OKP" => match string(jwk, "crv")? {
-            "Ed25519" => Material::Ed25519(ed25519::PublicKey::from_bytes(&array(jwk, "x")?)?),
-            "X25519" => Material::X25519(array(jwk, "x")?),
-            _ => return Err(KeyError::Unsupported),
-        },
-        "EC" => {
-            let curve = match string(jwk, "crv")? {
-                "P-256" => Curve::P256,
-                "P-384" => Curve::P384,
-                _ => return Err(KeyError::Unsupported),
-            };
-            Material::Ec { curve, x: bytes(jwk, "x")?, y: bytes(jwk, "y")? }
-        }
-        "RSA" => Material::Rsa { n: bytes(jwk, "n")?, e: bytes(jwk, "e")? },
-        _ => return Err(KeyError::Unsupported),
-    })
-}
-
-/// RFC 7518 §3.3 and §6.3.1: size, no leading zero octets, both odd.
-fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyError> {
-    let bits = n.first().map_or(0, |top| n.len().saturating_mul(8).saturating_sub(top.leading_zeros() as usize));
-    let odd = |number: &[u8]| number.last().is_some_and(|low| low & 1 == 1);
-    if n.first() == Some(&0) || !odd(n) || !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
-        return Err(KeyError::RsaModulus);
-    }
-    if e.first() == Some(&0) || !odd(e) || e == [1] || e.len() > 4 {
-        return Err(KeyError::RsaExponent);
-    }
-    Ok(())
 }
 
 fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
@@ -709,41 +576,6 @@ fn x25519_public(secret: &[u8; 32]) -> [u8; 32] {
     x25519_dalek::PublicKey::from(&secret).to_bytes()
 }
 
-fn optional_string<'j>(jwk: &'j Object, name: &'static str) -> Result<Option<&'j str>, KeyError> {
-    match jwk.member(name) {
-        None => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(KeyError::Invalid(name)),
-    }
-}
-
-fn string<'j>(jwk: &'j Object, name: &'static str) -> Result<&'j str, KeyError> {
-    optional_string(jwk, name)?.ok_or(KeyError::Missing(name))
-}
-
-fn bytes(jwk: &Object, name: &'static str) -> Result<Vec<u8>, KeyError> {
-    base64url::decode(string(jwk, name)?.as_bytes()).map_err(|_| KeyError::Invalid(name))
-}
-
-fn secret_bytes(jwk: &Object, name: &'static str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    bytes(jwk, name).map(Zeroizing::new)
-}
-
-fn array<const N: usize>(jwk: &Object, name: &'static str) -> Result<[u8; N], KeyError> {
-    base64url::decode_array(string(jwk, name)?.as_bytes()).map_err(|_| KeyError::Invalid(name))
-}
-
-fn set(jwk: &mut Jwk, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
-    jwk.set_parameter(name, Some(JoseValue::String(base64url::encode(bytes)))).map_err(|_| KeyError::Refused)
-}
-
-fn josekit_okp(curve: &str, x: &[u8]) -> Result<Jwk, KeyError> {
-    let mut jwk = Jwk::new("OKP");
-    jwk.set_curve(curve);
-    set(&mut jwk, "x", x)?;
-    Ok(jwk)
-}
-
 /// Erases the strings of a josekit key, which does not do it itself.
 pub(crate) fn wipe(jwk: Jwk) {
     let members: josekit::Map<String, JoseValue> = jwk.into();
@@ -751,44 +583,6 @@ pub(crate) fn wipe(jwk: Jwk) {
         if let JoseValue::String(mut text) = value {
             text.zeroize();
         }
-    }
-}
-
-fn write_okp(json: &mut Json, curve: &str, x: &[u8]) {
-    json.text("crv", curve);
-    json.text("kty", "OKP");
-    json.bytes("x", x);
-}
-
-/// Writes one flat JSON object of strings; erased with its contents, which may be secret.
-struct Json(Zeroizing<String>);
-
-impl Json {
-    fn new() -> Self {
-        // Enough for an RSA-8192 private key, so that growing leaves no copy behind.
-        let mut json = String::with_capacity(8 * 1024);
-        json.push('{');
-        Self(Zeroizing::new(json))
-    }
-
-    fn text(&mut self, name: &str, value: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
-        }
-        self.0.push_str(&serde_json::Value::from(name).to_string());
-        self.0.push(':');
-        self.0.push_str(&serde_json::Value::from(value).to_string());
-    }
-
-    fn bytes(&mut self, name: &str, value: &[u8]) {
-        let mut text = base64url::encode(value);
-        self.text(name, &text);
-        text.zeroize();
-    }
-
-    fn finish(mut self) -> Zeroizing<String> {
-        self.0.push('}');
-        self.0
     }
 }
 

@@ -17,10 +17,7 @@ use sealwire_protocol::{
 };
 use subtle::ConstantTimeEq;
 
-use crate::{
-    Algorithm, Algorithms, KeyError, PrivateKey, PublicKey,
-    key::{Format, Material},
-};
+use crate::{Algorithm, Algorithms, KeyError, PrivateKey, PublicKey, key::Format, material::Material};
 
 /// Keys in one set.
 pub const MAX_KEYS: usize = 64;
@@ -78,17 +75,29 @@ impl KeySet {
         }
         let mut keys: Vec<SetKey> = Vec::with_capacity(public.len());
         for key in public {
-            let Some(algorithm) = the_algorithm(key, allowed)? else { continue };
+            let Some(algorithm) = the_algorithm(key, allowed)? else {
+                continue;
+            };
             if key.kid().is_some() && keys.iter().any(|other| other.kid.as_deref() == key.kid()) {
                 return Err(KeyError::DuplicateKid);
             }
             let check = match key.material() {
                 Material::Ed25519(key) => Check::Ed25519(*key),
-                other => Check::Public(other.verifier(algorithm)?),
+                material @ (Material::X25519(_) | Material::Ec { .. } | Material::Rsa { .. }) => {
+                    Check::Public(material.verifier(algorithm)?)
+                }
             };
-            keys.push(SetKey { kid: key.kid().map(Into::into), algorithm, check });
+            keys.push(SetKey {
+                kid: key.kid().map(Into::into),
+                algorithm,
+                check,
+            });
         }
-        if keys.is_empty() { Err(KeyError::NoUsableKey) } else { Ok(Self { keys }) }
+        if keys.is_empty() {
+            Err(KeyError::NoUsableKey)
+        } else {
+            Ok(Self { keys })
+        }
     }
 
     /// A set of one secret shared with the issuer, for HS256. There is no other way to allow HS256.
@@ -100,7 +109,11 @@ impl KeySet {
             return Err(KeyError::WrongAlgorithm);
         }
         let check = Check::Secret(secret.signer(Algorithm::Hs256)?);
-        let key = SetKey { kid: secret.kid().map(Into::into), algorithm: Algorithm::Hs256, check };
+        let key = SetKey {
+            kid: secret.kid().map(Into::into),
+            algorithm: Algorithm::Hs256,
+            check,
+        };
         Ok(Self { keys: vec![key] })
     }
 
@@ -122,9 +135,17 @@ impl KeySet {
         match kid {
             // A `kid` is only ever compared: it is no path, no query and no address.
             Some(kid) if named => {
-                let key = self.keys.iter().find(|key| key.kid.as_deref() == Some(kid)).ok_or(SignatureError::UnknownKey)?;
+                let key = self
+                    .keys
+                    .iter()
+                    .find(|key| key.kid.as_deref() == Some(kid))
+                    .ok_or(SignatureError::UnknownKey)?;
                 // RFC 8725 §3.1: the key knows its algorithm; the header only agrees or does not.
-                if key.algorithm == algorithm { Ok(key) } else { Err(SignatureError::AlgorithmNotAllowed) }
+                if key.algorithm == algorithm {
+                    Ok(key)
+                } else {
+                    Err(SignatureError::AlgorithmNotAllowed)
+                }
             }
             Some(_) | None => {
                 let mut fitting = self.keys.iter().filter(|key| key.algorithm == algorithm);
@@ -159,7 +180,9 @@ impl SignatureVerifier for KeySet {
 
 impl fmt::Debug for KeySet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.keys.iter().map(|key| (key.algorithm, &key.kid))).finish()
+        f.debug_list()
+            .entries(self.keys.iter().map(|key| (key.algorithm, &key.kid)))
+            .finish()
     }
 }
 
@@ -169,7 +192,9 @@ fn public_keys(items: &[Value]) -> Result<Vec<PublicKey>, KeyError> {
     }
     let mut keys = Vec::with_capacity(items.len());
     for item in items {
-        let Value::Object(jwk) = item else { return Err(KeyError::Invalid("keys")) };
+        let Value::Object(jwk) = item else {
+            return Err(KeyError::Invalid("keys"));
+        };
         match PublicKey::from_object(jwk) {
             Ok(key) => keys.push(key),
             Err(KeyError::Unsupported) => {}

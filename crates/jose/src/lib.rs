@@ -14,13 +14,15 @@ mod error;
 pub mod jwe;
 mod key;
 mod keyset;
+mod material;
 mod mint;
 mod pem;
 mod verify;
 
 pub use algorithm::{Algorithm, Algorithms};
 pub use error::{JweFault, KeyError, MintError, OpenError, SealError};
-pub use key::{KeyType, MAX_KEY_FILE_BYTES, MAX_RSA_BITS, MIN_RSA_BITS, PrivateKey, PublicKey};
+pub use key::{KeyType, MAX_KEY_FILE_BYTES, PrivateKey, PublicKey};
 pub use keyset::{KeySet, MAX_KEYS};
+pub use material::{MAX_RSA_BITS, MIN_RSA_BITS};
 pub use mint::{Claims, SigningKey};
 pub use verify::TokenVerifier;

@@ -77,7 +77,11 @@ impl SigningKey {
         if !key.algorithms().contains(&algorithm) {
             return Err(KeyError::WrongAlgorithm);
         }
-        Ok(Self { algorithm, kid: key.kid().map(Into::into), signer: key.signer(algorithm)? })
+        Ok(Self {
+            algorithm,
+            kid: key.kid().map(Into::into),
+            signer: key.signer(algorithm)?,
+        })
     }
 
     /// What it signs with.

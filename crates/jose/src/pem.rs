@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     KeyError,
-    key::{Curve, Material},
+    material::{Curve, Material},
 };
 
 const SEQUENCE: u8 = 0x30;
@@ -97,7 +97,11 @@ fn subject_public_key_info(der: &[u8]) -> Result<Material, KeyError> {
 fn ec_point(curve: Curve, key: &[u8]) -> Option<Material> {
     let [4, coordinates @ ..] = key else { return None };
     let (x, y) = coordinates.split_at_checked(curve.bytes())?;
-    (y.len() == curve.bytes()).then(|| Material::Ec { curve, x: x.to_vec(), y: y.to_vec() })
+    (y.len() == curve.bytes()).then(|| Material::Ec {
+        curve,
+        x: x.to_vec(),
+        y: y.to_vec(),
+    })
 }
 
 /// RFC 8017 §A.1.1.
@@ -105,7 +109,10 @@ fn rsa_public_key(der: &[u8]) -> Option<Material> {
     let (pair, []) = element(der, SEQUENCE)? else { return None };
     let (n, rest) = element(pair, INTEGER)?;
     let (e, []) = element(rest, INTEGER)? else { return None };
-    Some(Material::Rsa { n: positive(n)?.to_vec(), e: positive(e)?.to_vec() })
+    Some(Material::Rsa {
+        n: positive(n)?.to_vec(),
+        e: positive(e)?.to_vec(),
+    })
 }
 
 /// The magnitude of a DER integer above zero, without the octet that only holds its sign.

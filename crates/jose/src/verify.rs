@@ -4,9 +4,7 @@ use sealwire_protocol::{
     TokenError,
     limits::MAX_ATTESTATION_AGE_SECONDS,
     name::Issuer,
-    token::{
-        AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken, UnverifiedAttestation,
-    },
+    token::{AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken, UnverifiedAttestation},
 };
 
 use crate::KeySet;
@@ -28,7 +26,11 @@ impl TokenVerifier {
     /// `audience` is what `aud` has to contain. The allowed algorithms are those of `keys`.
     #[must_use]
     pub fn new(issuer: Issuer, audience: &str, keys: KeySet) -> Self {
-        Self { issuer, audience: audience.into(), keys }
+        Self {
+            issuer,
+            audience: audience.into(),
+            keys,
+        }
     }
 
     /// Puts other keys in place of the present ones, such as a freshly fetched set.
@@ -61,7 +63,11 @@ impl TokenVerifier {
     /// # Errors
     /// Says which rule is broken. [`sealwire_protocol::jws::SignatureError::UnknownKey`] may be cured by newer keys.
     pub fn access_token(&self, compact: &[u8], now: u64) -> Result<AccessToken, TokenError> {
-        let policy = AccessPolicy { issuer: &self.issuer, audience: &self.audience, now };
+        let policy = AccessPolicy {
+            issuer: &self.issuer,
+            audience: &self.audience,
+            now,
+        };
         UnverifiedAccessToken::parse(compact)?.verify(&self.keys, &policy)
     }
 
@@ -70,7 +76,12 @@ impl TokenVerifier {
     /// # Errors
     /// As [`Self::access_token`].
     pub fn attestation(&self, compact: &[u8], now: u64) -> Result<Attestation, TokenError> {
-        let policy = AttestationPolicy { issuer: &self.issuer, audience: &self.audience, now, max_age: MAX_ATTESTATION_AGE_SECONDS };
+        let policy = AttestationPolicy {
+            issuer: &self.issuer,
+            audience: &self.audience,
+            now,
+            max_age: MAX_ATTESTATION_AGE_SECONDS,
+        };
         UnverifiedAttestation::parse(compact)?.verify(&self.keys, &policy)
     }
 }
