@@ -7,8 +7,8 @@
 //!
 //! Signatures and attestations are checked before, by the link: what comes here is a card of the link's own device and user. What is
 //! checked here is what needs memory: no rollback, no second use of an id, the numbers of devices and prekeys.
-use redb::{ReadableTable as _, ReadableTableMetadata as _};
-use sealwire_protocol::{key::Thumbprint, limits, name::User};
+use redb::ReadableTable as _;
+use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
 use crate::storage::{CARDS, DeviceId, PREKEYS, Storage, StorageError, Tables, USER_DEVICES};
 
@@ -97,6 +97,20 @@ pub enum PublishError {
     Storage(#[from] StorageError),
 }
 
+impl PublishError {
+    /// What the device is told (docs/protocol.md §5.3).
+    #[must_use]
+    pub fn refusal(self) -> RefusalCode {
+        match self {
+            Self::NotNewer | Self::AnotherUser | Self::Form | Self::PrekeyIdUsed => {
+                RefusalCode::InvalidCard
+            }
+            Self::TooManyDevices | Self::TooManyPrekeys => RefusalCode::TooMany,
+            Self::Storage(_) => RefusalCode::Unavailable,
+        }
+    }
+}
+
 impl Directory {
     /// The directory in `storage`.
     #[must_use]
@@ -109,12 +123,21 @@ impl Directory {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub async fn publish_card(&self, user: &User, device: &Thumbprint, card: VerifiedCard) -> Result<Published, PublishError> {
+    pub async fn publish_card(
+        &self,
+        user: &User,
+        device: &Thumbprint,
+        card: VerifiedCard,
+    ) -> Result<Published, PublishError> {
         if !(1..=limits::MAX_CARD_BYTES).contains(&card.card.len()) {
             return Err(PublishError::Form);
         }
         let (user, device) = (user.clone(), *device.as_bytes());
-        self.storage.write(card.card.len(), move |tables| tables.publish_card(&user, &device, &card)).await?
+        self.storage
+            .write(card.card.len(), move |tables| {
+                tables.publish_card(&user, &device, &card)
+            })
+            .await?
     }
 
     /// Stores one-time prekeys of `device`, all or none, and returns once they are durable. A prekey that is stored already, byte
@@ -122,15 +145,33 @@ impl Directory {
     ///
     /// # Errors
     /// [`PublishError`].
-    pub async fn publish_prekeys(&self, device: &Thumbprint, mut prekeys: Vec<VerifiedPrekey>) -> Result<(), PublishError> {
+    pub async fn publish_prekeys(
+        &self,
+        device: &Thumbprint,
+        mut prekeys: Vec<VerifiedPrekey>,
+    ) -> Result<(), PublishError> {
         prekeys.sort_by_key(|prekey| prekey.id);
-        let distinct = prekeys.iter().zip(prekeys.iter().skip(1)).all(|(one, next)| one.id != next.id);
-        let well_formed = prekeys.iter().all(|prekey| prekey.prekey.len() == PREKEY_BYTES && prekey.prekey.starts_with(&prekey.id.to_be_bytes()));
-        if prekeys.is_empty() || prekeys.len() > limits::MAX_PUBLISHED_PREKEYS || !distinct || !well_formed {
+        let distinct = prekeys
+            .iter()
+            .zip(prekeys.iter().skip(1))
+            .all(|(one, next)| one.id != next.id);
+        let well_formed = prekeys.iter().all(|prekey| {
+            prekey.prekey.len() == PREKEY_BYTES
+                && prekey.prekey.starts_with(&prekey.id.to_be_bytes())
+        });
+        if prekeys.is_empty()
+            || prekeys.len() > limits::MAX_PUBLISHED_PREKEYS
+            || !distinct
+            || !well_formed
+        {
             return Err(PublishError::Form);
         }
         let device = *device.as_bytes();
-        self.storage.write(prekeys.len() * PREKEY_BYTES, move |tables| tables.publish_prekeys(&device, &prekeys)).await?
+        self.storage
+            .write(prekeys.len() * PREKEY_BYTES, move |tables| {
+                tables.publish_prekeys(&device, &prekeys)
+            })
+            .await?
     }
 
     /// The devices of `user` that have a card, in the order of thumbprints; empty for a user that nobody has heard of.
@@ -157,7 +198,10 @@ impl Directory {
         let id = device.as_bytes();
         self.storage.read(|read| {
             let has_card = read.open_table(CARDS)?.get(id)?.is_some();
-            let prekeys = read.open_table(PREKEYS)?.range((id, 0)..=(id, u32::MAX))?.count();
+            let prekeys = read
+                .open_table(PREKEYS)?
+                .range((id, 0)..=(id, u32::MAX))?
+                .count();
             Ok(PublishedState { has_card, prekeys })
         })
     }
@@ -167,15 +211,28 @@ impl Directory {
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn cards(&self, user: &User, take: bool, except: Option<&Thumbprint>) -> Result<Vec<DeviceEntry>, StorageError> {
+    pub async fn cards(
+        &self,
+        user: &User,
+        take: bool,
+        except: Option<&Thumbprint>,
+    ) -> Result<Vec<DeviceEntry>, StorageError> {
         let except = except.copied();
-        let devices = self.devices(user)?.into_iter().filter(|device| Some(*device) != except);
+        let devices = self
+            .devices(user)?
+            .into_iter()
+            .filter(|device| Some(*device) != except);
         if take {
             let devices = devices.collect::<Vec<_>>();
             if devices.is_empty() {
                 return Ok(Vec::new());
             }
-            return self.storage.write(devices.len() * limits::MAX_CARD_BYTES, move |tables| tables.take(devices)).await;
+            return self
+                .storage
+                .write(devices.len() * limits::MAX_CARD_BYTES, move |tables| {
+                    tables.take(devices)
+                })
+                .await;
         }
         self.storage.read(|read| {
             let (cards, prekeys) = (read.open_table(CARDS)?, read.open_table(PREKEYS)?);
@@ -184,7 +241,12 @@ impl Directory {
                 let id = device.as_bytes();
                 let Some(card) = cards.get(id)? else { continue };
                 let prekeys_left = prekeys.range((id, 0)..=(id, u32::MAX))?.count();
-                entries.push(DeviceEntry { device, card: card.value().3.to_vec(), prekey: None, prekeys_left });
+                entries.push(DeviceEntry {
+                    device,
+                    card: card.value().3.to_vec(),
+                    prekey: None,
+                    prekeys_left,
+                });
             }
             Ok(entries)
         })
@@ -196,12 +258,19 @@ impl Directory {
     /// [`StorageError::Unavailable`].
     pub async fn remove(&self, device: &Thumbprint) -> Result<bool, StorageError> {
         let device = *device.as_bytes();
-        self.storage.write(0, move |tables| tables.remove_card(&device)).await
+        self.storage
+            .write(0, move |tables| tables.remove_card(&device))
+            .await
     }
 }
 
 impl Tables<'_> {
-    fn publish_card(&mut self, user: &User, device: &DeviceId, new: &VerifiedCard) -> Result<Result<Published, PublishError>, redb::Error> {
+    fn publish_card(
+        &mut self,
+        user: &User,
+        device: &DeviceId,
+        new: &VerifiedCard,
+    ) -> Result<Result<Published, PublishError>, redb::Error> {
         let user = user.as_str();
         let new_device = match self.cards.get(device)? {
             Some(stored) => {
@@ -220,15 +289,26 @@ impl Tables<'_> {
             }
             None => true,
         };
-        if new_device && self.user_devices.range((user, &[0; 32])..=(user, &[0xff; 32]))?.count() >= limits::MAX_DEVICES {
+        if new_device
+            && self
+                .user_devices
+                .range((user, &[0; 32])..=(user, &[0xff; 32]))?
+                .count()
+                >= limits::MAX_DEVICES
+        {
             return Ok(Err(PublishError::TooManyDevices));
         }
-        self.cards.insert(device, (user, new.id, new.issued, new.card.as_slice()))?;
+        self.cards
+            .insert(device, (user, new.id, new.issued, new.card.as_slice()))?;
         self.user_devices.insert((user, device), ())?;
         Ok(Ok(Published { new_device }))
     }
 
-    fn publish_prekeys(&mut self, device: &DeviceId, prekeys: &[VerifiedPrekey]) -> Result<Result<(), PublishError>, redb::Error> {
+    fn publish_prekeys(
+        &mut self,
+        device: &DeviceId,
+        prekeys: &[VerifiedPrekey],
+    ) -> Result<Result<(), PublishError>, redb::Error> {
         let highest = self.prekey_ids.get(device)?.map(|id| id.value());
         let mut new = Vec::with_capacity(prekeys.len());
         for prekey in prekeys {
@@ -242,12 +322,16 @@ impl Tables<'_> {
             }
             new.push(prekey);
         }
-        let held = self.prekeys.range((device, 0)..=(device, u32::MAX))?.count();
+        let held = self
+            .prekeys
+            .range((device, 0)..=(device, u32::MAX))?
+            .count();
         if held + new.len() > limits::MAX_STORED_PREKEYS {
             return Ok(Err(PublishError::TooManyPrekeys));
         }
         for prekey in new {
-            self.prekeys.insert((device, prekey.id), prekey.prekey.as_slice())?;
+            self.prekeys
+                .insert((device, prekey.id), prekey.prekey.as_slice())?;
             self.prekey_ids.insert(device, prekey.id)?;
         }
         Ok(Ok(()))
@@ -257,26 +341,42 @@ impl Tables<'_> {
         let mut entries = Vec::with_capacity(devices.len());
         for device in devices {
             let id = device.as_bytes();
-            let Some(card) = self.cards.get(id)?.map(|card| card.value().3.to_vec()) else { continue };
+            let Some(card) = self.cards.get(id)?.map(|card| card.value().3.to_vec()) else {
+                continue;
+            };
             let oldest = match self.prekeys.range((id, 0)..=(id, u32::MAX))?.next() {
                 Some(entry) => Some(entry?.0.value().1),
                 None => None,
             };
             let prekey = match oldest {
-                Some(oldest) => self.prekeys.remove((id, oldest))?.map(|prekey| prekey.value().to_vec()),
+                Some(oldest) => self
+                    .prekeys
+                    .remove((id, oldest))?
+                    .map(|prekey| prekey.value().to_vec()),
                 None => None,
             };
             let prekeys_left = self.prekeys.range((id, 0)..=(id, u32::MAX))?.count();
-            entries.push(DeviceEntry { device, card, prekey, prekeys_left });
+            entries.push(DeviceEntry {
+                device,
+                card,
+                prekey,
+                prekeys_left,
+            });
         }
         Ok(entries)
     }
 
     pub(crate) fn remove_card(&mut self, device: &DeviceId) -> Result<bool, redb::Error> {
-        let Some(user) = self.cards.remove(device)?.map(|card| card.value().0.to_owned()) else { return Ok(false) };
+        let Some(user) = self
+            .cards
+            .remove(device)?
+            .map(|card| card.value().0.to_owned())
+        else {
+            return Ok(false);
+        };
         self.user_devices.remove((user.as_str(), device))?;
-        self.prekeys.retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
+        self.prekeys
+            .retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
         Ok(true)
     }
 }
-

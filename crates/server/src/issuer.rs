@@ -1,10 +1,39 @@
 //! The built-in issuer, for a first run and for small deployments (docs/protocol.md §3.6).
-use sealwire_protocol::invite::InviteCode;
-use sealwire_protocol::key::{PublicKey, SigningKey, Thumbprint};
-use sealwire_protocol::name::{Issuer as IssuerName, User};
-use sealwire_protocol::token::AccessToken;
+//!
+//! ```text
+//!  invite ──► code, shown once; its SHA-256 is stored ──► redeem(code, device key): enrolled, once ──► token
+//!                                                         renew(device key) ─────────────────────────► token
+//! ```
+//!
+//! It has its own key: whoever has the relay's key alone cannot name a user's device. That a device holds its key is proved in
+//! the handshake, before anything here is called. Invitations that another process made while this one has the store open wait
+//! as files ([`crate::data_dir`]) and move into the store when they are redeemed.
+use std::fmt;
+use std::path::PathBuf;
 
-use crate::storage::{Storage, StorageError};
+use rand::TryRng as _;
+use redb::{ReadableTable as _, ReadableTableMetadata as _};
+use sealwire_protocol::base64url;
+use sealwire_protocol::invite::{InviteCode, built_in_audience, built_in_issuer};
+use sealwire_protocol::jws::JwtType;
+use sealwire_protocol::key::{PublicKey, SigningKey, Thumbprint};
+use sealwire_protocol::limits;
+use sealwire_protocol::name::{Issuer as IssuerName, User};
+use sealwire_protocol::token::{AccessPolicy, AccessToken, UnverifiedAccessToken};
+use serde::Serialize;
+use sha2::{Digest as _, Sha256};
+
+use crate::data_dir::waiting::{self, WaitingInvite};
+use crate::storage::{DeviceId, ENROLLED, INVITES, Storage, StorageError, Tables};
+
+/// Seconds for which a token of the built-in issuer is good.
+pub const TOKEN_LIFETIME_SECONDS: u64 = 60 * 60;
+/// Seconds for which an invitation is good, unless whoever invites says otherwise.
+pub const INVITE_LIFETIME_SECONDS: u64 = 24 * 60 * 60;
+/// Bytes of an invite code.
+const CODE_BYTES: usize = 32;
+/// Invitations that the store holds.
+const MAX_INVITES: u64 = 10_000;
 
 /// The built-in issuer of one relay.
 #[derive(Debug)]
@@ -13,13 +42,14 @@ pub struct Issuer {
     key: SigningKey,
     name: IssuerName,
     audience: String,
+    waiting: Option<PathBuf>,
 }
 
 /// A token that the built-in issuer minted, and what it says, verified.
 pub struct Minted {
     /// The compact JWS.
     pub token: String,
-    /// The same token after [`sealwire_protocol::token::UnverifiedAccessToken::verify`] with the issuer's public key.
+    /// The same token after [`UnverifiedAccessToken::verify`] with the issuer's public key.
     pub verified: AccessToken,
 }
 
@@ -28,15 +58,14 @@ pub struct Minted {
 pub struct EnrolledDevice {
     /// The device.
     pub device: Thumbprint,
-    /// Its user.
-    pub user: User,
     /// When it was enrolled, in seconds since 1970.
     pub enrolled: u64,
     /// Whether it was removed: it gets no more tokens, and cannot be enrolled again.
     pub removed: bool,
 }
 
-/// Why the built-in issuer gives no token. A device is told 4100 whatever the reason (docs/protocol.md §3.6).
+/// Why the built-in issuer gives no token. A device is told 4100 whatever the reason (docs/protocol.md §3.6), except that
+/// [`IssuerError::is_internal`] is a fault of the relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum IssuerError {
@@ -47,7 +76,9 @@ pub enum IssuerError {
     #[error("the invitation has expired; ask for a new one")]
     InviteExpired,
     /// Another device key has redeemed the invitation.
-    #[error("the invitation has been used by another device; ask for a new one, and find out who used this one")]
+    #[error(
+        "the invitation was used by another device; ask for a new one, and find out who used this one"
+    )]
     InviteUsed,
     /// The device key is enrolled for another user.
     #[error("the device key is enrolled for another user; make a new one")]
@@ -58,7 +89,10 @@ pub enum IssuerError {
     /// The device is not enrolled.
     #[error("the device is not enrolled here; ask for an invitation")]
     NotEnrolled,
-    /// The time does not fit into a token, or the token that was minted does not verify.
+    /// Too many invitations wait to be redeemed.
+    #[error("{MAX_INVITES} invitations are open; wait until some are redeemed or expire")]
+    TooManyInvites,
+    /// The token that was minted does not verify.
     #[error("no token can be minted; check the relay's clock")]
     Mint,
     /// The operating system gives no randomness.
@@ -69,11 +103,42 @@ pub enum IssuerError {
     Storage(#[from] StorageError),
 }
 
+impl IssuerError {
+    /// Whether the relay is at fault (4005) rather than the credential (4100).
+    #[must_use]
+    pub fn is_internal(self) -> bool {
+        match self {
+            Self::Mint | Self::Randomness | Self::Storage(_) => true,
+            Self::UnknownInvite
+            | Self::InviteExpired
+            | Self::InviteUsed
+            | Self::AnotherUser
+            | Self::Removed
+            | Self::NotEnrolled
+            | Self::TooManyInvites => false,
+        }
+    }
+}
+
 impl Issuer {
     /// The issuer with `key`, which is not the relay's, for the relay with the thumbprint `relay`.
     #[must_use]
     pub fn new(storage: Storage, key: SigningKey, relay: &Thumbprint) -> Self {
-        todo!()
+        let (name, audience) = (built_in_issuer(&key.thumbprint()), built_in_audience(relay));
+        Self {
+            storage,
+            key,
+            name,
+            audience,
+            waiting: None,
+        }
+    }
+
+    /// Redeems also the invitations that wait as files in `dir` ([`crate::data_dir::DataDir::invites_path`]).
+    #[must_use]
+    pub fn with_waiting_invites(mut self, dir: PathBuf) -> Self {
+        self.waiting = Some(dir);
+        self
     }
 
     /// `iss`: `urn:sealwire:issuer:<thumbprint of the issuer's key>`.
@@ -97,18 +162,64 @@ impl Issuer {
     /// Invites `user`: a one-time code, good for `lifetime_seconds` from `now` (seconds since 1970). Only its hash is stored.
     ///
     /// # Errors
-    /// [`IssuerError::Storage`] or [`IssuerError::Randomness`].
-    pub async fn invite(&self, user: &User, lifetime_seconds: u64, now: u64) -> Result<InviteCode, IssuerError> {
-        todo!()
+    /// [`IssuerError::TooManyInvites`], [`IssuerError::Randomness`] or [`IssuerError::Storage`].
+    pub async fn invite(
+        &self,
+        user: &User,
+        lifetime_seconds: u64,
+        now: u64,
+    ) -> Result<InviteCode, IssuerError> {
+        let (code, hash) = new_code()?;
+        let (user, expires) = (user.clone(), now.saturating_add(lifetime_seconds));
+        self.storage
+            .write(0, move |tables| tables.invite(&hash, &user, expires, now))
+            .await??;
+        Ok(code)
     }
 
     /// Redeems an invitation for `device`, which has proved that it holds the key, enrols it, and mints its token. Within the
-    /// invitation's lifetime the same device may do so again.
+    /// invitation's lifetime the same device may do so again. Of several devices that come at once exactly one succeeds.
     ///
     /// # Errors
     /// [`IssuerError`].
-    pub async fn redeem(&self, code: &[u8], device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
-        todo!()
+    pub async fn redeem(
+        &self,
+        code: &[u8],
+        device: &PublicKey,
+        now: u64,
+    ) -> Result<Minted, IssuerError> {
+        if !(limits::MIN_INVITE_BYTES..=limits::MAX_INVITE_BYTES).contains(&code.len()) {
+            return Err(IssuerError::UnknownInvite);
+        }
+        let hash: [u8; 32] = Sha256::digest(code).into();
+        let waiting = match &self.waiting {
+            Some(dir) => {
+                let dir = dir.clone();
+                tokio::task::spawn_blocking(move || waiting::read(&dir, &hash))
+                    .await
+                    .unwrap_or_default()
+            }
+            None => None,
+        };
+        // Whoever guesses codes does not get as far as the writer.
+        if waiting.is_none()
+            && self
+                .storage
+                .read(|read| Ok(read.open_table(INVITES)?.get(&hash)?.is_none()))?
+        {
+            return Err(IssuerError::UnknownInvite);
+        }
+        let id = *device.thumbprint().as_bytes();
+        let waited = waiting.is_some();
+        let user = self
+            .storage
+            .write(0, move |tables| tables.redeem(&hash, waiting, &id, now))
+            .await??;
+        if let (true, Some(dir)) = (waited, &self.waiting) {
+            // The store knows it now, and knows by whom it was redeemed; the file would be refused.
+            waiting::remove(dir, &hash);
+        }
+        self.mint(&user, device, now)
     }
 
     /// Mints a token for an enrolled device, which has proved that it holds the key.
@@ -116,7 +227,17 @@ impl Issuer {
     /// # Errors
     /// [`IssuerError`].
     pub fn renew(&self, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
-        todo!()
+        let enrolled = self.storage.read(|read| {
+            let row = read
+                .open_table(ENROLLED)?
+                .get(device.thumbprint().as_bytes())?;
+            Ok(row.map(|row| (row.value().0.to_owned(), row.value().2)))
+        })?;
+        match enrolled {
+            None => Err(IssuerError::NotEnrolled),
+            Some((_, true)) => Err(IssuerError::Removed),
+            Some((user, false)) => self.mint(&user, device, now),
+        }
     }
 
     /// Every device of `user` that was ever enrolled.
@@ -124,7 +245,21 @@ impl Issuer {
     /// # Errors
     /// [`StorageError::Unreadable`].
     pub fn devices(&self, user: &User) -> Result<Vec<EnrolledDevice>, StorageError> {
-        todo!()
+        self.storage.read(|read| {
+            let mut devices = Vec::new();
+            for entry in read.open_table(ENROLLED)?.iter()? {
+                let (device, row) = entry?;
+                let (owner, enrolled, removed) = row.value();
+                if owner == user.as_str() {
+                    devices.push(EnrolledDevice {
+                        device: Thumbprint::from_bytes(*device.value()),
+                        enrolled,
+                        removed,
+                    });
+                }
+            }
+            Ok(devices)
+        })
     }
 
     /// Removes a device: no more tokens, its card and prekeys are gone. Returns whether it was enrolled. Its live link is for the
@@ -133,6 +268,154 @@ impl Issuer {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn remove(&self, device: &Thumbprint) -> Result<bool, StorageError> {
-        todo!()
+        let device = *device.as_bytes();
+        self.storage
+            .write(0, move |tables| {
+                let row = tables
+                    .enrolled
+                    .get(&device)?
+                    .map(|row| (row.value().0.to_owned(), row.value().1));
+                let Some((user, enrolled)) = row else {
+                    return Ok(false);
+                };
+                tables
+                    .enrolled
+                    .insert(&device, (user.as_str(), enrolled, true))?;
+                tables.remove_card(&device)?;
+                Ok(true)
+            })
+            .await
+    }
+
+    fn mint(&self, user: &str, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
+        let mut id = [0; 16];
+        rand::rngs::SysRng
+            .try_fill_bytes(&mut id)
+            .map_err(|_| IssuerError::Randomness)?;
+        let claims = Claims {
+            iss: self.name.as_str(),
+            sub: user,
+            aud: &self.audience,
+            exp: now.saturating_add(TOKEN_LIFETIME_SECONDS),
+            iat: now,
+            jti: base64url::encode(&id),
+            scope: "sealwire:send sealwire:receive sealwire:publish",
+            cnf: Confirmation {
+                jkt: device.thumbprint().to_string(),
+            },
+        };
+        let payload = serde_json::to_vec(&claims).map_err(|_| IssuerError::Mint)?;
+        let header = format!(
+            r#"{{"alg":"EdDSA","typ":"{}"}}"#,
+            JwtType::AccessToken.typ()
+        );
+        let mut token = format!(
+            "{}.{}",
+            base64url::encode(header.as_bytes()),
+            base64url::encode(&payload)
+        );
+        let signature = self.key.sign(token.as_bytes());
+        token.push('.');
+        token.push_str(&base64url::encode(&signature));
+        let policy = AccessPolicy {
+            issuer: &self.name,
+            audience: &self.audience,
+            now,
+        };
+        let verified = UnverifiedAccessToken::parse(token.as_bytes())
+            .and_then(|unverified| unverified.verify(self.key.public(), &policy))
+            .map_err(|_| IssuerError::Mint)?;
+        Ok(Minted { token, verified })
+    }
+}
+
+impl fmt::Debug for Minted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minted")
+            .field("verified", &self.verified)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A new code and the hash that it is stored by.
+pub(crate) fn new_code() -> Result<(InviteCode, [u8; 32]), IssuerError> {
+    let mut code = vec![0; CODE_BYTES];
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut code)
+        .map_err(|_| IssuerError::Randomness)?;
+    let hash = Sha256::digest(&code).into();
+    let code = InviteCode::new(code).map_err(|_| IssuerError::Randomness)?;
+    Ok((code, hash))
+}
+
+/// The claims of docs/protocol.md §2.2 that the built-in issuer sets.
+#[derive(Serialize)]
+struct Claims<'a> {
+    iss: &'a str,
+    sub: &'a str,
+    aud: &'a str,
+    exp: u64,
+    iat: u64,
+    jti: String,
+    scope: &'a str,
+    cnf: Confirmation,
+}
+
+#[derive(Serialize)]
+struct Confirmation {
+    jkt: String,
+}
+
+impl Tables<'_> {
+    fn invite(
+        &mut self,
+        hash: &[u8; 32],
+        user: &User,
+        expires: u64,
+        now: u64,
+    ) -> Result<Result<(), IssuerError>, redb::Error> {
+        self.invites.retain(|_, (_, expires, _)| expires > now)?;
+        if self.invites.len()? >= MAX_INVITES {
+            return Ok(Err(IssuerError::TooManyInvites));
+        }
+        self.invites.insert(hash, (user.as_str(), expires, None))?;
+        Ok(Ok(()))
+    }
+
+    /// Returns the invited user. The row in the store, which knows who redeemed it, comes before the file that waits.
+    fn redeem(
+        &mut self,
+        hash: &[u8; 32],
+        waiting: Option<WaitingInvite>,
+        device: &DeviceId,
+        now: u64,
+    ) -> Result<Result<String, IssuerError>, redb::Error> {
+        let stored = self.invites.get(hash)?.map(|row| {
+            let (user, expires, redeemed_by) = row.value();
+            (user.to_owned(), expires, redeemed_by.copied())
+        });
+        let waiting =
+            waiting.map(|waiting| (waiting.user.as_str().to_owned(), waiting.expires, None));
+        let Some((user, expires, redeemed_by)) = stored.or(waiting) else {
+            return Ok(Err(IssuerError::UnknownInvite));
+        };
+        if now >= expires {
+            return Ok(Err(IssuerError::InviteExpired));
+        }
+        if redeemed_by.is_some_and(|by| by != *device) {
+            return Ok(Err(IssuerError::InviteUsed));
+        }
+        let enrolled = match self.enrolled.get(device)? {
+            Some(row) if row.value().2 => return Ok(Err(IssuerError::Removed)),
+            Some(row) if row.value().0 != user => return Ok(Err(IssuerError::AnotherUser)),
+            row => row.is_some(),
+        };
+        self.invites.retain(|_, (_, expires, _)| expires > now)?;
+        self.invites
+            .insert(hash, (user.as_str(), expires, Some(device)))?;
+        if !enrolled {
+            self.enrolled.insert(device, (user.as_str(), now, false))?;
+        }
+        Ok(Ok(user))
     }
 }

@@ -15,7 +15,7 @@ use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use redb::ReadableTable as _;
-use sealwire_protocol::{key::Thumbprint, limits, name::User};
+use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
 use crate::storage::{DeviceId, MAIL, MAILBOXES, SendKey, Storage, StorageError, Tables};
 
@@ -133,6 +133,18 @@ pub enum PostError {
     Storage(#[from] StorageError),
 }
 
+impl PostError {
+    /// What the sender is told (docs/protocol.md §5.3).
+    #[must_use]
+    pub fn refusal(self) -> RefusalCode {
+        match self {
+            Self::Full { .. } => RefusalCode::MailboxFull,
+            Self::Parts => RefusalCode::DevicesChanged,
+            Self::Storage(_) => RefusalCode::Unavailable,
+        }
+    }
+}
+
 impl Mailboxes {
     /// The mailboxes in `storage`.
     #[must_use]
@@ -146,17 +158,27 @@ impl Mailboxes {
     ///
     /// # Errors
     /// [`PostError`]; nothing is stored then, except that after [`PostError::Storage`] it is not known.
-    pub async fn append(&self, posting: Posting, limits: MailboxLimits, now_millis: u64) -> Result<Vec<Posted>, PostError> {
+    pub async fn append(
+        &self,
+        posting: Posting,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Vec<Posted>, PostError> {
         let mut distinct = HashSet::new();
         let well_formed = (1..=limits::MAX_SEND_PARTS).contains(&posting.parts.len())
             && posting.parts.iter().all(|(device, message)| {
-                distinct.insert(*device) && (1..=limits::MAX_SEALED_MESSAGE_BYTES).contains(&message.len())
+                distinct.insert(*device)
+                    && (1..=limits::MAX_SEALED_MESSAGE_BYTES).contains(&message.len())
             });
         if !well_formed {
             return Err(PostError::Parts);
         }
         let bytes = posting.parts.iter().map(|(_, message)| message.len()).sum();
-        self.storage.write(bytes, move |tables| tables.append(&posting, limits, now_millis)).await?
+        self.storage
+            .write(bytes, move |tables| {
+                tables.append(&posting, limits, now_millis)
+            })
+            .await?
     }
 
     /// Mail of `device` after position `after`: at most `max_messages`, and no further message once `max_bytes` of them are
@@ -164,20 +186,37 @@ impl Mailboxes {
     ///
     /// # Errors
     /// [`StorageError::Unreadable`].
-    pub fn read(&self, device: &Thumbprint, after: u64, max_messages: usize, max_bytes: usize) -> Result<Batch, StorageError> {
+    pub fn read(
+        &self,
+        device: &Thumbprint,
+        after: u64,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Batch, StorageError> {
         let id = device.as_bytes();
-        let mut batch = Batch { last: after, ..Batch::default() };
-        let Some(first) = after.checked_add(1) else { return Ok(batch) };
+        let mut batch = Batch {
+            last: after,
+            ..Batch::default()
+        };
+        let Some(first) = after.checked_add(1) else {
+            return Ok(batch);
+        };
         self.storage.read(|read| {
-            let acknowledged = read.open_table(MAILBOXES)?.get(id)?.map_or(0, |state| state.value().0);
+            let acknowledged = read
+                .open_table(MAILBOXES)?
+                .get(id)?
+                .map_or(0, |state| state.value().0);
             let table = read.open_table(MAIL)?;
             let mut bytes = 0_usize;
             // What an acknowledgement has not erased yet is gone all the same.
-            for entry in table.range((id, first.max(acknowledged.saturating_add(1)))..=(id, u64::MAX))? {
+            for entry in
+                table.range((id, first.max(acknowledged.saturating_add(1)))..=(id, u64::MAX))?
+            {
                 let (key, value) = entry?;
                 let position = key.value().1;
                 bytes = bytes.saturating_add(value.value().len());
-                let full = batch.mail.len() + batch.damaged.len() >= max_messages.max(1) || bytes > max_bytes;
+                let full = batch.mail.len() + batch.damaged.len() >= max_messages.max(1)
+                    || bytes > max_bytes;
                 if full && batch.last != after {
                     break;
                 }
@@ -190,7 +229,10 @@ impl Mailboxes {
             Ok(())
         })?;
         if !batch.damaged.is_empty() {
-            tracing::error!(records = batch.damaged.len(), "mail in the store is damaged and was not delivered; check the disk");
+            tracing::error!(
+                records = batch.damaged.len(),
+                "mail in the store is damaged and was not delivered; check the disk"
+            );
         }
         Ok(batch)
     }
@@ -200,11 +242,20 @@ impl Mailboxes {
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].
-    pub async fn acknowledge(&self, device: &Thumbprint, position: u64, now_millis: u64) -> Result<u64, StorageError> {
+    pub async fn acknowledge(
+        &self,
+        device: &Thumbprint,
+        position: u64,
+        now_millis: u64,
+    ) -> Result<u64, StorageError> {
         let device = *device.as_bytes();
         loop {
-            let (acknowledged, more) =
-                self.storage.write(0, move |tables| tables.acknowledge(&device, position, now_millis)).await?;
+            let (acknowledged, more) = self
+                .storage
+                .write(0, move |tables| {
+                    tables.acknowledge(&device, position, now_millis)
+                })
+                .await?;
             if !more {
                 return Ok(acknowledged);
             }
@@ -215,11 +266,18 @@ impl Mailboxes {
     ///
     /// # Errors
     /// [`StorageError`].
-    pub async fn limit(&self, device: &Thumbprint, limits: MailboxLimits) -> Result<(), StorageError> {
+    pub async fn limit(
+        &self,
+        device: &Thumbprint,
+        limits: MailboxLimits,
+    ) -> Result<(), StorageError> {
         let device = *device.as_bytes();
         let row = (limits.messages, limits.bytes, limits.retention_seconds);
         let stored = self.storage.read(|read| {
-            let stored = read.open_table(crate::storage::MAILBOX_LIMITS)?.get(&device)?.map(|stored| stored.value());
+            let stored = read
+                .open_table(crate::storage::MAILBOX_LIMITS)?
+                .get(&device)?
+                .map(|stored| stored.value());
             Ok(stored)
         })?;
         if stored == Some(row) {
@@ -240,9 +298,18 @@ impl Mailboxes {
     pub fn status(&self, device: &Thumbprint) -> Result<MailboxStatus, StorageError> {
         let epoch = self.storage.epoch();
         self.storage.read(|read| {
-            let state = read.open_table(MAILBOXES)?.get(device.as_bytes())?.map_or((0, 0, 0, 0), |state| state.value());
+            let state = read
+                .open_table(MAILBOXES)?
+                .get(device.as_bytes())?
+                .map_or((0, 0, 0, 0), |state| state.value());
             let (acknowledged, head, held_messages, held_bytes) = state;
-            Ok(MailboxStatus { epoch, acknowledged, head, held_messages, held_bytes })
+            Ok(MailboxStatus {
+                epoch,
+                acknowledged,
+                head,
+                held_messages,
+                held_bytes,
+            })
         })
     }
 
@@ -252,7 +319,9 @@ impl Mailboxes {
     /// # Errors
     /// [`StorageError::Unavailable`].
     pub async fn sweep(&self, now_millis: u64) -> Result<Swept, StorageError> {
-        self.storage.write(0, move |tables| tables.sweep(now_millis)).await
+        self.storage
+            .write(0, move |tables| tables.sweep(now_millis))
+            .await
     }
 }
 
@@ -266,11 +335,20 @@ struct State {
 }
 
 impl Tables<'_> {
-    fn append(&mut self, posting: &Posting, limits: MailboxLimits, now_millis: u64) -> Result<Result<Vec<Posted>, PostError>, redb::Error> {
+    fn append(
+        &mut self,
+        posting: &Posting,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Result<Vec<Posted>, PostError>, redb::Error> {
         // Decide about every part before anything is written.
         let mut accepted = Vec::with_capacity(posting.parts.len());
         for (device, message) in &posting.parts {
-            let key = send_key(posting.from_device.as_bytes(), &posting.id, device.as_bytes());
+            let key = send_key(
+                posting.from_device.as_bytes(),
+                &posting.id,
+                device.as_bytes(),
+            );
             if self.sent.get(&key)?.is_some() {
                 accepted.push(None);
                 continue;
@@ -284,7 +362,10 @@ impl Tables<'_> {
             state.messages = state.messages.saturating_add(1);
             state.bytes = state.bytes.saturating_add(length);
             let next = state.head.checked_add(1).and_then(NonZeroU64::new);
-            let (Some(position), true) = (next, state.messages <= limits.messages && state.bytes <= limits.bytes) else {
+            let (Some(position), true) = (
+                next,
+                state.messages <= limits.messages && state.bytes <= limits.bytes,
+            ) else {
                 return Ok(Err(PostError::Full { device: *device }));
             };
             state.head = position.get();
@@ -295,26 +376,46 @@ impl Tables<'_> {
         for ((device, message), accepted) in posting.parts.iter().zip(accepted) {
             let position = accepted.as_ref().map(|(_, _, position, _)| *position);
             if let Some((key, state, position, retention_seconds)) = accepted {
-                let expires_millis = now_millis.saturating_add(retention_seconds.saturating_mul(1_000));
+                let expires_millis =
+                    now_millis.saturating_add(retention_seconds.saturating_mul(1_000));
                 let at = (device.as_bytes(), position.get());
-                let record = record::encode(posting, device, position.get(), now_millis, expires_millis, message);
+                let record = record::encode(
+                    posting,
+                    device,
+                    position.get(),
+                    now_millis,
+                    expires_millis,
+                    message,
+                );
                 self.mail.insert(at, record.as_slice())?;
                 self.mail_expiry.insert((expires_millis, at.0, at.1), ())?;
                 self.sent.insert(&key, ())?;
                 self.store_mailbox(device.as_bytes(), state)?;
             }
-            posted.push(Posted { device: *device, position });
+            posted.push(Posted {
+                device: *device,
+                position,
+            });
         }
         Ok(Ok(posted))
     }
 
-    fn acknowledge(&mut self, device: &DeviceId, position: u64, now_millis: u64) -> Result<(u64, bool), redb::Error> {
+    fn acknowledge(
+        &mut self,
+        device: &DeviceId,
+        position: u64,
+        now_millis: u64,
+    ) -> Result<(u64, bool), redb::Error> {
         let mut state = self.mailbox(device)?;
         let position = position.min(state.head);
         // Also what an earlier acknowledgement promised and a crash interrupted.
         let up_to = position.max(state.acknowledged);
         let mut positions = Vec::new();
-        for entry in self.mail.range((device, 0)..=(device, up_to))?.take(MAX_ERASED_AT_ONCE) {
+        for entry in self
+            .mail
+            .range((device, 0)..=(device, up_to))?
+            .take(MAX_ERASED_AT_ONCE)
+        {
             positions.push(entry?.0.value().1);
         }
         let more = positions.len() == MAX_ERASED_AT_ONCE;
@@ -331,7 +432,11 @@ impl Tables<'_> {
     fn sweep(&mut self, now_millis: u64) -> Result<Swept, redb::Error> {
         let nobody = [0; 32];
         let mut old = Vec::new();
-        for entry in self.mail_expiry.range(..=(now_millis, &[0xff; 32], u64::MAX))?.take(MAX_ERASED_AT_ONCE) {
+        for entry in self
+            .mail_expiry
+            .range(..=(now_millis, &[0xff; 32], u64::MAX))?
+            .take(MAX_ERASED_AT_ONCE)
+        {
             let (key, _) = entry?;
             let (expires_millis, device, position) = key.value();
             old.push((expires_millis, *device, position));
@@ -341,12 +446,17 @@ impl Tables<'_> {
             self.erase(device, *position, &mut state, now_millis)?;
             self.store_mailbox(device, state)?;
             // Its mail may have been too damaged to name this entry.
-            self.mail_expiry.remove((*expires_millis, device, *position))?;
+            self.mail_expiry
+                .remove((*expires_millis, device, *position))?;
         }
 
         let mut forgotten = Vec::new();
         let from = (0, &send_key(&nobody, &[0; 16], &nobody));
-        for entry in self.sent_expiry.range(from..=(now_millis, &[0xff; 80]))?.take(MAX_ERASED_AT_ONCE) {
+        for entry in self
+            .sent_expiry
+            .range(from..=(now_millis, &[0xff; 80]))?
+            .take(MAX_ERASED_AT_ONCE)
+        {
             let (entry, _) = entry?;
             let (expires_millis, key) = entry.value();
             forgotten.push((expires_millis, *key));
@@ -355,20 +465,33 @@ impl Tables<'_> {
             self.sent.remove(key)?;
             self.sent_expiry.remove((*expires_millis, key))?;
         }
-        Ok(Swept { expired: old.len(), more: old.len().max(forgotten.len()) == MAX_ERASED_AT_ONCE })
+        Ok(Swept {
+            expired: old.len(),
+            more: old.len().max(forgotten.len()) == MAX_ERASED_AT_ONCE,
+        })
     }
 
     /// Removes a message and what refers to it, and starts the time for which it is remembered.
-    fn erase(&mut self, device: &DeviceId, position: u64, state: &mut State, now_millis: u64) -> Result<(), redb::Error> {
-        let Some(value) = self.mail.remove((device, position))? else { return Ok(()) };
+    fn erase(
+        &mut self,
+        device: &DeviceId,
+        position: u64,
+        state: &mut State,
+        now_millis: u64,
+    ) -> Result<(), redb::Error> {
+        let Some(value) = self.mail.remove((device, position))? else {
+            return Ok(());
+        };
         let erased = record::summary(device, position, value.value());
         state.messages = state.messages.saturating_sub(1);
         if let Some(erased) = erased {
             drop(value);
             state.bytes = state.bytes.saturating_sub(erased.bytes);
-            self.mail_expiry.remove((erased.expires_millis, device, position))?;
+            self.mail_expiry
+                .remove((erased.expires_millis, device, position))?;
             let key = send_key(&erased.from_device, &erased.id, device);
-            self.sent_expiry.insert((now_millis.saturating_add(SENT_MEMORY_MILLIS), &key), ())?;
+            self.sent_expiry
+                .insert((now_millis.saturating_add(SENT_MEMORY_MILLIS), &key), ())?;
         }
         if state.messages == 0 {
             // Mends what a damaged record could not tell.
@@ -378,12 +501,23 @@ impl Tables<'_> {
     }
 
     fn mailbox(&self, device: &DeviceId) -> Result<State, redb::Error> {
-        let row = self.mailboxes.get(device)?.map_or((0, 0, 0, 0), |row| row.value());
-        Ok(State { acknowledged: row.0, head: row.1, messages: row.2, bytes: row.3 })
+        let row = self
+            .mailboxes
+            .get(device)?
+            .map_or((0, 0, 0, 0), |row| row.value());
+        Ok(State {
+            acknowledged: row.0,
+            head: row.1,
+            messages: row.2,
+            bytes: row.3,
+        })
     }
 
     fn store_mailbox(&mut self, device: &DeviceId, state: State) -> Result<(), redb::Error> {
-        self.mailboxes.insert(device, (state.acknowledged, state.head, state.messages, state.bytes))?;
+        self.mailboxes.insert(
+            device,
+            (state.acknowledged, state.head, state.messages, state.bytes),
+        )?;
         Ok(())
     }
 }
@@ -404,4 +538,3 @@ fn send_key(sender: &DeviceId, id: &[u8; 16], recipient: &DeviceId) -> SendKey {
     key.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
     key
 }
-

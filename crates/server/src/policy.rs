@@ -48,7 +48,11 @@ impl Default for Allowance {
             max_message_bytes: MAX_SEALED_MESSAGE_BYTES as u64,
             messages_per_minute: MESSAGES_PER_MINUTE,
             card_fetches_per_minute: CARD_FETCHES_PER_MINUTE,
-            mailbox: MailboxLimits { messages: MAILBOX_MESSAGES, bytes: MAILBOX_BYTES, retention_seconds: RETENTION_SECONDS },
+            mailbox: MailboxLimits {
+                messages: MAILBOX_MESSAGES,
+                bytes: MAILBOX_BYTES,
+                retention_seconds: RETENTION_SECONDS,
+            },
         }
     }
 }
@@ -66,7 +70,10 @@ impl Allowance {
             mailbox: MailboxLimits {
                 messages: lower(self.mailbox.messages, permissions.mailbox_messages),
                 bytes: lower(self.mailbox.bytes, permissions.mailbox_bytes),
-                retention_seconds: lower(self.mailbox.retention_seconds, permissions.retention_seconds),
+                retention_seconds: lower(
+                    self.mailbox.retention_seconds,
+                    permissions.retention_seconds,
+                ),
             },
         }
     }
@@ -110,7 +117,13 @@ impl<K: Eq + Hash + Clone> Rates<K> {
     /// Remembers at most `max` keys. Who comes beyond that is told to come later, so that nobody escapes by filling the memory.
     #[must_use]
     pub fn new(max: usize) -> Self {
-        Self { buckets: Mutex::new(Buckets { by_key: HashMap::new(), tidied_millis: 0 }), max }
+        Self {
+            buckets: Mutex::new(Buckets {
+                by_key: HashMap::new(),
+                tidied_millis: 0,
+            }),
+            max,
+        }
     }
 
     /// Counts one event of `key`, of which `per_minute` are allowed. `now_millis` is milliseconds of a clock of the caller's
@@ -127,7 +140,9 @@ impl<K: Eq + Hash + Clone> Rates<K> {
             buckets.tidy(now_millis);
         }
         if buckets.by_key.len() >= self.max {
-            return Err(TooOften { retry_millis: TIDY_INTERVAL_MILLIS });
+            return Err(TooOften {
+                retry_millis: TIDY_INTERVAL_MILLIS,
+            });
         }
         let mut bucket = Bucket::full(per_minute, now_millis);
         bucket.take(per_minute, now_millis)?;
@@ -139,7 +154,9 @@ impl<K: Eq + Hash + Clone> Rates<K> {
 impl<K> Buckets<K> {
     /// Forgets whose bucket is full again: a new one would be the same. Seldom, so that a full memory costs little.
     fn tidy(&mut self, now_millis: u64) {
-        if now_millis.saturating_sub(self.tidied_millis) < TIDY_INTERVAL_MILLIS && self.tidied_millis != 0 {
+        if now_millis.saturating_sub(self.tidied_millis) < TIDY_INTERVAL_MILLIS
+            && self.tidied_millis != 0
+        {
             return;
         }
         self.tidied_millis = now_millis;
@@ -152,7 +169,11 @@ impl<K> Buckets<K> {
 
 impl Bucket {
     fn full(per_minute: u64, now_millis: u64) -> Self {
-        Self { level: per_minute.saturating_mul(MINUTE_MILLIS), filled_millis: now_millis, per_minute }
+        Self {
+            level: per_minute.saturating_mul(MINUTE_MILLIS),
+            filled_millis: now_millis,
+            per_minute,
+        }
     }
 
     fn capacity(&self) -> u64 {
@@ -162,7 +183,10 @@ impl Bucket {
     fn fill(&mut self, per_minute: u64, now_millis: u64) {
         let elapsed = now_millis.saturating_sub(self.filled_millis);
         self.per_minute = per_minute;
-        self.level = self.level.saturating_add(elapsed.saturating_mul(per_minute)).min(self.capacity());
+        self.level = self
+            .level
+            .saturating_add(elapsed.saturating_mul(per_minute))
+            .min(self.capacity());
         self.filled_millis = self.filled_millis.max(now_millis);
     }
 
@@ -175,9 +199,12 @@ impl Bucket {
             }
             None => {
                 let missing = MINUTE_MILLIS - self.level;
-                Err(TooOften { retry_millis: missing.checked_div(per_minute).map_or(u64::MAX, |millis| millis.saturating_add(1)) })
+                Err(TooOften {
+                    retry_millis: missing
+                        .checked_div(per_minute)
+                        .map_or(u64::MAX, |millis| millis.saturating_add(1)),
+                })
             }
         }
     }
 }
-

@@ -22,7 +22,10 @@ use std::thread::JoinHandle;
 
 use rand::TryRng as _;
 use redb::backends::{FileBackend, InMemoryBackend};
-use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend, TableError};
+use redb::{
+    Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend,
+    TableError,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 pub(crate) use schema::*;
@@ -50,7 +53,9 @@ pub struct StorageOptions {
 
 impl Default for StorageOptions {
     fn default() -> Self {
-        Self { cache_bytes: DEFAULT_CACHE_BYTES }
+        Self {
+            cache_bytes: DEFAULT_CACHE_BYTES,
+        }
     }
 }
 
@@ -85,12 +90,19 @@ impl Storage {
     /// [`OpenError`] if another process has it open, it was written by a newer version, or the disk fails.
     pub fn open(dir: &Path, options: &StorageOptions) -> Result<Self, OpenError> {
         let path = dir.join(STORE_FILE);
-        let file = open_private(&path).map_err(|error| OpenError::File { path: path.clone(), error })?;
+        let file = open_private(&path).map_err(|error| OpenError::File {
+            path: path.clone(),
+            error,
+        })?;
         // The entry in the directory has to outlive a crash as well.
         File::open(dir)
             .and_then(|dir| dir.sync_all())
-            .map_err(|error| OpenError::File { path: path.clone(), error })?;
-        let backend = FileBackend::new(file).map_err(|error| OpenError::from_database(error, &path))?;
+            .map_err(|error| OpenError::File {
+                path: path.clone(),
+                error,
+            })?;
+        let backend =
+            FileBackend::new(file).map_err(|error| OpenError::from_database(error, &path))?;
         Self::with_backend(backend, options, &path)
     }
 
@@ -99,10 +111,18 @@ impl Storage {
     /// # Errors
     /// [`OpenError`] if the operating system gives neither randomness nor a thread.
     pub fn in_memory() -> Result<Self, OpenError> {
-        Self::with_backend(InMemoryBackend::new(), &StorageOptions::default(), Path::new("(memory)"))
+        Self::with_backend(
+            InMemoryBackend::new(),
+            &StorageOptions::default(),
+            Path::new("(memory)"),
+        )
     }
 
-    pub(crate) fn with_backend(backend: impl StorageBackend, options: &StorageOptions, path: &Path) -> Result<Self, OpenError> {
+    pub(crate) fn with_backend(
+        backend: impl StorageBackend,
+        options: &StorageOptions,
+        path: &Path,
+    ) -> Result<Self, OpenError> {
         let database = Database::builder()
             .set_cache_size(options.cache_bytes)
             .create_with_backend(backend)
@@ -116,9 +136,20 @@ impl Storage {
                 let database = Arc::clone(&database);
                 move || write_until_closed(&database, queue)
             })
-            .map_err(|error| OpenError::File { path: path.to_owned(), error })?;
+            .map_err(|error| OpenError::File {
+                path: path.to_owned(),
+                error,
+            })?;
         let queued_kib = Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize));
-        Ok(Self { inner: Arc::new(Inner { database, epoch, queued_kib, jobs: Some(jobs), writer: Some(writer) }) })
+        Ok(Self {
+            inner: Arc::new(Inner {
+                database,
+                epoch,
+                queued_kib,
+                jobs: Some(jobs),
+                writer: Some(writer),
+            }),
+        })
     }
 
     /// The random name of this store's history, made with the store: `epoch` in Ready (docs/protocol.md §5.2).
@@ -130,7 +161,10 @@ impl Storage {
     /// Whether writes are still accepted: false for good once one has failed. For health checks.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.inner.jobs.as_ref().is_some_and(|jobs| !jobs.is_closed())
+        self.inner
+            .jobs
+            .as_ref()
+            .is_some_and(|jobs| !jobs.is_closed())
     }
 
     /// Runs `work` in the next transaction and returns its result once that is durable. `bytes` is about what `work` holds in
@@ -140,25 +174,43 @@ impl Storage {
         T: Send + 'static,
         F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
     {
-        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(MAX_QUEUED_KIB).min(MAX_QUEUED_KIB);
+        let kib = u32::try_from(bytes / 1_024 + 1)
+            .unwrap_or(MAX_QUEUED_KIB)
+            .min(MAX_QUEUED_KIB);
         let queued = Arc::clone(&self.inner.queued_kib)
             .acquire_many_owned(kib)
             .await
             .map_err(|_| StorageError::Unavailable)?;
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |tables| match work(tables) {
-            Ok(value) => (Box::new(move |committed| drop(reply.send(committed.map(|()| value)))), Ok(())),
-            Err(error) => (Box::new(move |_| drop(reply.send(Err(StorageError::Unavailable)))), Err(error)),
+            Ok(value) => (
+                Box::new(move |committed| drop(reply.send(committed.map(|()| value)))),
+                Ok(()),
+            ),
+            Err(error) => (
+                Box::new(move |_| drop(reply.send(Err(StorageError::Unavailable)))),
+                Err(error),
+            ),
         });
         let jobs = self.inner.jobs.as_ref().ok_or(StorageError::Unavailable)?;
-        jobs.send(Job { work, _queued: queued }).await.map_err(|_| StorageError::Unavailable)?;
+        jobs.send(Job {
+            work,
+            _queued: queued,
+        })
+        .await
+        .map_err(|_| StorageError::Unavailable)?;
         answer.await.map_err(|_| StorageError::Unavailable)?
     }
 
     /// Runs `work` on a snapshot of the last commit.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>) -> Result<T, StorageError> {
+    pub(crate) fn read<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StorageError> {
         // redb panics on some pages that a disk has changed; that must cost this read, not the caller's task.
-        let read = catch_unwind(AssertUnwindSafe(|| work(&self.inner.database.begin_read()?)));
+        let read = catch_unwind(AssertUnwindSafe(|| {
+            work(&self.inner.database.begin_read()?)
+        }));
         match read {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => {
@@ -166,7 +218,9 @@ impl Storage {
                 Err(StorageError::Unreadable)
             }
             Err(_) => {
-                tracing::error!("the store is damaged; check the disk and restore the data directory");
+                tracing::error!(
+                    "the store is damaged; check the disk and restore the data directory"
+                );
                 Err(StorageError::Unreadable)
             }
         }
@@ -248,7 +302,10 @@ impl OpenError {
         let path = path.to_owned();
         match error {
             DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
-            other => Self::Database { path, error: Box::new(other.into()) },
+            other => Self::Database {
+                path,
+                error: Box::new(other.into()),
+            },
         }
     }
 }
@@ -263,14 +320,27 @@ fn open_private(path: &Path) -> std::io::Result<File> {
 
 /// Checks the format of a store that has one, or writes that of an empty one, and returns the epoch.
 fn prepare(database: &Database, path: &Path) -> Result<[u8; 16], OpenError> {
-    let failed = |error: redb::Error| OpenError::Database { path: path.to_owned(), error: Box::new(error) };
+    let failed = |error: redb::Error| OpenError::Database {
+        path: path.to_owned(),
+        error: Box::new(error),
+    };
     match read_format(database).map_err(failed)? {
-        Format::Known { version, .. } if version > FORMAT_VERSION => Err(OpenError::Newer { path: path.to_owned(), found: version }),
-        Format::Known { version: FORMAT_VERSION, epoch: Some(epoch) } => Ok(epoch),
-        Format::Known { .. } | Format::Foreign => Err(OpenError::NotAStore { path: path.to_owned() }),
+        Format::Known { version, .. } if version > FORMAT_VERSION => Err(OpenError::Newer {
+            path: path.to_owned(),
+            found: version,
+        }),
+        Format::Known {
+            version: FORMAT_VERSION,
+            epoch: Some(epoch),
+        } => Ok(epoch),
+        Format::Known { .. } | Format::Foreign => Err(OpenError::NotAStore {
+            path: path.to_owned(),
+        }),
         Format::Empty => {
             let mut epoch = [0; 16];
-            rand::rngs::SysRng.try_fill_bytes(&mut epoch).map_err(|_| OpenError::Randomness)?;
+            rand::rngs::SysRng
+                .try_fill_bytes(&mut epoch)
+                .map_err(|_| OpenError::Randomness)?;
             write_format(database, &epoch).map_err(failed)?;
             Ok(epoch)
         }
@@ -280,7 +350,10 @@ fn prepare(database: &Database, path: &Path) -> Result<[u8; 16], OpenError> {
 enum Format {
     Empty,
     Foreign,
-    Known { version: u32, epoch: Option<[u8; 16]> },
+    Known {
+        version: u32,
+        epoch: Option<[u8; 16]>,
+    },
 }
 
 fn read_format(database: &Database) -> Result<Format, redb::Error> {
@@ -289,13 +362,24 @@ fn read_format(database: &Database) -> Result<Format, redb::Error> {
         Ok(meta) => meta,
         Err(TableError::TableDoesNotExist(_)) => {
             let empty = read.list_tables()?.next().is_none();
-            return Ok(if empty { Format::Empty } else { Format::Foreign });
+            return Ok(if empty {
+                Format::Empty
+            } else {
+                Format::Foreign
+            });
         }
-        Err(TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)) => return Ok(Format::Foreign),
+        Err(TableError::TableTypeMismatch { .. } | TableError::TableIsMultimap(_)) => {
+            return Ok(Format::Foreign);
+        }
         Err(error) => return Err(error.into()),
     };
-    let version = meta.get(META_FORMAT)?.and_then(|value| value.value().try_into().ok()).map(u32::from_be_bytes);
-    let epoch = meta.get(META_EPOCH)?.and_then(|value| value.value().try_into().ok());
+    let version = meta
+        .get(META_FORMAT)?
+        .and_then(|value| value.value().try_into().ok())
+        .map(u32::from_be_bytes);
+    let epoch = meta
+        .get(META_EPOCH)?
+        .and_then(|value| value.value().try_into().ok());
     Ok(version.map_or(Format::Foreign, |version| Format::Known { version, epoch }))
 }
 
@@ -332,7 +416,12 @@ fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Job>) {
     }
 }
 
-fn write_batch(database: &Database, first: Job, queue: &mut mpsc::Receiver<Job>, answers: &mut Vec<Answer>) -> Result<(), redb::Error> {
+fn write_batch(
+    database: &Database,
+    first: Job,
+    queue: &mut mpsc::Receiver<Job>,
+    answers: &mut Vec<Answer>,
+) -> Result<(), redb::Error> {
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
     {
@@ -342,10 +431,13 @@ fn write_batch(database: &Database, first: Job, queue: &mut mpsc::Receiver<Job>,
             let (answer, done) = (job.work)(&mut tables);
             answers.push(answer);
             done?;
-            next = if answers.len() < MAX_BATCH_JOBS { queue.try_recv().ok() } else { None };
+            next = if answers.len() < MAX_BATCH_JOBS {
+                queue.try_recv().ok()
+            } else {
+                None
+            };
         }
     }
     write.commit()?;
     Ok(())
 }
-

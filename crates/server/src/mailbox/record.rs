@@ -22,7 +22,14 @@ pub(super) struct Summary {
     pub(super) bytes: u64,
 }
 
-pub(super) fn encode(posting: &Posting, to: &Thumbprint, position: u64, time_millis: u64, expires_millis: u64, message: &[u8]) -> Vec<u8> {
+pub(super) fn encode(
+    posting: &Posting,
+    to: &Thumbprint,
+    position: u64,
+    time_millis: u64,
+    expires_millis: u64,
+    message: &[u8],
+) -> Vec<u8> {
     let user = posting.from_user.as_bytes();
     let mut body = Vec::with_capacity(FIXED_BYTES + user.len() + message.len());
     body.extend_from_slice(&[0; CHECKSUM_BYTES]);
@@ -95,7 +102,12 @@ fn fields<'a>(to: &[u8; 32], position: u64, record: &'a [u8]) -> Option<Fields<'
 }
 
 fn checksum(to: &[u8; 32], position: u64, rest: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    let digest: [u8; 32] = Sha256::new().chain_update(to).chain_update(position.to_be_bytes()).chain_update(rest).finalize().into();
+    let digest: [u8; 32] = Sha256::new()
+        .chain_update(to)
+        .chain_update(position.to_be_bytes())
+        .chain_update(rest)
+        .finalize()
+        .into();
     let [a, b, c, d, e, f, g, h, ..] = digest;
     [a, b, c, d, e, f, g, h]
 }

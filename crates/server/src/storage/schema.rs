@@ -13,29 +13,39 @@ pub(crate) const META_EPOCH: &str = "epoch";
 /// (device, position) → record (see `mailbox/record.rs`).
 pub(crate) const MAIL: TableDefinition<'_, (&DeviceId, u64), &[u8]> = TableDefinition::new("mail");
 /// (expiry in ms, device, position) → nothing: the order in which mail grows too old.
-pub(crate) const MAIL_EXPIRY: TableDefinition<'_, (u64, &DeviceId, u64), ()> = TableDefinition::new("mail-expiry");
+pub(crate) const MAIL_EXPIRY: TableDefinition<'_, (u64, &DeviceId, u64), ()> =
+    TableDefinition::new("mail-expiry");
 /// device → (acknowledged, head, messages held, bytes held). Never removed, so that no position is ever used twice.
-pub(crate) const MAILBOXES: TableDefinition<'_, &DeviceId, (u64, u64, u64, u64)> = TableDefinition::new("mailboxes");
+pub(crate) const MAILBOXES: TableDefinition<'_, &DeviceId, (u64, u64, u64, u64)> =
+    TableDefinition::new("mailboxes");
 /// device → (messages, bytes, seconds) that its own token allows it to have held.
-pub(crate) const MAILBOX_LIMITS: TableDefinition<'_, &DeviceId, (u64, u64, u64)> = TableDefinition::new("mailbox-limits");
+pub(crate) const MAILBOX_LIMITS: TableDefinition<'_, &DeviceId, (u64, u64, u64)> =
+    TableDefinition::new("mailbox-limits");
 /// What has been accepted and must not be delivered again.
 pub(crate) const SENT: TableDefinition<'_, &SendKey, ()> = TableDefinition::new("sent");
 /// (expiry in ms, key in `sent`) → nothing; written when the message is no longer held.
-pub(crate) const SENT_EXPIRY: TableDefinition<'_, (u64, &SendKey), ()> = TableDefinition::new("sent-expiry");
+pub(crate) const SENT_EXPIRY: TableDefinition<'_, (u64, &SendKey), ()> =
+    TableDefinition::new("sent-expiry");
 
 /// device → (user, id of the card, iat of the card in seconds, the card's compact JWS).
-pub(crate) const CARDS: TableDefinition<'_, &DeviceId, (&str, u32, u64, &[u8])> = TableDefinition::new("cards");
+pub(crate) const CARDS: TableDefinition<'_, &DeviceId, (&str, u32, u64, &[u8])> =
+    TableDefinition::new("cards");
 /// (user, device) → nothing: the devices with a card.
-pub(crate) const USER_DEVICES: TableDefinition<'_, (&str, &DeviceId), ()> = TableDefinition::new("user-devices");
+pub(crate) const USER_DEVICES: TableDefinition<'_, (&str, &DeviceId), ()> =
+    TableDefinition::new("user-devices");
 /// (device, id) → one-time prekey as on the wire (docs/protocol.md §6.2).
-pub(crate) const PREKEYS: TableDefinition<'_, (&DeviceId, u32), &[u8]> = TableDefinition::new("prekeys");
+pub(crate) const PREKEYS: TableDefinition<'_, (&DeviceId, u32), &[u8]> =
+    TableDefinition::new("prekeys");
 /// device → the highest id of a one-time prekey that it ever published.
-pub(crate) const PREKEY_IDS: TableDefinition<'_, &DeviceId, u32> = TableDefinition::new("prekey-ids");
+pub(crate) const PREKEY_IDS: TableDefinition<'_, &DeviceId, u32> =
+    TableDefinition::new("prekey-ids");
 
 /// SHA-256 of the code → (user, expiry in seconds, device that redeemed it).
-pub(crate) const INVITES: TableDefinition<'_, &[u8; 32], (&str, u64, Option<&DeviceId>)> = TableDefinition::new("invites");
+pub(crate) const INVITES: TableDefinition<'_, &[u8; 32], (&str, u64, Option<&DeviceId>)> =
+    TableDefinition::new("invites");
 /// device → (user, enrolled at in seconds, removed).
-pub(crate) const ENROLLED: TableDefinition<'_, &DeviceId, (&str, u64, bool)> = TableDefinition::new("enrolled");
+pub(crate) const ENROLLED: TableDefinition<'_, &DeviceId, (&str, u64, bool)> =
+    TableDefinition::new("enrolled");
 
 /// Every table but `meta`, open in one write transaction.
 pub(crate) struct Tables<'tx> {
@@ -49,7 +59,8 @@ pub(crate) struct Tables<'tx> {
     pub(crate) user_devices: Table<'tx, (&'static str, &'static DeviceId), ()>,
     pub(crate) prekeys: Table<'tx, (&'static DeviceId, u32), &'static [u8]>,
     pub(crate) prekey_ids: Table<'tx, &'static DeviceId, u32>,
-    pub(crate) invites: Table<'tx, &'static [u8; 32], (&'static str, u64, Option<&'static DeviceId>)>,
+    pub(crate) invites:
+        Table<'tx, &'static [u8; 32], (&'static str, u64, Option<&'static DeviceId>)>,
     pub(crate) enrolled: Table<'tx, &'static DeviceId, (&'static str, u64, bool)>,
 }
 

@@ -1,0 +1,78 @@
+//! Files that a crash leaves either whole or not there, and that only their owner can read.
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+/// Makes a file that is not there yet; one that is there is an error and stays as it is.
+pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let mut file = options.open(path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    sync_directory(path)
+}
+
+/// Makes a file or replaces it in one step.
+pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
+    let temporary = path.with_extension("new");
+    match fs::remove_file(&temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    create(&temporary, content)?;
+    fs::rename(&temporary, path)?;
+    sync_directory(path)
+}
+
+/// Makes a directory that only its owner can enter; one that is there is closed to others.
+pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+    Ok(())
+}
+
+/// The content of a file of at most `max` bytes, erased when dropped.
+pub(super) fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut content = Zeroizing::new(Vec::with_capacity(
+        usize::try_from(max).unwrap_or(usize::MAX),
+    ));
+    let read = File::open(path)?
+        .take(max.saturating_add(1))
+        .read_to_end(&mut content)? as u64;
+    if read > max {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "the file is too large",
+        ));
+    }
+    Ok(content)
+}
+
+/// Whether others than the owner may read or write the file.
+pub(super) fn is_exposed(path: &Path) -> io::Result<bool> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        Ok(fs::metadata(path)?.permissions().mode() & 0o077 != 0)
+    }
+    #[cfg(not(unix))]
+    {
+        fs::metadata(path).map(|_| false)
+    }
+}
+
+/// Makes the entry in the directory outlive a crash.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    #[cfg(unix)]
+    File::open(directory)?.sync_all()?;
+    #[cfg(not(unix))]
+    let _ = directory;
+    Ok(())
+}
