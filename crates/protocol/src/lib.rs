@@ -4,6 +4,7 @@
 
 extern crate alloc;
 
+pub mod address;
 pub mod base64url;
 pub mod batch;
 mod claims;
