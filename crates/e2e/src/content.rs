@@ -180,3 +180,75 @@ pub enum ContentError {
     #[error("the body is longer than 65,536 bytes: split it or send a reference")]
     BodyTooLong,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, vec};
+
+    const TEXT: Body<'_> = Body { media_type: "text/plain", bytes: b"hello" };
+
+    fn encoded(kind: Kind<'_>) -> Result<Vec<u8>, ContentError> {
+        Content { id: [1; MESSAGE_ID_LEN], time: 2, kind }.encode()
+    }
+
+    #[test]
+    fn every_kind_comes_back() {
+        for kind in [Kind::Message(TEXT), Kind::Delivered, Kind::Copy { user: "bob", body: TEXT }, Kind::Empty] {
+            let bytes = encoded(kind).unwrap();
+            assert_eq!(Content::decode(&bytes), Ok(Content { id: [1; MESSAGE_ID_LEN], time: 2, kind }));
+        }
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn copy_to_an_unacceptable_user_is_not_written() {
+        let long = "u".repeat(256);
+        for user in ["", "a\nb", "a\u{7f}", "a\u{9f}", &long] {
+            assert_eq!(encoded(Kind::Copy { user, body: TEXT }), Err(ContentError::User), "{user:?}");
+        }
+    }
+
+    /// docs/protocol.md §9.3, RFC 6838 §4.2
+    #[test]
+    fn body_with_an_unacceptable_media_type_is_not_written() {
+        let long = format!("a/{}", "b".repeat(128));
+        let longer = format!("a/b;{}", "c".repeat(252));
+        for media_type in ["", "a", "a/", "/b", "a/b/c", "a b/c", ".a/b", "a/+b", "a/b\n", "a/b;\x1b", "a/b;\u{e9}", "\u{e9}/b", &long, &longer] {
+            let kind = Kind::Message(Body { media_type, bytes: b"" });
+            assert_eq!(encoded(kind), Err(ContentError::MediaType), "{media_type:?}");
+        }
+    }
+
+    /// docs/protocol.md §12
+    #[test]
+    fn body_over_65536_bytes_is_not_written() {
+        let bytes = vec![0; MAX_BODY_BYTES + 1];
+        let kind = Kind::Message(Body { media_type: "a/b", bytes: &bytes });
+        assert_eq!(encoded(kind), Err(ContentError::BodyTooLong));
+    }
+
+    /// docs/protocol.md §1.1
+    #[test]
+    fn content_cut_anywhere_is_refused() {
+        let bytes = encoded(Kind::Copy { user: "bob", body: TEXT }).unwrap();
+        for len in 0..bytes.len() {
+            assert_eq!(Content::decode(&bytes[..len]), Err(ContentError::Encoding(DecodeError::EndsEarly)), "{len}");
+        }
+    }
+
+    /// docs/protocol.md §9.3
+    #[test]
+    fn every_undefined_version_and_kind_is_refused() {
+        let mut bytes = encoded(Kind::Empty).unwrap();
+        for version in (0..=u8::MAX).filter(|version| *version != VERSION) {
+            bytes[0] = version;
+            assert_eq!(Content::decode(&bytes), Err(ContentError::Version));
+        }
+        bytes[0] = VERSION;
+        for kind in 4..=u8::MAX {
+            bytes[1] = kind;
+            assert_eq!(Content::decode(&bytes), Err(ContentError::Kind));
+        }
+    }
+}
