@@ -193,3 +193,128 @@ pub enum InspectError {
     #[error("the header has no \"alg\" or no \"enc\": this is not a JWE")]
     NotAJwe,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::{First, KEM_CIPHERTEXT_LEN, MessageKey, ProtectedHeader, seal};
+    use alloc::format;
+    use sealwire_protocol::crypto::Secret;
+    use sealwire_protocol::key::{Seed, SigningKey};
+
+    /// RFC 7516 A.1
+    const RFC_7516: &str = "eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.\
+        OKOawDo13gRp2ojaHV7LFpZcgV7T6DVZKTyKOMTYUmKoTCVJRgckCL9kiMT03JGeipsEdY3mx_etLbbWSrFr05kLzcSr4qKAq7YN7e9jwQRb23nfa6c9d-\
+        StnImGyFDbSv04uVuxIp5Zms1gNxKKK2Da14B8S4rzVRltdYwam_lDp5XnZAYpQdb76FdIKLaVmqgfwX7XWRxv2322i-vDxRfqNzo_tETKzpVLzfiwQyey\
+        PGLBIO56YJ7eObdv0je81860ppamavo35UgoRdbYaBcoh9QcfylQr66oc6vFWXRcZ_ZT2LawVCWTIy3brGPi6UklfCpIMfIjf7iGdXKHzg.\
+        48V1_ALb6US04U3b.\
+        5eym8TW_c8SuK0ltJ3rpYIzOeDQz7TALvtu6UG9oMo4vpzs9tX_EFShS8iB7j6jiSdiwkIr3ajwQzaBtQD_A.\
+        XFBoMYUZodetZdvTiFvSkQ";
+
+    fn jwe(header: &str) -> String {
+        format!("{}..AAAAAAAAAAAAAAAA.AA.AAAAAAAAAAAAAAAAAAAAAA", base64url::encode(header.as_bytes()))
+    }
+
+    #[test]
+    fn sealed_message_shows_the_same_in_both_forms() {
+        let device = SigningKey::from_seed(&Seed::new([1; 32]));
+        let kem_ciphertext = [2; KEM_CIPHERTEXT_LEN];
+        let first = First {
+            device_key: *device.public().as_bytes(),
+            ephemeral: [3; 32],
+            kem_ciphertext: &kem_ciphertext,
+            generation: 4,
+            one_time: Some(5),
+            proof: "a.b.c",
+            attestation: "d.e.f",
+        };
+        let header = Header { session: [6; SESSION_ID_LEN], ratchet_key: [7; 32], pn: 8, n: 9, first: Some(first) };
+        let key = MessageKey::new(Secret::take(&mut [0; 32]));
+        let binary = seal(&header, key, [10; IV_LEN], b"content", &mut ProtectedHeader::new()).unwrap();
+        let expected = SealedSummary {
+            form: Form::Binary,
+            binary_len: binary.len(),
+            session: [6; SESSION_ID_LEN],
+            ratchet_key: [7; 32],
+            pn: 8,
+            n: 9,
+            iv: [10; IV_LEN],
+            ciphertext_len: 8,
+            first: Some(FirstSummary {
+                device: Some(device.thumbprint()),
+                generation: 4,
+                one_time: Some(5),
+                proof: "a.b.c".to_owned(),
+                attestation: "d.e.f".to_owned(),
+            }),
+        };
+        assert_eq!(inspect(&binary), Ok(Inspected::Sealed(expected.clone())));
+        let jwe = SealedMessage::decode(&binary).unwrap().to_jwe();
+        assert_eq!(inspect(jwe.as_bytes()), Ok(Inspected::Sealed(SealedSummary { form: Form::Jwe, ..expected })));
+    }
+
+    /// RFC 7516 A.1
+    #[test]
+    fn rfc_7516_example_is_described() {
+        let Ok(Inspected::Standard(jwe)) = inspect(RFC_7516.as_bytes()) else { panic!() };
+        assert_eq!(jwe.header.member("alg"), Some(&Value::String("RSA-OAEP".to_owned())));
+        assert_eq!(jwe.header.member("enc"), Some(&Value::String("A256GCM".to_owned())));
+        assert_eq!((jwe.encrypted_key_len, jwe.iv_len, jwe.ciphertext_len, jwe.tag_len), (256, 12, 63, 16));
+    }
+
+    /// docs/protocol.md §9.2: what says it is a sealed message must be one.
+    #[test]
+    fn jwe_that_only_says_it_is_a_sealed_message_is_refused() {
+        let text = jwe(r#"{"alg":"dir","enc":"A256GCM","typ":"sealwire+jwe"}"#);
+        assert_eq!(inspect(text.as_bytes()), Err(InspectError::Jwe(MalformedJwe::Header)));
+    }
+
+    #[test]
+    fn nothing_is_refused() {
+        assert_eq!(inspect(b""), Err(InspectError::Empty));
+    }
+
+    /// docs/protocol.md §9.1
+    #[test]
+    fn bytes_of_another_version_are_refused() {
+        assert_eq!(inspect(&[2, 0]), Err(InspectError::Message(MalformedMessage::Version)));
+    }
+
+    #[test]
+    fn jws_is_no_jwe() {
+        assert_eq!(inspect(b"e30.e30.AAAA"), Err(InspectError::Jwe(MalformedJwe::Parts)));
+        // Five parts, but without what every JWE has (RFC 7516 §4.1).
+        assert_eq!(inspect(jwe("{}").as_bytes()), Err(InspectError::NotAJwe));
+        assert_eq!(inspect(jwe(r#"{"alg":"dir"}"#).as_bytes()), Err(InspectError::NotAJwe));
+        assert_eq!(inspect(jwe(r#"{"alg":1,"enc":"A256GCM"}"#).as_bytes()), Err(InspectError::NotAJwe));
+    }
+
+    /// docs/protocol.md §1.2
+    #[test]
+    fn jwe_that_is_not_canonical_base64url_is_refused() {
+        for text in [RFC_7516.replace("XFBoMYUZodetZdvTiFvSkQ", "XFBoMYUZodetZdvTiFvSkR"), format!("{RFC_7516}="), format!("{RFC_7516}\n")] {
+            assert_eq!(inspect(text.as_bytes()), Err(InspectError::Jwe(MalformedJwe::Base64url)));
+        }
+        assert_eq!(inspect(b"e\xff"), Err(InspectError::Jwe(MalformedJwe::Base64url)));
+    }
+
+    /// docs/protocol.md §2.1, 3
+    #[test]
+    fn jwe_with_a_duplicate_header_member_is_refused() {
+        let text = jwe(r#"{"alg":"dir","enc":"A256GCM","enc":"A128GCM"}"#);
+        assert_eq!(inspect(text.as_bytes()), Err(InspectError::Json(JsonError::DuplicateMember)));
+    }
+
+    /// docs/protocol.md §12
+    #[test]
+    fn jwe_with_a_header_over_1024_bytes_is_refused() {
+        let text = jwe(&format!(r#"{{"alg":"dir","enc":"A256GCM","kid":"{}"}}"#, "k".repeat(1_024)));
+        assert_eq!(inspect(text.as_bytes()), Err(InspectError::HeaderTooLong));
+    }
+
+    #[test]
+    fn text_over_the_limit_is_refused_before_it_is_read() {
+        let text = "e".repeat(MAX_JWE_BYTES + 1);
+        assert_eq!(inspect(text.as_bytes()), Err(InspectError::Jwe(MalformedJwe::TooLong)));
+    }
+}

@@ -155,3 +155,66 @@ pub enum QrError {
     #[error("the safety numbers differ: do not trust these devices before you know why")]
     Different,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString as _;
+
+    fn side(user: &str, devices: &[u8]) -> Result<Side, SideError> {
+        let devices: Vec<Thumbprint> = devices.iter().map(|device| Thumbprint::from_bytes([*device; 32])).collect();
+        Side::new(&Issuer::new("https://issuer.example").unwrap(), &User::new(user).unwrap(), &devices)
+    }
+
+    /// docs/protocol.md §11
+    #[test]
+    fn number_does_not_depend_on_order() {
+        let (alice, bob) = (side("alice", &[1, 2, 3]).unwrap(), side("bob", &[4]).unwrap());
+        let number = SafetyNumber::new(alice, bob);
+        assert_eq!(number, SafetyNumber::new(bob, side("alice", &[3, 1, 2]).unwrap()));
+        assert_eq!(number.to_string().len(), 12 * 5 + 11);
+    }
+
+    /// docs/protocol.md §11
+    #[test]
+    fn number_changes_with_every_device_and_name() {
+        let bob = side("bob", &[4]).unwrap();
+        let number = SafetyNumber::new(side("alice", &[1, 2]).unwrap(), bob);
+        for (user, devices) in [("alice", [1].as_slice()), ("alice", &[2]), ("alice", &[1, 3]), ("alice", &[1, 2, 3]), ("alicf", &[1, 2])] {
+            let other = SafetyNumber::new(side(user, devices).unwrap(), bob);
+            assert_ne!(other.to_string(), number.to_string());
+            assert_eq!(number.verify_qr(&other.qr_text()), Err(QrError::Different));
+        }
+    }
+
+    /// docs/protocol.md §12
+    #[test]
+    fn side_without_devices_or_with_too_many_is_refused() {
+        assert_eq!(side("alice", &[]), Err(SideError::Count));
+        assert_eq!(side("alice", &(0..17).collect::<Vec<u8>>()), Err(SideError::Count));
+        assert!(side("alice", &(0..16).collect::<Vec<u8>>()).is_ok());
+    }
+
+    #[test]
+    fn side_with_a_device_twice_is_refused() {
+        assert_eq!(side("alice", &[1, 2, 1]), Err(SideError::Duplicate));
+    }
+
+    /// docs/protocol.md §11: no character may change, be missing or follow.
+    #[test]
+    fn damaged_qr_text_never_verifies() {
+        let number = SafetyNumber::new(side("alice", &[1]).unwrap(), side("bob", &[2]).unwrap());
+        let text = number.qr_text();
+        for at in 0..text.len() {
+            for byte in [b'A', b'z', b'=', b' ', 0] {
+                let mut damaged = text.clone().into_bytes();
+                if damaged[at] != byte {
+                    damaged[at] = byte;
+                    assert!(number.verify_qr(core::str::from_utf8(&damaged).unwrap()).is_err(), "{at}");
+                }
+            }
+            assert!(number.verify_qr(&text[..at]).is_err());
+        }
+        assert_eq!(number.verify_qr(&(text + "A")), Err(QrError::Sides));
+    }
+}

@@ -239,3 +239,6 @@ pub enum SealError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the message does not open")]
 pub struct OpenError;
+
+#[cfg(test)]
+mod tests;
