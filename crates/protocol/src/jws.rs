@@ -383,3 +383,152 @@ fn decoded(text: &[u8], part: JwsPart) -> Result<Vec<u8>, JwsError> {
 fn object(text: &[u8], part: JwsPart) -> Result<Object, JwsError> {
     Object::parse(&decoded(text, part)?).map_err(|error| JwsError::Json { part, error })
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::format;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::Seed;
+
+    const TYPES: [JwtType; 6] = [
+        JwtType::AccessToken,
+        JwtType::Attestation,
+        JwtType::RelayProof,
+        JwtType::DeviceProof,
+        JwtType::Card,
+        JwtType::Session,
+    ];
+
+    fn key() -> SigningKey {
+        SigningKey::from_seed(&Seed::new([7; 32]))
+    }
+
+    fn parse(compact: &str, expected: &[JwtType]) -> Result<JwtType, JwsError> {
+        UnverifiedJws::parse(compact.as_bytes(), expected).map(|jws| jws.jwt_type())
+    }
+
+    #[test]
+    fn what_was_signed_is_what_is_verified() {
+        let compact = sign(JwtType::Card, r#"{"a":1}"#, &key());
+        let jws = UnverifiedJws::parse(compact.as_bytes(), &[JwtType::Card]).unwrap();
+        assert_eq!((jws.signed().alg, jws.signed().kid), ("EdDSA", None));
+        assert_eq!(
+            jws.signed().signing_input,
+            compact.rsplit_once('.').unwrap().0.as_bytes()
+        );
+        assert_eq!(jws.payload().member("a"), Some(&Value::Integer(1)));
+        let jws = jws.verify(key().public()).unwrap();
+        assert_eq!((jws.jwt_type(), jws.payload().len()), (JwtType::Card, 1));
+    }
+
+    /// docs/protocol.md §2.1, 5
+    #[test]
+    fn no_type_is_taken_for_another() {
+        for signed in TYPES {
+            for expected in TYPES {
+                let outcome = parse(&sign(signed, "{}", &key()), &[expected]);
+                assert_eq!(
+                    outcome,
+                    if signed == expected {
+                        Ok(signed)
+                    } else {
+                        Err(JwsError::UnexpectedType)
+                    }
+                );
+            }
+            assert_eq!(parse(&sign(signed, "{}", &key()), &TYPES), Ok(signed));
+        }
+    }
+
+    /// docs/protocol.md §2.1, 1; §12
+    #[test]
+    fn one_byte_over_the_limit_of_its_type_is_refused() {
+        for jwt_type in TYPES {
+            let fill = |length| "a".repeat(length);
+            assert_eq!(
+                parse(&fill(jwt_type.limit()), &[jwt_type]),
+                Err(JwsError::PartCount)
+            );
+            assert_eq!(
+                parse(&fill(jwt_type.limit() + 1), &[jwt_type]),
+                Err(JwsError::TooLong)
+            );
+        }
+    }
+
+    /// docs/protocol.md §2.1, 1; §12
+    #[test]
+    fn longer_type_that_would_be_welcome_too_does_not_lift_the_limit() {
+        let payload = format!("{{}}{}", " ".repeat(JwtType::Session.limit()));
+        let expected = [JwtType::Session, JwtType::Card];
+        assert_eq!(
+            parse(&sign(JwtType::Card, &payload, &key()), &expected),
+            Ok(JwtType::Card)
+        );
+        assert_eq!(
+            parse(&sign(JwtType::Session, &payload, &key()), &expected),
+            Err(JwsError::TooLong)
+        );
+    }
+
+    /// docs/protocol.md §12
+    #[test]
+    fn header_over_1024_bytes_is_refused() {
+        let with_header = |length: usize| {
+            let header = format!(
+                r#"{{"alg":"EdDSA","typ":"at+jwt","x":"{}"}}"#,
+                "x".repeat(length - 37)
+            );
+            assert_eq!(header.len(), length);
+            format!("{}.e30.AA", base64url::encode(header.as_bytes()))
+        };
+        assert!(parse(&with_header(1024), &[JwtType::AccessToken]).is_ok());
+        assert_eq!(
+            parse(&with_header(1025), &[JwtType::AccessToken]),
+            Err(JwsError::HeaderTooLong)
+        );
+    }
+
+    #[test]
+    fn nothing_is_acceptable_where_nothing_is_expected() {
+        assert_eq!(
+            parse(&sign(JwtType::Card, "{}", &key()), &[]),
+            Err(JwsError::TooLong)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = UnverifiedJws::parse(&bytes, &TYPES);
+        }
+
+        #[test]
+        fn arbitrary_parts_never_panic(header: Vec<u8>, payload: Vec<u8>, signature: Vec<u8>) {
+            let compact = [header, payload, signature].map(|part| base64url::encode(&part)).join(".");
+            let _ = UnverifiedJws::parse(compact.as_bytes(), &TYPES);
+        }
+
+        /// Whatever byte is changed, in whatever way: refused, at one stage or the other.
+        #[test]
+        fn jws_with_any_byte_changed_is_refused(at in 0..1_000_usize, byte: u8) {
+            let mut compact = sign(JwtType::Card, r#"{"sub":"alice"}"#, &key()).into_bytes();
+            let at = at % compact.len();
+            prop_assume!(compact[at] != byte);
+            compact[at] = byte;
+            let accepted = UnverifiedJws::parse(&compact, &[JwtType::Card]).is_ok_and(|jws| jws.verify(key().public()).is_ok());
+            prop_assert!(!accepted);
+        }
+
+        #[test]
+        fn jws_cut_short_is_refused(length in 0..100_usize) {
+            let compact = sign(JwtType::Card, r#"{"sub":"alice"}"#, &key());
+            let cut = &compact.as_bytes()[..length];
+            let accepted = UnverifiedJws::parse(cut, &[JwtType::Card]).is_ok_and(|jws| jws.verify(key().public()).is_ok());
+            prop_assert!(!accepted);
+        }
+    }
+}
