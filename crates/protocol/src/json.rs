@@ -309,7 +309,7 @@ fn is_number(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use alloc::{format, vec};
+    use alloc::{format, string::ToString, vec};
 
     use proptest::prelude::*;
 
@@ -537,7 +537,90 @@ mod tests {
         }
     }
 
+    /// What `serde_json` makes of the same text, in our terms.
+    fn converted(value: serde_json::Value) -> Value {
+        use serde_json::Value as Other;
+        match value {
+            Other::Null => Value::Null,
+            Other::Bool(bool) => Value::Bool(bool),
+            Other::Number(number) => number.as_u64().map_or(Value::OtherNumber, Value::Integer),
+            Other::String(string) => Value::String(string),
+            Other::Array(items) => Value::Array(items.into_iter().map(converted).collect()),
+            Other::Object(object) => Value::Object(sorted(
+                object
+                    .into_iter()
+                    .map(|(name, value)| (name, converted(value))),
+            )),
+        }
+    }
+
+    fn sorted(members: impl Iterator<Item = (String, Value)>) -> Object {
+        let mut members: Vec<_> = members.collect();
+        members.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Object { members }
+    }
+
+    /// Members in the order of their names, at every depth.
+    fn in_order(value: Value) -> Value {
+        match value {
+            Value::Object(object) => Value::Object(sorted(
+                object
+                    .members
+                    .into_iter()
+                    .map(|(name, value)| (name, in_order(value))),
+            )),
+            Value::Array(items) => Value::Array(items.into_iter().map(in_order).collect()),
+            Value::Null
+            | Value::Bool(_)
+            | Value::Integer(_)
+            | Value::OtherNumber
+            | Value::String(_) => value,
+        }
+    }
+
+    /// The text of a value, mostly valid.
+    fn json_text() -> impl Strategy<Value = String> {
+        let leaf = prop_oneof![
+            Just(String::from("null")),
+            "-?[0-9]{1,3}(\\.[0-9])?([eE][+-]?[0-9]{1,2})?",
+            r#""([a-z]|é|\\[nt"\\/bfrx]|\\u00[0-9a-f]{2}|\\ud83d\\ude0[0-9]|\\u[dD][89a-f]00){0,3}""#,
+        ];
+        leaf.prop_recursive(9, 40, 5, |inner| {
+            let member =
+                ("[abc]", inner.clone()).prop_map(|(name, value)| format!("\"{name}\" :{value}"));
+            prop_oneof![
+                prop::collection::vec(inner, 0..5)
+                    .prop_map(|items| format!("[ {}]", items.join(","))),
+                prop::collection::vec(member, 0..5)
+                    .prop_map(|members| format!("{{{} }}", members.join(",\t"))),
+            ]
+        })
+    }
+
     proptest! {
+        /// Another reader agrees on everything: what is JSON, and what it says. (It does not see duplicate members.)
+        #[test]
+        fn another_reader_agrees(
+            value in json_text(),
+            edit in prop::option::of((any::<prop::sample::Index>(), r#"[\[\]{}:,"0-9.eE \\u-]?"#)),
+        ) {
+            let mut text = format!(r#"{{"m":{value}}}"#);
+            if let Some((at, replacement)) = edit {
+                let (at, old) = text.char_indices().nth(at.index(text.chars().count())).unwrap();
+                text.replace_range(at..at + old.len_utf8(), &replacement);
+            }
+            let ours = parse(&text);
+            let theirs = serde_json::from_str::<serde_json::Value>(&text);
+            match (ours, theirs) {
+                (Ok(ours), Ok(theirs)) => prop_assert_eq!(in_order(Value::Object(ours)), converted(theirs)),
+                (Err(JsonError::DuplicateMember | JsonError::TooDeep), Ok(_)) => {}
+                // It has no numbers beyond f64.
+                (Ok(_), Err(error)) => prop_assert!(error.to_string().starts_with("number out of range"), "{text}: {error}"),
+                (Err(JsonError::NotAnObject), _) => {}
+                (Err(error), theirs) => prop_assert!(theirs.is_err(), "{text}: {error}"),
+            }
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let _ = Object::parse(&bytes);

@@ -9,6 +9,7 @@
 //! follows it. What the claims mean is left to [`crate::token`] and [`crate::statement`].
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 
 use crate::{
     base64url,
@@ -163,7 +164,7 @@ pub enum SignatureError {
 }
 
 /// What a signature has to be checked against: the seam between this parser and whoever knows the keys.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Signed<'a> {
     /// The header's `alg`: compare it with the key's own, never select by it. Never `none`.
     pub alg: &'a str,
@@ -173,6 +174,16 @@ pub struct Signed<'a> {
     pub signing_input: &'a [u8],
     /// The decoded signature: at least one byte, its length not otherwise checked.
     pub signature: &'a [u8],
+}
+
+impl fmt::Debug for Signed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("Signed");
+        debug
+            .field("alg", &self.alg)
+            .field("kid", &self.kid)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Whoever holds the keys that may have signed.
@@ -199,7 +210,6 @@ impl SignatureVerifier for PublicKey {
 }
 
 /// A JWS that keeps every rule of `docs/protocol.md` §2.1, and that anybody may have written.
-#[derive(Debug)]
 pub struct UnverifiedJws<'a> {
     header: Header,
     payload: Object,
@@ -293,8 +303,14 @@ impl<'a> UnverifiedJws<'a> {
     }
 }
 
+/// Shows no part of the token: it may be logged.
+impl fmt::Debug for UnverifiedJws<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UnverifiedJws").field(&self.header).finish()
+    }
+}
+
 /// A JWS whose signature was checked: only [`UnverifiedJws::verify`] makes one.
-#[derive(Debug)]
 pub struct VerifiedJws {
     jwt_type: JwtType,
     payload: Object,
@@ -311,6 +327,12 @@ impl VerifiedJws {
     #[must_use]
     pub const fn payload(&self) -> &Object {
         &self.payload
+    }
+}
+
+impl fmt::Debug for VerifiedJws {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VerifiedJws").field(&self.jwt_type).finish()
     }
 }
 
@@ -422,6 +444,24 @@ mod tests {
         assert_eq!(jws.payload().member("a"), Some(&Value::Integer(1)));
         let jws = jws.verify(key().public()).unwrap();
         assert_eq!((jws.jwt_type(), jws.payload().len()), (JwtType::Card, 1));
+    }
+
+    #[test]
+    fn debug_shows_no_token() {
+        let compact = sign(JwtType::Card, r#"{"sub":"alice"}"#, &key());
+        let jws = UnverifiedJws::parse(compact.as_bytes(), &[JwtType::Card]).unwrap();
+        assert_eq!(
+            format!("{jws:?}"),
+            r#"UnverifiedJws(Header { jwt_type: Card, alg: "EdDSA", kid: None, members: 2 })"#
+        );
+        assert_eq!(
+            format!("{:?}", jws.signed()),
+            r#"Signed { alg: "EdDSA", kid: None, .. }"#
+        );
+        assert_eq!(
+            format!("{:?}", jws.verify(key().public()).unwrap()),
+            "VerifiedJws(Card)"
+        );
     }
 
     /// docs/protocol.md §2.1, 5
