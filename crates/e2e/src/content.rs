@@ -85,10 +85,15 @@ impl<'a> Content<'a> {
         let bare = user.is_empty() && media_type.is_empty() && bytes.is_empty();
         let kind = match kind {
             KIND_MESSAGE if user.is_empty() => Kind::Message(Body::new(media_type, bytes)?),
-            KIND_COPY => Kind::Copy { user: checked_user(user)?, body: Body::new(media_type, bytes)? },
+            KIND_COPY => Kind::Copy {
+                user: checked_user(user)?,
+                body: Body::new(media_type, bytes)?,
+            },
             KIND_DELIVERED if bare => Kind::Delivered,
             KIND_EMPTY if bare => Kind::Empty,
-            KIND_MESSAGE | KIND_DELIVERED | KIND_EMPTY => return Err(ContentError::UnexpectedField),
+            KIND_MESSAGE | KIND_DELIVERED | KIND_EMPTY => {
+                return Err(ContentError::UnexpectedField);
+            }
             _ => return Err(ContentError::Kind),
         };
         Ok(Self { id, time, kind })
@@ -107,14 +112,23 @@ impl<'a> Content<'a> {
         };
         let Body { media_type, bytes } = match body {
             Some(body) => Body::new(body.media_type.as_bytes(), body.bytes)?,
-            None => Body { media_type: "", bytes: b"" },
+            None => Body {
+                media_type: "",
+                bytes: b"",
+            },
         };
         let mut out = Vec::with_capacity(OVERHEAD + user.len() + media_type.len() + bytes.len());
         let mut writer = Writer::new(&mut out);
         writer.u8(VERSION).u8(kind).bytes(&self.id).u64(self.time);
-        writer.vec8(user.as_bytes(), USER).map_err(|_| ContentError::User)?;
-        writer.vec8(media_type.as_bytes(), MEDIA_TYPE).map_err(|_| ContentError::MediaType)?;
-        writer.vec24(bytes, BODY).map_err(|_| ContentError::BodyTooLong)?;
+        writer
+            .vec8(user.as_bytes(), USER)
+            .map_err(|_| ContentError::User)?;
+        writer
+            .vec8(media_type.as_bytes(), MEDIA_TYPE)
+            .map_err(|_| ContentError::MediaType)?;
+        writer
+            .vec24(bytes, BODY)
+            .map_err(|_| ContentError::BodyTooLong)?;
         Ok(out)
     }
 }
@@ -144,14 +158,18 @@ fn is_media_type(text: &str) -> bool {
     };
     is_restricted_name(top_level)
         && is_restricted_name(subtype)
-        && parameters.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        && parameters
+            .bytes()
+            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 /// `restricted-name` of RFC 6838 §4.2.
 fn is_restricted_name(name: &str) -> bool {
     name.len() <= 127
         && name.starts_with(|first: char| first.is_ascii_alphanumeric())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
 }
 
 /// Why a content cannot be read, or sent.
@@ -186,17 +204,40 @@ mod tests {
     use super::*;
     use alloc::{format, vec};
 
-    const TEXT: Body<'_> = Body { media_type: "text/plain", bytes: b"hello" };
+    const TEXT: Body<'_> = Body {
+        media_type: "text/plain",
+        bytes: b"hello",
+    };
 
     fn encoded(kind: Kind<'_>) -> Result<Vec<u8>, ContentError> {
-        Content { id: [1; MESSAGE_ID_LEN], time: 2, kind }.encode()
+        Content {
+            id: [1; MESSAGE_ID_LEN],
+            time: 2,
+            kind,
+        }
+        .encode()
     }
 
     #[test]
     fn every_kind_comes_back() {
-        for kind in [Kind::Message(TEXT), Kind::Delivered, Kind::Copy { user: "bob", body: TEXT }, Kind::Empty] {
+        for kind in [
+            Kind::Message(TEXT),
+            Kind::Delivered,
+            Kind::Copy {
+                user: "bob",
+                body: TEXT,
+            },
+            Kind::Empty,
+        ] {
             let bytes = encoded(kind).unwrap();
-            assert_eq!(Content::decode(&bytes), Ok(Content { id: [1; MESSAGE_ID_LEN], time: 2, kind }));
+            assert_eq!(
+                Content::decode(&bytes),
+                Ok(Content {
+                    id: [1; MESSAGE_ID_LEN],
+                    time: 2,
+                    kind
+                })
+            );
         }
     }
 
@@ -205,7 +246,11 @@ mod tests {
     fn copy_to_an_unacceptable_user_is_not_written() {
         let long = "u".repeat(256);
         for user in ["", "a\nb", "a\u{7f}", "a\u{9f}", &long] {
-            assert_eq!(encoded(Kind::Copy { user, body: TEXT }), Err(ContentError::User), "{user:?}");
+            assert_eq!(
+                encoded(Kind::Copy { user, body: TEXT }),
+                Err(ContentError::User),
+                "{user:?}"
+            );
         }
     }
 
@@ -214,9 +259,31 @@ mod tests {
     fn body_with_an_unacceptable_media_type_is_not_written() {
         let long = format!("a/{}", "b".repeat(128));
         let longer = format!("a/b;{}", "c".repeat(252));
-        for media_type in ["", "a", "a/", "/b", "a/b/c", "a b/c", ".a/b", "a/+b", "a/b\n", "a/b;\x1b", "a/b;\u{e9}", "\u{e9}/b", &long, &longer] {
-            let kind = Kind::Message(Body { media_type, bytes: b"" });
-            assert_eq!(encoded(kind), Err(ContentError::MediaType), "{media_type:?}");
+        for media_type in [
+            "",
+            "a",
+            "a/",
+            "/b",
+            "a/b/c",
+            "a b/c",
+            ".a/b",
+            "a/+b",
+            "a/b\n",
+            "a/b;\x1b",
+            "a/b;\u{e9}",
+            "\u{e9}/b",
+            &long,
+            &longer,
+        ] {
+            let kind = Kind::Message(Body {
+                media_type,
+                bytes: b"",
+            });
+            assert_eq!(
+                encoded(kind),
+                Err(ContentError::MediaType),
+                "{media_type:?}"
+            );
         }
     }
 
@@ -224,16 +291,27 @@ mod tests {
     #[test]
     fn body_over_65536_bytes_is_not_written() {
         let bytes = vec![0; MAX_BODY_BYTES + 1];
-        let kind = Kind::Message(Body { media_type: "a/b", bytes: &bytes });
+        let kind = Kind::Message(Body {
+            media_type: "a/b",
+            bytes: &bytes,
+        });
         assert_eq!(encoded(kind), Err(ContentError::BodyTooLong));
     }
 
     /// docs/protocol.md §1.1
     #[test]
     fn content_cut_anywhere_is_refused() {
-        let bytes = encoded(Kind::Copy { user: "bob", body: TEXT }).unwrap();
+        let bytes = encoded(Kind::Copy {
+            user: "bob",
+            body: TEXT,
+        })
+        .unwrap();
         for len in 0..bytes.len() {
-            assert_eq!(Content::decode(&bytes[..len]), Err(ContentError::Encoding(DecodeError::EndsEarly)), "{len}");
+            assert_eq!(
+                Content::decode(&bytes[..len]),
+                Err(ContentError::Encoding(DecodeError::EndsEarly)),
+                "{len}"
+            );
         }
     }
 

@@ -11,7 +11,8 @@ use sealwire_protocol::key::{PublicKey, Thumbprint};
 use sealwire_protocol::limits::MAX_JWS_HEADER_BYTES;
 
 use crate::message::{
-    self, Header, IV_LEN, MAX_JWE_BYTES, MalformedJwe, MalformedMessage, SESSION_ID_LEN, SealedMessage,
+    self, Header, IV_LEN, MAX_JWE_BYTES, MalformedJwe, MalformedMessage, SESSION_ID_LEN,
+    SealedMessage,
 };
 
 /// The `typ` of a sealed message's JWE form (docs/protocol.md §9.2).
@@ -97,9 +98,9 @@ pub fn inspect(input: &[u8]) -> Result<Inspected, InspectError> {
     // A JWE begins with base64url of `{`. Its first byte is never a version.
     match input.first() {
         None => Err(InspectError::Empty),
-        Some(byte) if byte.is_ascii_graphic() => {
-            inspect_jwe(core::str::from_utf8(input).map_err(|_| InspectError::Jwe(MalformedJwe::Base64url))?)
-        }
+        Some(byte) if byte.is_ascii_graphic() => inspect_jwe(
+            core::str::from_utf8(input).map_err(|_| InspectError::Jwe(MalformedJwe::Base64url))?,
+        ),
         Some(_) => Ok(Inspected::Sealed(summary(Form::Binary, input)?)),
     }
 }
@@ -113,9 +114,14 @@ fn inspect_jwe(jwe: &str) -> Result<Inspected, InspectError> {
         Err(error) => error,
     };
     let mut parts = jwe.split('.');
-    let (Some(header), Some(encrypted_key), Some(iv), Some(ciphertext), Some(tag), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(header), Some(encrypted_key), Some(iv), Some(ciphertext), Some(tag), None) = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) else {
         return Err(MalformedJwe::Parts.into());
     };
     let header = decode(header)?;
@@ -149,9 +155,17 @@ fn decode(part: &str) -> Result<Vec<u8>, MalformedJwe> {
 
 fn summary(form: Form, binary: &[u8]) -> Result<SealedSummary, MalformedMessage> {
     let message = SealedMessage::decode(binary)?;
-    let Header { session, ratchet_key, pn, n, first } = *message.header();
+    let Header {
+        session,
+        ratchet_key,
+        pn,
+        n,
+        first,
+    } = *message.header();
     let first = first.map(|first| FirstSummary {
-        device: PublicKey::from_bytes(&first.device_key).ok().map(|key| key.thumbprint()),
+        device: PublicKey::from_bytes(&first.device_key)
+            .ok()
+            .map(|key| key.thumbprint()),
         generation: first.generation,
         one_time: first.one_time,
         proof: first.proof.to_owned(),
@@ -212,7 +226,10 @@ mod tests {
         XFBoMYUZodetZdvTiFvSkQ";
 
     fn jwe(header: &str) -> String {
-        format!("{}..AAAAAAAAAAAAAAAA.AA.AAAAAAAAAAAAAAAAAAAAAA", base64url::encode(header.as_bytes()))
+        format!(
+            "{}..AAAAAAAAAAAAAAAA.AA.AAAAAAAAAAAAAAAAAAAAAA",
+            base64url::encode(header.as_bytes())
+        )
     }
 
     #[test]
@@ -228,9 +245,22 @@ mod tests {
             proof: "a.b.c",
             attestation: "d.e.f",
         };
-        let header = Header { session: [6; SESSION_ID_LEN], ratchet_key: [7; 32], pn: 8, n: 9, first: Some(first) };
+        let header = Header {
+            session: [6; SESSION_ID_LEN],
+            ratchet_key: [7; 32],
+            pn: 8,
+            n: 9,
+            first: Some(first),
+        };
         let key = MessageKey::new(Secret::take(&mut [0; 32]));
-        let binary = seal(&header, key, [10; IV_LEN], b"content", &mut ProtectedHeader::new()).unwrap();
+        let binary = seal(
+            &header,
+            key,
+            [10; IV_LEN],
+            b"content",
+            &mut ProtectedHeader::new(),
+        )
+        .unwrap();
         let expected = SealedSummary {
             form: Form::Binary,
             binary_len: binary.len(),
@@ -250,23 +280,48 @@ mod tests {
         };
         assert_eq!(inspect(&binary), Ok(Inspected::Sealed(expected.clone())));
         let jwe = SealedMessage::decode(&binary).unwrap().to_jwe();
-        assert_eq!(inspect(jwe.as_bytes()), Ok(Inspected::Sealed(SealedSummary { form: Form::Jwe, ..expected })));
+        assert_eq!(
+            inspect(jwe.as_bytes()),
+            Ok(Inspected::Sealed(SealedSummary {
+                form: Form::Jwe,
+                ..expected
+            }))
+        );
     }
 
     /// RFC 7516 A.1
     #[test]
     fn rfc_7516_example_is_described() {
-        let Ok(Inspected::Standard(jwe)) = inspect(RFC_7516.as_bytes()) else { panic!() };
-        assert_eq!(jwe.header.member("alg"), Some(&Value::String("RSA-OAEP".to_owned())));
-        assert_eq!(jwe.header.member("enc"), Some(&Value::String("A256GCM".to_owned())));
-        assert_eq!((jwe.encrypted_key_len, jwe.iv_len, jwe.ciphertext_len, jwe.tag_len), (256, 12, 63, 16));
+        let Ok(Inspected::Standard(jwe)) = inspect(RFC_7516.as_bytes()) else {
+            panic!()
+        };
+        assert_eq!(
+            jwe.header.member("alg"),
+            Some(&Value::String("RSA-OAEP".to_owned()))
+        );
+        assert_eq!(
+            jwe.header.member("enc"),
+            Some(&Value::String("A256GCM".to_owned()))
+        );
+        assert_eq!(
+            (
+                jwe.encrypted_key_len,
+                jwe.iv_len,
+                jwe.ciphertext_len,
+                jwe.tag_len
+            ),
+            (256, 12, 63, 16)
+        );
     }
 
     /// docs/protocol.md §9.2: what says it is a sealed message must be one.
     #[test]
     fn jwe_that_only_says_it_is_a_sealed_message_is_refused() {
         let text = jwe(r#"{"alg":"dir","enc":"A256GCM","typ":"sealwire+jwe"}"#);
-        assert_eq!(inspect(text.as_bytes()), Err(InspectError::Jwe(MalformedJwe::Header)));
+        assert_eq!(
+            inspect(text.as_bytes()),
+            Err(InspectError::Jwe(MalformedJwe::Header))
+        );
     }
 
     #[test]
@@ -277,44 +332,75 @@ mod tests {
     /// docs/protocol.md §9.1
     #[test]
     fn bytes_of_another_version_are_refused() {
-        assert_eq!(inspect(&[2, 0]), Err(InspectError::Message(MalformedMessage::Version)));
+        assert_eq!(
+            inspect(&[2, 0]),
+            Err(InspectError::Message(MalformedMessage::Version))
+        );
     }
 
     #[test]
     fn jws_is_no_jwe() {
-        assert_eq!(inspect(b"e30.e30.AAAA"), Err(InspectError::Jwe(MalformedJwe::Parts)));
+        assert_eq!(
+            inspect(b"e30.e30.AAAA"),
+            Err(InspectError::Jwe(MalformedJwe::Parts))
+        );
         // Five parts, but without what every JWE has (RFC 7516 §4.1).
         assert_eq!(inspect(jwe("{}").as_bytes()), Err(InspectError::NotAJwe));
-        assert_eq!(inspect(jwe(r#"{"alg":"dir"}"#).as_bytes()), Err(InspectError::NotAJwe));
-        assert_eq!(inspect(jwe(r#"{"alg":1,"enc":"A256GCM"}"#).as_bytes()), Err(InspectError::NotAJwe));
+        assert_eq!(
+            inspect(jwe(r#"{"alg":"dir"}"#).as_bytes()),
+            Err(InspectError::NotAJwe)
+        );
+        assert_eq!(
+            inspect(jwe(r#"{"alg":1,"enc":"A256GCM"}"#).as_bytes()),
+            Err(InspectError::NotAJwe)
+        );
     }
 
     /// docs/protocol.md §1.2
     #[test]
     fn jwe_that_is_not_canonical_base64url_is_refused() {
-        for text in [RFC_7516.replace("XFBoMYUZodetZdvTiFvSkQ", "XFBoMYUZodetZdvTiFvSkR"), format!("{RFC_7516}="), format!("{RFC_7516}\n")] {
-            assert_eq!(inspect(text.as_bytes()), Err(InspectError::Jwe(MalformedJwe::Base64url)));
+        for text in [
+            RFC_7516.replace("XFBoMYUZodetZdvTiFvSkQ", "XFBoMYUZodetZdvTiFvSkR"),
+            format!("{RFC_7516}="),
+            format!("{RFC_7516}\n"),
+        ] {
+            assert_eq!(
+                inspect(text.as_bytes()),
+                Err(InspectError::Jwe(MalformedJwe::Base64url))
+            );
         }
-        assert_eq!(inspect(b"e\xff"), Err(InspectError::Jwe(MalformedJwe::Base64url)));
+        assert_eq!(
+            inspect(b"e\xff"),
+            Err(InspectError::Jwe(MalformedJwe::Base64url))
+        );
     }
 
     /// docs/protocol.md §2.1, 3
     #[test]
     fn jwe_with_a_duplicate_header_member_is_refused() {
         let text = jwe(r#"{"alg":"dir","enc":"A256GCM","enc":"A128GCM"}"#);
-        assert_eq!(inspect(text.as_bytes()), Err(InspectError::Json(JsonError::DuplicateMember)));
+        assert_eq!(
+            inspect(text.as_bytes()),
+            Err(InspectError::Json(JsonError::DuplicateMember))
+        );
     }
 
     /// docs/protocol.md §12
     #[test]
     fn jwe_with_a_header_over_1024_bytes_is_refused() {
-        let text = jwe(&format!(r#"{{"alg":"dir","enc":"A256GCM","kid":"{}"}}"#, "k".repeat(1_024)));
+        let text = jwe(&format!(
+            r#"{{"alg":"dir","enc":"A256GCM","kid":"{}"}}"#,
+            "k".repeat(1_024)
+        ));
         assert_eq!(inspect(text.as_bytes()), Err(InspectError::HeaderTooLong));
     }
 
     #[test]
     fn text_over_the_limit_is_refused_before_it_is_read() {
         let text = "e".repeat(MAX_JWE_BYTES + 1);
-        assert_eq!(inspect(text.as_bytes()), Err(InspectError::Jwe(MalformedJwe::TooLong)));
+        assert_eq!(
+            inspect(text.as_bytes()),
+            Err(InspectError::Jwe(MalformedJwe::TooLong))
+        );
     }
 }

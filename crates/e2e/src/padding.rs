@@ -30,7 +30,8 @@ pub fn padded_len(content_len: usize) -> Option<usize> {
 pub fn unpad(plaintext: &[u8]) -> Option<&[u8]> {
     let last = plaintext.iter().rposition(|byte| *byte != 0)?;
     let (content, padding) = plaintext.split_at_checked(last)?;
-    (padding.first() == Some(&MARKER) && padded_len(content.len()) == Some(plaintext.len())).then_some(content)
+    (padding.first() == Some(&MARKER) && padded_len(content.len()) == Some(plaintext.len()))
+        .then_some(content)
 }
 
 #[cfg(test)]
@@ -43,7 +44,10 @@ mod tests {
     fn padme_never_shrinks_and_hardly_grows() {
         for len in 0..100_000 {
             let padded = padme(len).unwrap();
-            assert!(padded >= len && padded * 100 <= len * 112 + 100, "{len} to {padded}");
+            assert!(
+                padded >= len && padded * 100 <= len * 112 + 100,
+                "{len} to {padded}"
+            );
         }
     }
 
@@ -65,7 +69,9 @@ mod tests {
     #[test]
     fn unpad_refuses_every_length_but_the_right_one() {
         for content_len in 0..200 {
-            let mut plaintext: Vec<u8> = core::iter::repeat_n(0xff, content_len).chain([MARKER]).collect();
+            let mut plaintext: Vec<u8> = core::iter::repeat_n(0xff, content_len)
+                .chain([MARKER])
+                .collect();
             for len in plaintext.len()..300 {
                 plaintext.resize(len, 0);
                 let right = padded_len(content_len) == Some(len);

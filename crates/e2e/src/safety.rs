@@ -35,7 +35,10 @@ impl Side {
         if devices.is_empty() || devices.len() > MAX_DEVICES {
             return Err(SideError::Count);
         }
-        let mut devices: Vec<&[u8]> = devices.iter().map(|device| device.as_bytes().as_slice()).collect();
+        let mut devices: Vec<&[u8]> = devices
+            .iter()
+            .map(|device| device.as_bytes().as_slice())
+            .collect();
         devices.sort_unstable();
         if !devices.is_sorted_by(|one, next| one < next) {
             return Err(SideError::Duplicate);
@@ -43,7 +46,13 @@ impl Side {
         let issuer_len = name_len(issuer.as_bytes());
         let user_len = name_len(user.as_bytes());
         let mut parts = Vec::with_capacity(5 + devices.len());
-        parts.extend([LABEL, &issuer_len, issuer.as_bytes(), &user_len, user.as_bytes()]);
+        parts.extend([
+            LABEL,
+            &issuer_len,
+            issuer.as_bytes(),
+            &user_len,
+            user.as_bytes(),
+        ]);
         parts.extend(devices);
         Ok(Self(sha256(&parts)))
     }
@@ -51,7 +60,10 @@ impl Side {
     /// Six groups of five digits (docs/protocol.md §11).
     fn groups(&self) -> impl Iterator<Item = u64> {
         self.0.chunks_exact(5).take(GROUPS_PER_SIDE).map(|group| {
-            group.iter().fold(0, |number, byte| number << 8 | u64::from(*byte)) % 100_000
+            group
+                .iter()
+                .fold(0, |number, byte| number << 8 | u64::from(*byte))
+                % 100_000
         })
     }
 }
@@ -73,7 +85,10 @@ impl SafetyNumber {
     /// The number of two sides, given in either order.
     #[must_use]
     pub fn new(one: Side, other: Side) -> Self {
-        Self { smaller: one.min(other), larger: one.max(other) }
+        Self {
+            smaller: one.min(other),
+            larger: one.max(other),
+        }
     }
 
     /// The text of the QR code, in ASCII (docs/protocol.md §11).
@@ -94,14 +109,18 @@ impl SafetyNumber {
     /// [`QrError`] says why the text is not one of ours.
     pub fn from_qr_text(text: &str) -> Result<Self, QrError> {
         let sides = text.strip_prefix(QR_PREFIX).ok_or(QrError::Prefix)?;
-        let sides: [u8; 2 * SIDE_LEN] = base64url::decode_array(sides.as_bytes()).map_err(|_| QrError::Sides)?;
+        let sides: [u8; 2 * SIDE_LEN] =
+            base64url::decode_array(sides.as_bytes()).map_err(|_| QrError::Sides)?;
         let [smaller, larger] = *sides.as_chunks::<SIDE_LEN>().0 else {
             return Err(QrError::Sides);
         };
         if smaller > larger {
             return Err(QrError::Order);
         }
-        Ok(Self { smaller: Side(smaller), larger: Side(larger) })
+        Ok(Self {
+            smaller: Side(smaller),
+            larger: Side(larger),
+        })
     }
 
     /// Whether the scanned text shows this number.
@@ -110,13 +129,22 @@ impl SafetyNumber {
     /// [`QrError::Different`] if it shows another one: the two devices do not see the same keys. The others say why it
     /// shows none.
     pub fn verify_qr(&self, text: &str) -> Result<(), QrError> {
-        if Self::from_qr_text(text)? == *self { Ok(()) } else { Err(QrError::Different) }
+        if Self::from_qr_text(text)? == *self {
+            Ok(())
+        } else {
+            Err(QrError::Different)
+        }
     }
 }
 
 impl fmt::Display for SafetyNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, group) in self.smaller.groups().chain(self.larger.groups()).enumerate() {
+        for (index, group) in self
+            .smaller
+            .groups()
+            .chain(self.larger.groups())
+            .enumerate()
+        {
             if index > 0 {
                 f.write_str(" ")?;
             }
@@ -162,16 +190,29 @@ mod tests {
     use alloc::string::ToString as _;
 
     fn side(user: &str, devices: &[u8]) -> Result<Side, SideError> {
-        let devices: Vec<Thumbprint> = devices.iter().map(|device| Thumbprint::from_bytes([*device; 32])).collect();
-        Side::new(&Issuer::new("https://issuer.example").unwrap(), &User::new(user).unwrap(), &devices)
+        let devices: Vec<Thumbprint> = devices
+            .iter()
+            .map(|device| Thumbprint::from_bytes([*device; 32]))
+            .collect();
+        Side::new(
+            &Issuer::new("https://issuer.example").unwrap(),
+            &User::new(user).unwrap(),
+            &devices,
+        )
     }
 
     /// docs/protocol.md §11
     #[test]
     fn number_does_not_depend_on_order() {
-        let (alice, bob) = (side("alice", &[1, 2, 3]).unwrap(), side("bob", &[4]).unwrap());
+        let (alice, bob) = (
+            side("alice", &[1, 2, 3]).unwrap(),
+            side("bob", &[4]).unwrap(),
+        );
         let number = SafetyNumber::new(alice, bob);
-        assert_eq!(number, SafetyNumber::new(bob, side("alice", &[3, 1, 2]).unwrap()));
+        assert_eq!(
+            number,
+            SafetyNumber::new(bob, side("alice", &[3, 1, 2]).unwrap())
+        );
         assert_eq!(number.to_string().len(), 12 * 5 + 11);
     }
 
@@ -180,7 +221,13 @@ mod tests {
     fn number_changes_with_every_device_and_name() {
         let bob = side("bob", &[4]).unwrap();
         let number = SafetyNumber::new(side("alice", &[1, 2]).unwrap(), bob);
-        for (user, devices) in [("alice", [1].as_slice()), ("alice", &[2]), ("alice", &[1, 3]), ("alice", &[1, 2, 3]), ("alicf", &[1, 2])] {
+        for (user, devices) in [
+            ("alice", [1].as_slice()),
+            ("alice", &[2]),
+            ("alice", &[1, 3]),
+            ("alice", &[1, 2, 3]),
+            ("alicf", &[1, 2]),
+        ] {
             let other = SafetyNumber::new(side(user, devices).unwrap(), bob);
             assert_ne!(other.to_string(), number.to_string());
             assert_eq!(number.verify_qr(&other.qr_text()), Err(QrError::Different));
@@ -191,7 +238,10 @@ mod tests {
     #[test]
     fn side_without_devices_or_with_too_many_is_refused() {
         assert_eq!(side("alice", &[]), Err(SideError::Count));
-        assert_eq!(side("alice", &(0..17).collect::<Vec<u8>>()), Err(SideError::Count));
+        assert_eq!(
+            side("alice", &(0..17).collect::<Vec<u8>>()),
+            Err(SideError::Count)
+        );
         assert!(side("alice", &(0..16).collect::<Vec<u8>>()).is_ok());
     }
 
@@ -210,7 +260,12 @@ mod tests {
                 let mut damaged = text.clone().into_bytes();
                 if damaged[at] != byte {
                     damaged[at] = byte;
-                    assert!(number.verify_qr(core::str::from_utf8(&damaged).unwrap()).is_err(), "{at}");
+                    assert!(
+                        number
+                            .verify_qr(core::str::from_utf8(&damaged).unwrap())
+                            .is_err(),
+                        "{at}"
+                    );
                 }
             }
             assert!(number.verify_qr(&text[..at]).is_err());

@@ -1,13 +1,18 @@
 //! What holds for every input: no decoder panics, what one accepts is written back as it was, and the two forms of a
 //! sealed message are one (docs/protocol.md §1.1, §9).
-#![expect(clippy::unwrap_used, reason = "tests and what they call fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and what they call fail by panicking"
+)]
 
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sealwire_e2e::content::{Body, Content, Kind};
 use sealwire_e2e::inspect::inspect;
-use sealwire_e2e::message::{self, First, Header, KEM_CIPHERTEXT_LEN, MessageKey, ProtectedHeader, SealedMessage};
+use sealwire_e2e::message::{
+    self, First, Header, KEM_CIPHERTEXT_LEN, MessageKey, ProtectedHeader, SealedMessage,
+};
 use sealwire_e2e::padding;
 use sealwire_e2e::safety::SafetyNumber;
 use sealwire_protocol::crypto::Secret;
@@ -20,23 +25,51 @@ fn key() -> MessageKey {
 
 /// A sealed message and its content.
 fn sealed() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
-    let fields = (any::<[u8; 16]>(), any::<[u8; 32]>(), any::<u32>(), any::<u32>(), any::<[u8; 12]>());
-    let first = (any::<[u8; 32]>(), any::<u32>(), option::of(any::<u32>()), "[A-Za-z0-9_.-]{1,90}", "[A-Za-z0-9_.-]{1,90}");
-    (fields, option::of(first), vec(any::<u8>(), 0..300)).prop_map(|((session, ratchet_key, pn, n, iv), first, content)| {
-        let kem_ciphertext = first.as_ref().map_or([0; KEM_CIPHERTEXT_LEN], |first| [first.0[0]; KEM_CIPHERTEXT_LEN]);
-        let first = first.as_ref().map(|(device_key, generation, one_time, proof, attestation)| First {
-            device_key: *device_key,
-            ephemeral: *device_key,
-            kem_ciphertext: &kem_ciphertext,
-            generation: *generation,
-            one_time: *one_time,
-            proof,
-            attestation,
-        });
-        let header = Header { session, ratchet_key, pn, n, first };
-        let bytes = message::seal(&header, key(), iv, &content, &mut ProtectedHeader::new()).unwrap();
-        (bytes, content)
-    })
+    let fields = (
+        any::<[u8; 16]>(),
+        any::<[u8; 32]>(),
+        any::<u32>(),
+        any::<u32>(),
+        any::<[u8; 12]>(),
+    );
+    let first = (
+        any::<[u8; 32]>(),
+        any::<u32>(),
+        option::of(any::<u32>()),
+        "[A-Za-z0-9_.-]{1,90}",
+        "[A-Za-z0-9_.-]{1,90}",
+    );
+    (fields, option::of(first), vec(any::<u8>(), 0..300)).prop_map(
+        |((session, ratchet_key, pn, n, iv), first, content)| {
+            let kem_ciphertext = first.as_ref().map_or([0; KEM_CIPHERTEXT_LEN], |first| {
+                [first.0[0]; KEM_CIPHERTEXT_LEN]
+            });
+            let first =
+                first
+                    .as_ref()
+                    .map(
+                        |(device_key, generation, one_time, proof, attestation)| First {
+                            device_key: *device_key,
+                            ephemeral: *device_key,
+                            kem_ciphertext: &kem_ciphertext,
+                            generation: *generation,
+                            one_time: *one_time,
+                            proof,
+                            attestation,
+                        },
+                    );
+            let header = Header {
+                session,
+                ratchet_key,
+                pn,
+                n,
+                first,
+            };
+            let bytes =
+                message::seal(&header, key(), iv, &content, &mut ProtectedHeader::new()).unwrap();
+            (bytes, content)
+        },
+    )
 }
 
 /// Changes to make to bytes: where, and what to put there.

@@ -2,13 +2,19 @@
 //!
 //! They were computed by `vectors/make.py`, which shares no code with the crate. Every name is listed below: a vector
 //! that is missing fails, and so does one that nobody expects.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests and what they call fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests and what they call fail by panicking"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use sealwire_e2e::content::{Body, Content, ContentError, Kind};
-use sealwire_e2e::message::{self, MalformedJwe, MalformedMessage, MessageKey, OpenError, ProtectedHeader, SealedMessage};
+use sealwire_e2e::message::{
+    self, MalformedJwe, MalformedMessage, MessageKey, OpenError, ProtectedHeader, SealedMessage,
+};
 use sealwire_e2e::padding;
 use sealwire_e2e::safety::{QrError, SafetyNumber, Side};
 use sealwire_protocol::crypto::Secret;
@@ -30,18 +36,37 @@ fn sealed_messages_hold_or_are_refused_as_their_vectors_say() {
                 assert_eq!(message::from_jwe(jwe).unwrap(), bytes, "{name}");
                 let content = message::open(&sealed, &key(), &mut protected).unwrap();
                 assert_eq!(*content, hex(&vector["content"]), "{name}");
-                let again = message::seal(sealed.header(), key(), *sealed.iv(), &content, &mut protected).unwrap();
+                let again = message::seal(
+                    sealed.header(),
+                    key(),
+                    *sealed.iv(),
+                    &content,
+                    &mut protected,
+                )
+                .unwrap();
                 assert_eq!(again, bytes, "{name}");
             }
-            (Some(error), Some(jwe)) => assert_eq!(jwe_error(message::from_jwe(jwe).unwrap_err()), error, "{name}"),
+            (Some(error), Some(jwe)) => assert_eq!(
+                jwe_error(message::from_jwe(jwe).unwrap_err()),
+                error,
+                "{name}"
+            ),
             (Some("decrypt"), None) => {
                 let bytes = hex(&vector["message"]);
                 let sealed = SealedMessage::decode(&bytes).unwrap();
-                assert_eq!(message::open(&sealed, &key(), &mut protected).unwrap_err(), OpenError, "{name}");
+                assert_eq!(
+                    message::open(&sealed, &key(), &mut protected).unwrap_err(),
+                    OpenError,
+                    "{name}"
+                );
             }
             (Some(error), None) => {
                 let bytes = hex(&vector["message"]);
-                assert_eq!(message_error(SealedMessage::decode(&bytes).unwrap_err()), error, "{name}");
+                assert_eq!(
+                    message_error(SealedMessage::decode(&bytes).unwrap_err()),
+                    error,
+                    "{name}"
+                );
             }
         }
     }
@@ -58,16 +83,26 @@ fn contents_hold_or_are_refused_as_their_vectors_say() {
             continue;
         }
         let body_bytes = hex(&vector["body"]);
-        let body = Body { media_type: text(&vector["media_type"]), bytes: &body_bytes };
+        let body = Body {
+            media_type: text(&vector["media_type"]),
+            bytes: &body_bytes,
+        };
         let kind = match text(&vector["kind"]) {
             "message" => Kind::Message(body),
             "delivered" => Kind::Delivered,
-            "copy" => Kind::Copy { user: text(&vector["user"]), body },
+            "copy" => Kind::Copy {
+                user: text(&vector["user"]),
+                body,
+            },
             "empty" => Kind::Empty,
             other => panic!("{name}: {other}"),
         };
         let id = hex(&vector["id"]).try_into().unwrap();
-        let content = Content { id, time: vector["time"].as_u64().unwrap(), kind };
+        let content = Content {
+            id,
+            time: vector["time"].as_u64().unwrap(),
+            kind,
+        };
         assert_eq!(decoded, Ok(content), "{name}");
         assert_eq!(content.encode().unwrap(), bytes, "{name}");
     }
@@ -79,8 +114,13 @@ fn paddings_hold_or_are_refused_as_their_vectors_say() {
     for (name, vector) in load("padding", PADDING) {
         if let Some(lengths) = vector["lengths"].as_array() {
             for pair in lengths {
-                let [content, padded] = [0, 1].map(|at| usize::try_from(pair[at].as_u64().unwrap()).unwrap());
-                assert_eq!(padding::padded_len(content), Some(padded), "{name}: {content}");
+                let [content, padded] =
+                    [0, 1].map(|at| usize::try_from(pair[at].as_u64().unwrap()).unwrap());
+                assert_eq!(
+                    padding::padded_len(content),
+                    Some(padded),
+                    "{name}: {content}"
+                );
             }
             continue;
         }
@@ -90,8 +130,16 @@ fn paddings_hold_or_are_refused_as_their_vectors_say() {
             continue;
         }
         let content = hex(&vector["content"]);
-        assert_eq!(padding::unpad(&plaintext), Some(content.as_slice()), "{name}");
-        assert_eq!(padding::padded_len(content.len()), Some(plaintext.len()), "{name}");
+        assert_eq!(
+            padding::unpad(&plaintext),
+            Some(content.as_slice()),
+            "{name}"
+        );
+        assert_eq!(
+            padding::padded_len(content.len()),
+            Some(plaintext.len()),
+            "{name}"
+        );
     }
 }
 
@@ -112,26 +160,38 @@ fn safety_numbers_hold_or_are_refused_as_their_vectors_say() {
 }
 
 fn load(folder: &str, expected: &[&str]) -> BTreeMap<String, Value> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("vectors").join(folder);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("vectors")
+        .join(folder);
     let vectors: BTreeMap<String, Value> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| {
             let path = entry.unwrap().path();
             assert_eq!(path.extension().unwrap(), "json", "{path:?}");
             let vector = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-            (path.file_stem().unwrap().to_str().unwrap().to_owned(), vector)
+            (
+                path.file_stem().unwrap().to_str().unwrap().to_owned(),
+                vector,
+            )
         })
         .collect();
     let found: Vec<&str> = vectors.keys().map(String::as_str).collect();
     assert_eq!(found, expected, "in {folder:?}");
-    assert!(vectors.values().all(|vector| vector["section"].is_string() && vector["about"].is_string()));
+    assert!(
+        vectors
+            .values()
+            .all(|vector| vector["section"].is_string() && vector["about"].is_string())
+    );
     vectors
 }
 
 fn hex(value: &Value) -> Vec<u8> {
     let digits = text(value);
     assert_eq!(digits.len() % 2, 0);
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
 }
 
 fn text(value: &Value) -> &str {
@@ -145,7 +205,12 @@ fn side(value: &Value) -> Side {
         .iter()
         .map(|device| Thumbprint::from_bytes(hex(device).try_into().unwrap()))
         .collect();
-    Side::new(&Issuer::new(text(&value["issuer"])).unwrap(), &User::new(text(&value["user"])).unwrap(), &devices).unwrap()
+    Side::new(
+        &Issuer::new(text(&value["issuer"])).unwrap(),
+        &User::new(text(&value["user"])).unwrap(),
+        &devices,
+    )
+    .unwrap()
 }
 
 fn message_error(error: MalformedMessage) -> &'static str {

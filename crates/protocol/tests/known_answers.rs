@@ -1,5 +1,8 @@
 //! The examples that the RFCs print, run against this crate's own types.
-#![expect(clippy::unwrap_used, reason = "tests and what they call fail by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "tests and what they call fail by panicking"
+)]
 
 use hkdf::Hkdf;
 use sealwire_protocol::base64url;
@@ -37,10 +40,16 @@ fn rfc_7748_iterated_scalar_multiplication() {
     for round in 1..=1000 {
         (scalar, point) = (x25519(scalar, point).unwrap(), scalar);
         if round == 1 {
-            assert_eq!(scalar, hex("422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079"));
+            assert_eq!(
+                scalar,
+                hex("422c8e7a6227d7bca1350b3e2bb7279f7897b87bb6854b783c60e80311ae3079")
+            );
         }
     }
-    assert_eq!(scalar, hex("684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51"));
+    assert_eq!(
+        scalar,
+        hex("684cf59ba83309552800ef566f2f4d3c1c3887c49360e3875f2eb94d99532c51")
+    );
 }
 
 /// RFC 7748 §6.1, and RFC 8037 A.6, which has the same keys.
@@ -50,8 +59,14 @@ fn rfc_7748_and_rfc_8037_key_agreement() {
     let bob = secret("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb");
     let alice_public = alice.public_key();
     let bob_public = bob.public_key();
-    assert_eq!(base64url::encode(alice_public.as_bytes()), "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo");
-    assert_eq!(base64url::encode(bob_public.as_bytes()), "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08");
+    assert_eq!(
+        base64url::encode(alice_public.as_bytes()),
+        "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"
+    );
+    assert_eq!(
+        base64url::encode(bob_public.as_bytes()),
+        "3p7bfXt9wbTTW2HC7OQ1Nz-DQ8hbeGdNrfx-FG-IK08"
+    );
     let shared = hex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
     assert_eq!(alice.diffie_hellman(&bob_public).unwrap().expose(), &shared);
     assert_eq!(bob.diffie_hellman(&alice_public).unwrap().expose(), &shared);
@@ -131,21 +146,48 @@ fn ed25519_refuses_a_signature_with_s_out_of_range() {
         let [high, low] = (u16::from(*byte) + u16::from(add) + carry).to_be_bytes();
         (*byte, carry) = (low, u16::from(high));
     }
-    assert_eq!(key.public().verify(b"message", &signature), Err(BadSignature));
+    assert_eq!(
+        key.public().verify(b"message", &signature),
+        Err(BadSignature)
+    );
 }
 
 /// docs/protocol.md §1.3: keys of small order, and a second encoding of a point
 #[test]
 fn ed25519_refuses_weak_and_non_canonical_keys() {
     let cases = [
-        ("0100000000000000000000000000000000000000000000000000000000000000", PublicKeyError::SmallOrder),
-        ("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", PublicKeyError::SmallOrder),
-        ("0000000000000000000000000000000000000000000000000000000000000000", PublicKeyError::SmallOrder),
-        ("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05", PublicKeyError::SmallOrder),
-        ("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a", PublicKeyError::SmallOrder),
-        ("f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", PublicKeyError::NotCanonical),
-        ("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", PublicKeyError::NotCanonical),
-        ("0200000000000000000000000000000000000000000000000000000000000000", PublicKeyError::NotAPoint),
+        (
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            PublicKeyError::SmallOrder,
+        ),
+        (
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            PublicKeyError::SmallOrder,
+        ),
+        (
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            PublicKeyError::SmallOrder,
+        ),
+        (
+            "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+            PublicKeyError::SmallOrder,
+        ),
+        (
+            "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+            PublicKeyError::SmallOrder,
+        ),
+        (
+            "f0ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            PublicKeyError::NotCanonical,
+        ),
+        (
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            PublicKeyError::NotCanonical,
+        ),
+        (
+            "0200000000000000000000000000000000000000000000000000000000000000",
+            PublicKeyError::NotAPoint,
+        ),
     ];
     for (key, error) in cases {
         assert_eq!(PublicKey::from_bytes(&hex(key)), Err(error), "{key}");
@@ -183,7 +225,10 @@ fn rfc_5869_extract() {
         let extracted = Prk::extract(&salt, &[&ikm]);
         assert_eq!(extracted.as_secret().expose(), &hex(prk));
         let mut expanded = vec![0; okm.len() / 2];
-        Hkdf::<Sha256>::from_prk(extracted.as_secret().expose()).unwrap().expand(&info, &mut expanded).unwrap();
+        Hkdf::<Sha256>::from_prk(extracted.as_secret().expose())
+            .unwrap()
+            .expand(&info, &mut expanded)
+            .unwrap();
         assert_eq!(expanded, bytes(okm));
     }
 }
@@ -194,16 +239,31 @@ fn expand_follows_rfc_5869_with_label_and_context() {
     let ikm: Vec<u8> = (0..96).collect();
     let prk = Prk::extract(b"sealwire/1 session", &[&ikm]);
     let th: [u8; 32] = core::array::from_fn(|at| u8::try_from(at).unwrap());
-    assert_eq!(prk.as_secret().expose(), &hex("f49145b6fb23dbf0d0d4db0370f30b95ade1faa35f957deadd23bc7e2c533c0d"));
-    assert_eq!(prk.expand(Label::new("sealwire/1 session id"), &th).expose(), &hex::<16>("e1a33718c65c6fbe0b7d606511be4ae3"));
     assert_eq!(
-        prk.expand(Label::new("sealwire/1 session root"), &th).expose(),
+        prk.as_secret().expose(),
+        &hex("f49145b6fb23dbf0d0d4db0370f30b95ade1faa35f957deadd23bc7e2c533c0d")
+    );
+    assert_eq!(
+        prk.expand(Label::new("sealwire/1 session id"), &th)
+            .expose(),
+        &hex::<16>("e1a33718c65c6fbe0b7d606511be4ae3")
+    );
+    assert_eq!(
+        prk.expand(Label::new("sealwire/1 session root"), &th)
+            .expose(),
         &hex::<32>("bfa506ee7132a82e271b766d749660a08d778e69271dcf4271e8ed04216a0f11")
     );
-    assert_eq!(prk.expand(Label::new("sealwire/1 link record iv"), b"").expose(), &hex::<12>("483c63997fb0a1779fab1c5a"));
     assert_eq!(
-        prk.expand(Label::new("sealwire/1 session ratchet"), b"").expose(),
-        &hex::<64>("dcb1e37ff76c827124ee762185c86c3335d167b261fbac1ccd5b156a834e894bd65d09038c6bcd19d985fee31ca9823a1f17c6322161204775e9b799d5c2bdbf")
+        prk.expand(Label::new("sealwire/1 link record iv"), b"")
+            .expose(),
+        &hex::<12>("483c63997fb0a1779fab1c5a")
+    );
+    assert_eq!(
+        prk.expand(Label::new("sealwire/1 session ratchet"), b"")
+            .expose(),
+        &hex::<64>(
+            "dcb1e37ff76c827124ee762185c86c3335d167b261fbac1ccd5b156a834e894bd65d09038c6bcd19d985fee31ca9823a1f17c6322161204775e9b799d5c2bdbf"
+        )
     );
 }
 
@@ -215,15 +275,24 @@ fn rfc_8037_jwk_and_thumbprint() {
     let jwk = r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
     let public = PublicKey::from_jwk(&Object::parse(jwk.as_bytes()).unwrap()).unwrap();
     assert_eq!(&public, key.public());
-    assert_eq!(public.to_jwk(), r#"{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#);
-    assert_eq!(public.thumbprint().to_string(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    assert_eq!(
+        public.to_jwk(),
+        r#"{"crv":"Ed25519","kty":"OKP","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#
+    );
+    assert_eq!(
+        public.thumbprint().to_string(),
+        "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+    );
 }
 
 /// RFC 8037 A.1: what the RFC prints there is the private key.
 #[test]
 fn rfc_8037_private_jwk_is_no_public_key() {
     let jwk = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
-    assert_eq!(PublicKey::from_jwk(&Object::parse(jwk.as_bytes()).unwrap()), Err(JwkError::Private));
+    assert_eq!(
+        PublicKey::from_jwk(&Object::parse(jwk.as_bytes()).unwrap()),
+        Err(JwkError::Private)
+    );
 }
 
 /// RFC 8037 A.4 and A.5
@@ -238,7 +307,10 @@ fn rfc_8037_signature() {
         "hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg"
     );
     assert_eq!(key.public().verify(signing_input, &signature), Ok(()));
-    assert_eq!(key.public().verify(&signing_input[1..], &signature), Err(BadSignature));
+    assert_eq!(
+        key.public().verify(&signing_input[1..], &signature),
+        Err(BadSignature)
+    );
 }
 
 /// RFC 7515 A.1: a JWT by name only. docs/protocol.md §2.1, 5: a bare `JWT` is never a match.
@@ -246,7 +318,10 @@ fn rfc_8037_signature() {
 fn rfc_7515_example_with_typ_jwt_is_refused() {
     let jws = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
     for expected in ALL {
-        assert_eq!(UnverifiedJws::parse(jws.as_bytes(), &[expected]).unwrap_err(), JwsError::UnexpectedType);
+        assert_eq!(
+            UnverifiedJws::parse(jws.as_bytes(), &[expected]).unwrap_err(),
+            JwsError::UnexpectedType
+        );
     }
 }
 
@@ -254,31 +329,47 @@ fn rfc_7515_example_with_typ_jwt_is_refused() {
 #[test]
 fn rfc_7515_example_without_typ_is_refused() {
     let jws = "eyJhbGciOiJFUzUxMiJ9.UGF5bG9hZA.AdwMgeerwtHoh-l192l60hp9wAHZFVJbLfD_UxMi70cwnZOYaRI1bKPWROc-mZZqwqT2SI-KGDKB34XO0aw_7XdtAG8GaSwFKdCAPZgoXD2YBJZCPEX3xKpRwcdOO8KpEHwJjyqOgzDO7iKvU8vcnwNrmxYbSW9ERBXukOXolLzeO_Jn";
-    assert_eq!(UnverifiedJws::parse(jws.as_bytes(), &ALL).unwrap_err(), JwsError::MissingMember("typ"));
+    assert_eq!(
+        UnverifiedJws::parse(jws.as_bytes(), &ALL).unwrap_err(),
+        JwsError::MissingMember("typ")
+    );
 }
 
 /// RFC 7515 A.5, the unsecured JWS (docs/protocol.md §2.1: `none` is always refused)
 #[test]
 fn rfc_7515_unsecured_jws_is_refused() {
     let jws = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.";
-    assert_eq!(UnverifiedJws::parse(jws.as_bytes(), &ALL).unwrap_err(), JwsError::MissingMember("typ"));
+    assert_eq!(
+        UnverifiedJws::parse(jws.as_bytes(), &ALL).unwrap_err(),
+        JwsError::MissingMember("typ")
+    );
     for alg in ["none", "None", "NONE", "nOnE"] {
         let header = base64url::encode(format!(r#"{{"alg":"{alg}","typ":"at+jwt"}}"#).as_bytes());
         for signature in ["", "AAAA"] {
             let typed = format!("{header}.e30.{signature}");
-            assert_eq!(UnverifiedJws::parse(typed.as_bytes(), &ALL).unwrap_err(), JwsError::Unsecured, "{alg}");
+            assert_eq!(
+                UnverifiedJws::parse(typed.as_bytes(), &ALL).unwrap_err(),
+                JwsError::Unsecured,
+                "{alg}"
+            );
         }
     }
     let header = base64url::encode(br#"{"alg":"EdDSA","typ":"at+jwt"}"#);
     let unsigned = format!("{header}.e30.");
-    assert_eq!(UnverifiedJws::parse(unsigned.as_bytes(), &ALL).unwrap_err(), JwsError::EmptyPart(JwsPart::Signature));
+    assert_eq!(
+        UnverifiedJws::parse(unsigned.as_bytes(), &ALL).unwrap_err(),
+        JwsError::EmptyPart(JwsPart::Signature)
+    );
 }
 
 /// RFC 7516 A.1: a JWE has five parts and is not taken for a JWS (docs/protocol.md §2.1, 1).
 #[test]
 fn rfc_7516_example_is_no_jws() {
     let jwe = b"eyJhbGciOiJSU0EtT0FFUCIsImVuYyI6IkEyNTZHQ00ifQ.OKOawDo13gRp2ojaHV7LFpZcgV7T6DVZKTyKOMTYUmKoTCVJRgckCL9kiMT03JGe.48V1_ALb6US04U3b.5eym8TW_c8SuK0ltJ3rpYIzOeDQz7TALvtu6UG9oMo4vpzs9tX_EFShS8iB7j6jiSdiwkIr3ajwQzaBtQD_A.XFBoMYUZodetZdvTiFvSkQ";
-    assert_eq!(UnverifiedJws::parse(jwe, &ALL).unwrap_err(), JwsError::PartCount);
+    assert_eq!(
+        UnverifiedJws::parse(jwe, &ALL).unwrap_err(),
+        JwsError::PartCount
+    );
 }
 
 const ALL: [JwtType; 6] = [
@@ -291,7 +382,8 @@ const ALL: [JwtType; 6] = [
 ];
 
 fn x25519(scalar: [u8; 32], point: [u8; 32]) -> Result<[u8; 32], LowOrder> {
-    let shared = X25519Secret::from_secret(&Secret::take(&mut { scalar })).diffie_hellman(&X25519PublicKey::from_bytes(point))?;
+    let shared = X25519Secret::from_secret(&Secret::take(&mut { scalar }))
+        .diffie_hellman(&X25519PublicKey::from_bytes(point))?;
     Ok(*shared.expose())
 }
 
@@ -305,5 +397,8 @@ fn hex<const LEN: usize>(digits: &str) -> [u8; LEN] {
 
 fn bytes(digits: &str) -> Vec<u8> {
     assert_eq!(digits.len() % 2, 0);
-    (0..digits.len()).step_by(2).map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap()).collect()
+    (0..digits.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap())
+        .collect()
 }

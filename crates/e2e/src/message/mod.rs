@@ -184,7 +184,12 @@ pub fn open(
     let mut text = Zeroizing::new(message.ciphertext.to_vec());
     let key = Secret::from_slice(key.0.expose()).ok_or(OpenError)?;
     AeadKey::new(key)
-        .open(message.iv, protected.encode(&message.header).as_bytes(), &mut text, message.tag)
+        .open(
+            message.iv,
+            protected.encode(&message.header).as_bytes(),
+            &mut text,
+            message.tag,
+        )
         .map_err(|_| OpenError)?;
     let content_len = padding::unpad(&text).ok_or(OpenError)?.len();
     text.truncate(content_len);
@@ -193,7 +198,8 @@ pub fn open(
 
 /// Whether `text` can stand in a header without an escape (docs/protocol.md §9.2).
 fn is_jws_text(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
 }
 
 /// Why bytes are not a sealed message. Whoever made them is to blame.
@@ -207,7 +213,9 @@ pub enum MalformedMessage {
     #[error("the sealed message is not in its binary form: {0}")]
     Encoding(#[from] DecodeError),
     /// Not version 1.
-    #[error("the sealed message has another version than 1: one of the two devices needs an update")]
+    #[error(
+        "the sealed message has another version than 1: one of the two devices needs an update"
+    )]
     Version,
     /// Neither a first nor an ordinary message.
     #[error("the sealed message is neither a first nor an ordinary one")]
@@ -231,7 +239,9 @@ pub enum SealError {
     #[error("the initiator's proof is not a compact JWS of at most 2,048 bytes")]
     Proof,
     /// The attestation is empty, longer than 8,192 bytes, or not a compact JWS.
-    #[error("the attestation is not a compact JWS of at most 8,192 bytes: fetch a new one from the issuer")]
+    #[error(
+        "the attestation is not a compact JWS of at most 8,192 bytes: fetch a new one from the issuer"
+    )]
     Attestation,
 }
 

@@ -1,6 +1,8 @@
 use alloc::{format, vec};
 
-use sealwire_protocol::limits::{MAX_BODY_BYTES, MAX_PROOF_BYTES, MAX_SEALED_MESSAGE_BYTES, MAX_TOKEN_BYTES};
+use sealwire_protocol::limits::{
+    MAX_BODY_BYTES, MAX_PROOF_BYTES, MAX_SEALED_MESSAGE_BYTES, MAX_TOKEN_BYTES,
+};
 
 use super::*;
 use crate::content::{Body, Content, Kind};
@@ -12,16 +14,39 @@ fn key() -> MessageKey {
 }
 
 fn ordinary() -> Header<'static> {
-    Header { session: [1; SESSION_ID_LEN], ratchet_key: [2; 32], pn: 3, n: 4, first: None }
+    Header {
+        session: [1; SESSION_ID_LEN],
+        ratchet_key: [2; 32],
+        pn: 3,
+        n: 4,
+        first: None,
+    }
 }
 
 fn first<'a>(proof: &'a str, attestation: &'a str) -> Header<'a> {
-    let first = First { device_key: [3; 32], ephemeral: [4; 32], kem_ciphertext: &KEM, generation: 5, one_time: Some(6), proof, attestation };
-    Header { first: Some(first), ..ordinary() }
+    let first = First {
+        device_key: [3; 32],
+        ephemeral: [4; 32],
+        kem_ciphertext: &KEM,
+        generation: 5,
+        one_time: Some(6),
+        proof,
+        attestation,
+    };
+    Header {
+        first: Some(first),
+        ..ordinary()
+    }
 }
 
 fn sealed(header: &Header<'_>, content: &[u8]) -> Result<Vec<u8>, SealError> {
-    seal(header, key(), [9; IV_LEN], content, &mut ProtectedHeader::new())
+    seal(
+        header,
+        key(),
+        [9; IV_LEN],
+        content,
+        &mut ProtectedHeader::new(),
+    )
 }
 
 #[test]
@@ -30,7 +55,10 @@ fn sealed_message_opens_with_its_key() {
         let bytes = sealed(&header, b"content").unwrap();
         let message = SealedMessage::decode(&bytes).unwrap();
         assert_eq!(message.header(), &header);
-        assert_eq!(*open(&message, &key(), &mut ProtectedHeader::new()).unwrap(), b"content");
+        assert_eq!(
+            *open(&message, &key(), &mut ProtectedHeader::new()).unwrap(),
+            b"content"
+        );
     }
 }
 
@@ -38,7 +66,14 @@ fn sealed_message_opens_with_its_key() {
 #[test]
 fn protected_header_of_one_message_leaves_no_trace_in_the_next() {
     let mut used = ProtectedHeader::new();
-    let long = seal(&first("a.b.c", "d.e.f"), key(), [9; IV_LEN], b"content", &mut used).unwrap();
+    let long = seal(
+        &first("a.b.c", "d.e.f"),
+        key(),
+        [9; IV_LEN],
+        b"content",
+        &mut used,
+    )
+    .unwrap();
     let after = seal(&ordinary(), key(), [9; IV_LEN], b"content", &mut used).unwrap();
     assert_eq!(after, sealed(&ordinary(), b"content").unwrap());
     assert!(open(&SealedMessage::decode(&long).unwrap(), &key(), &mut used).is_ok());
@@ -55,7 +90,11 @@ fn message_with_any_bit_changed_does_not_open() {
             let mut changed = bytes.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
             if let Ok(message) = SealedMessage::decode(&changed) {
-                assert_eq!(open(&message, &key(), &mut protected), Err(OpenError), "bit {bit}");
+                assert_eq!(
+                    open(&message, &key(), &mut protected),
+                    Err(OpenError),
+                    "bit {bit}"
+                );
             }
         }
     }
@@ -66,7 +105,11 @@ fn message_with_any_bit_changed_does_not_open() {
 fn message_cut_anywhere_is_refused() {
     let bytes = sealed(&first("a.b.c", "d.e.f"), b"content").unwrap();
     for len in 0..bytes.len() {
-        assert_eq!(SealedMessage::decode(&bytes[..len]), Err(MalformedMessage::Encoding(DecodeError::EndsEarly)), "{len}");
+        assert_eq!(
+            SealedMessage::decode(&bytes[..len]),
+            Err(MalformedMessage::Encoding(DecodeError::EndsEarly)),
+            "{len}"
+        );
     }
 }
 
@@ -74,8 +117,14 @@ fn message_cut_anywhere_is_refused() {
 #[test]
 fn message_over_98304_bytes_is_refused_before_it_is_read() {
     let bytes = vec![0xff; MAX_SEALED_MESSAGE_BYTES + 1];
-    assert_eq!(SealedMessage::decode(&bytes), Err(MalformedMessage::TooLong));
-    assert_eq!(SealedMessage::decode(&bytes[1..]), Err(MalformedMessage::Version));
+    assert_eq!(
+        SealedMessage::decode(&bytes),
+        Err(MalformedMessage::TooLong)
+    );
+    assert_eq!(
+        SealedMessage::decode(&bytes[1..]),
+        Err(MalformedMessage::Version)
+    );
 }
 
 /// docs/protocol.md §9.1, §12: the limits of the fields keep within the limits of both forms.
@@ -95,26 +144,47 @@ fn largest_message_fits_both_forms() {
 #[test]
 fn largest_content_fits_a_message() {
     let (user, media_type) = ("u".repeat(255), format!("a/b;{}", "c".repeat(251)));
-    let body = Body { media_type: &media_type, bytes: &[0; MAX_BODY_BYTES] };
-    let content = Content { id: [0; 16], time: u64::MAX, kind: Kind::Copy { user: &user, body } };
+    let body = Body {
+        media_type: &media_type,
+        bytes: &[0; MAX_BODY_BYTES],
+    };
+    let content = Content {
+        id: [0; 16],
+        time: u64::MAX,
+        kind: Kind::Copy { user: &user, body },
+    };
     let encoded = content.encode().unwrap();
     let bytes = sealed(&ordinary(), &encoded).unwrap();
-    let opened = open(&SealedMessage::decode(&bytes).unwrap(), &key(), &mut ProtectedHeader::new()).unwrap();
+    let opened = open(
+        &SealedMessage::decode(&bytes).unwrap(),
+        &key(),
+        &mut ProtectedHeader::new(),
+    )
+    .unwrap();
     assert_eq!(Content::decode(&opened), Ok(content));
 }
 
 /// docs/protocol.md §9.1
 #[test]
 fn seal_refuses_content_whose_padded_form_is_over_81920_bytes() {
-    assert_eq!(sealed(&ordinary(), &vec![1; MAX_MESSAGE_CIPHERTEXT_BYTES]), Err(SealError::ContentTooLong));
+    assert_eq!(
+        sealed(&ordinary(), &vec![1; MAX_MESSAGE_CIPHERTEXT_BYTES]),
+        Err(SealError::ContentTooLong)
+    );
 }
 
 /// docs/protocol.md §9.1, §9.2
 #[test]
 fn seal_refuses_a_proof_that_no_receiver_accepts() {
     let long = "p".repeat(MAX_PROOF_BYTES + 1);
-    for proof in ["", "a\"b", "a\\b", "a b", "a=", "a+b", "a/b", "é", "a\0b", "a\nb", &long] {
-        assert_eq!(sealed(&first(proof, "d.e.f"), b""), Err(SealError::Proof), "{proof:?}");
+    for proof in [
+        "", "a\"b", "a\\b", "a b", "a=", "a+b", "a/b", "é", "a\0b", "a\nb", &long,
+    ] {
+        assert_eq!(
+            sealed(&first(proof, "d.e.f"), b""),
+            Err(SealError::Proof),
+            "{proof:?}"
+        );
     }
 }
 
@@ -122,16 +192,28 @@ fn seal_refuses_a_proof_that_no_receiver_accepts() {
 #[test]
 fn seal_refuses_an_attestation_that_no_receiver_accepts() {
     let long = "a".repeat(MAX_TOKEN_BYTES + 1);
-    for attestation in ["", "a\"b", "a\\b", "a b", "a=", "a+b", "a/b", "é", "a\0b", "a\nb", &long] {
-        assert_eq!(sealed(&first("a.b.c", attestation), b""), Err(SealError::Attestation), "{attestation:?}");
+    for attestation in [
+        "", "a\"b", "a\\b", "a b", "a=", "a+b", "a/b", "é", "a\0b", "a\nb", &long,
+    ] {
+        assert_eq!(
+            sealed(&first("a.b.c", attestation), b""),
+            Err(SealError::Attestation),
+            "{attestation:?}"
+        );
     }
 }
 
 /// docs/protocol.md §9.2
 #[test]
 fn jwe_over_its_limit_is_refused_before_it_is_read() {
-    assert_eq!(from_jwe(&".".repeat(MAX_JWE_BYTES + 1)), Err(MalformedJwe::TooLong));
-    assert_eq!(from_jwe(&".".repeat(MAX_JWE_BYTES)), Err(MalformedJwe::Parts));
+    assert_eq!(
+        from_jwe(&".".repeat(MAX_JWE_BYTES + 1)),
+        Err(MalformedJwe::TooLong)
+    );
+    assert_eq!(
+        from_jwe(&".".repeat(MAX_JWE_BYTES)),
+        Err(MalformedJwe::Parts)
+    );
 }
 
 /// docs/protocol.md §9.1: what cannot be in the binary form cannot come from a JWE.
@@ -162,7 +244,10 @@ fn jwe_whose_proof_is_no_jws_is_refused() {
 #[test]
 fn exported_key_is_a_jwk() {
     let jwk = MessageKey::new(Secret::take(&mut [0xff; 32])).export_secret_as_jwk();
-    assert_eq!(*jwk, r#"{"kty":"oct","k":"__________________________________________8"}"#);
+    assert_eq!(
+        *jwk,
+        r#"{"kty":"oct","k":"__________________________________________8"}"#
+    );
 }
 
 #[test]
