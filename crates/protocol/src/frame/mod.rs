@@ -63,7 +63,10 @@ impl Direction for RelayToDevice {
 }
 
 mod sealed {
-    #[expect(unnameable_types, reason = "sealed: only this crate has directions and frames")]
+    #[expect(
+        unnameable_types,
+        reason = "sealed: only this crate has directions and frames"
+    )]
     pub trait Sealed {}
     impl Sealed for super::DeviceToRelay {}
     impl Sealed for super::RelayToDevice {}
