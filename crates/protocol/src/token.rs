@@ -7,7 +7,7 @@
 //!
 //! An access token is also an attestation, but an attestation is never an access token: its `exp` was not looked at. All
 //! rules about claims and times live here, once. The signature is checked by whatever implements
-//! [`SignatureVerifier`](crate::jws::SignatureVerifier): [`crate::key_set`] for Ed25519, the `sealwire-jose` crate for the rest.
+//! [`SignatureVerifier`]: [`crate::key_set`] for Ed25519, the `sealwire-jose` crate for the rest.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
 
