@@ -28,10 +28,10 @@ use crate::{
     error::{Error, Malformed, Misbehaved, Misuse},
     message::{First, Header},
     one_time::VerifiedOneTimePrekey,
-    prekeys::Prekeys,
+    peer::Local,
     ratchet::{Ratchet, RatchetKey},
     schedule::{self, TranscriptHash, session_keys},
-    session::{Session, Role},
+    session::{Role, Session},
 };
 
 /// How long ago an initiator's proof may have been made, in seconds: 30 days (docs/protocol.md §7.3).
@@ -121,9 +121,7 @@ pub(crate) fn initiate(
 /// Everything that docs/protocol.md §7.3 asks of the recipient, for a first message from `device`. The session's first message
 /// still has to open.
 pub(crate) fn accept(
-    keys: &DeviceKeys,
-    own: &OwnIdentity,
-    prekeys: &Prekeys,
+    local: &Local<'_>,
     device: Thumbprint,
     header: &Header<'_>,
     first: &First<'_>,
@@ -135,7 +133,7 @@ pub(crate) fn accept(
         return Err(Misbehaved::AnotherDevice.into());
     }
     // That the secrets exist and the message is not a repetition costs nothing to find out, so it comes before signatures.
-    let secrets = prekeys.for_first(first, policy.now)?;
+    let secrets = local.prekeys.for_first(first, policy.now)?;
     let attestation = verify_attestation(first.attestation, device, issuer_keys, policy)?;
     let initiator = attested(&attestation);
     let one_time_public = secrets.one_time.map(|secrets| secrets.x25519.public_key());
@@ -148,9 +146,9 @@ pub(crate) fn accept(
             attestation_hash: attestation.hash(),
         },
         recipient: Side {
-            issuer: own.issuer(),
-            user: own.user(),
-            device: keys.thumbprint(),
+            issuer: local.own.issuer(),
+            user: local.own.user(),
+            device: local.keys.thumbprint(),
             attestation_hash: &secrets.generation.attestation_hash,
         },
         card_hash: &secrets.generation.card_hash,
@@ -163,13 +161,13 @@ pub(crate) fn accept(
         ratchet_key: &header.ratchet_key,
     }
     .hash();
-    verify_proof(first.proof, &key, keys.thumbprint(), &th, policy.now)?;
+    verify_proof(first.proof, &key, local.keys.thumbprint(), &th, policy.now)?;
 
     // From here on the initiator is known to have made this agreement for this device.
     let ephemeral = X25519PublicKey::from_bytes(first.ephemeral);
     let ratchet_key = X25519PublicKey::from_bytes(header.ratchet_key);
     let signed_prekey = &secrets.generation.signed_prekey;
-    // §8.2: zeros end in the error of a message that does not authenticate. The ratchet key is tried here, where it can
+    // docs/protocol.md §8.2: zeros end in the error of a message that does not authenticate. The ratchet key is tried here, where it can
     // still be refused, rather than when the reply turns the ratchet.
     signed_prekey.diffie_hellman(&ratchet_key).map_err(|_| Error::Decrypt)?;
     let dh1 = signed_prekey.diffie_hellman(&ephemeral).map_err(|_| Error::Decrypt)?;
@@ -180,14 +178,14 @@ pub(crate) fn accept(
         .map_err(|_| Error::Decrypt)?;
     let shared = kem.decapsulate(first.kem_ciphertext);
     let keys = session_keys(&dh1, dh2.as_ref(), &shared, &th);
-    // §7.3: the session id is the one derived.
+    // docs/protocol.md §7.3: the session id is the one derived.
     if keys.id != header.session {
         return Err(Misbehaved::SessionId.into());
     }
     let session = Session {
         id: keys.id,
         created: policy.now,
-        role: Role::Recipient { confirmed: false },
+        role: Role::Recipient,
         ratchet: Ratchet::recipient(keys.root, keys.chain, ratchet_key),
     };
     Ok((initiator, session))

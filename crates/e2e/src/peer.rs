@@ -193,16 +193,7 @@ impl Peer {
         if self.device == local.keys.thumbprint() {
             return Err(Misuse::OwnDevice.into());
         }
-        let (identity, mut session) = agreement::accept(
-            local.keys,
-            local.own,
-            local.prekeys,
-            self.device,
-            header,
-            first,
-            keys,
-            policy,
-        )?;
+        let (identity, mut session) = agreement::accept(&local, self.device, header, first, keys, policy)?;
         self.check_identity(&identity)?;
         let opened = session.open(message, policy.now, &mut self.protected)?;
 

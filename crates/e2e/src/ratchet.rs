@@ -88,8 +88,6 @@ pub(crate) struct Opened {
     pub(crate) content: Zeroizing<Vec<u8>>,
     /// How many messages before this one have not come yet and had not been known to be missing.
     pub(crate) skipped: u32,
-    /// Whether the message was the first one opened of a new turn of the peer.
-    pub(crate) turned: bool,
 }
 
 impl Ratchet {
@@ -164,14 +162,14 @@ impl Ratchet {
         if let Some((index, key)) = self.find_skipped(header, now) {
             let content = message::open(message, key, protected).map_err(|_| Error::Decrypt)?;
             self.skipped.use_up(index);
-            return Ok(Opened { content, skipped: 0, turned: false });
+            self.skipped.drop_old(now);
+            return Ok(Opened { content, skipped: 0 });
         }
         let Staged { key, root, receiving, passed } = self.derive(header, now)?;
         let content = message::open(message, &key, protected).map_err(|_| Error::Decrypt)?;
 
         // From here on nothing fails.
         self.receiving = Some(receiving);
-        let turned = root.is_some();
         if let Some(root) = root {
             self.root = root;
             self.sending = Sending::Turn {
@@ -182,7 +180,7 @@ impl Ratchet {
         self.skipped.drop_old(now);
         let skipped = u32::try_from(passed.len()).unwrap_or(MAX_SKIPPED_AT_ONCE);
         self.skipped.keep(passed);
-        Ok(Opened { content, skipped, turned })
+        Ok(Opened { content, skipped })
     }
 
     /// A message in order never searches; anything that is not the next of the latest chain may be a late one.

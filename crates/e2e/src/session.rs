@@ -30,12 +30,13 @@ pub(crate) struct Session {
     pub(crate) ratchet: Ratchet,
 }
 
-/// This device's side of a session, and whether the session is confirmed (docs/protocol.md §7.5).
+/// This device's side of a session.
 pub(crate) enum Role {
-    /// It started the session; `unanswered` travels in every message until a message of the recipient has opened (§7.3).
+    /// It started the session. `unanswered` travels in every message until one of the recipient has opened (docs/protocol.md
+    /// §7.3), which confirms the session (§7.5).
     Initiator { unanswered: Option<FirstFlight> },
-    /// It accepted the session; confirmed by a message sealed under a turned ratchet.
-    Recipient { confirmed: bool },
+    /// It accepted the session. Nothing here depends on when the initiator confirms it.
+    Recipient,
 }
 
 impl Session {
@@ -52,7 +53,7 @@ impl Session {
     ) -> Result<Vec<u8>, Error> {
         let first = match &self.role {
             Role::Initiator { unanswered: Some(first) } => Some(first.as_first()),
-            Role::Initiator { unanswered: None } | Role::Recipient { .. } => None,
+            Role::Initiator { unanswered: None } | Role::Recipient => None,
         };
         self.ratchet.seal(self.id, first, content, rng, protected)
     }
@@ -68,9 +69,8 @@ impl Session {
             return Err(Misbehaved::FirstFromRecipient.into());
         }
         let opened = self.ratchet.open(message, now, protected)?;
-        match &mut self.role {
-            Role::Initiator { unanswered } => *unanswered = None,
-            Role::Recipient { confirmed } => *confirmed |= opened.turned,
+        if let Role::Initiator { unanswered } = &mut self.role {
+            *unanswered = None;
         }
         Ok(opened)
     }
@@ -79,7 +79,7 @@ impl Session {
     pub(crate) fn encoded_len(&self) -> usize {
         let first = match &self.role {
             Role::Initiator { unanswered: Some(first) } => first.encoded_len(),
-            Role::Initiator { unanswered: None } | Role::Recipient { .. } => 0,
+            Role::Initiator { unanswered: None } | Role::Recipient => 0,
         };
         256 + first + self.ratchet.skipped.len() * SKIPPED_KEY_BYTES
     }
@@ -91,8 +91,8 @@ impl Session {
             Role::Initiator { unanswered: None } => {
                 writer.u8(1);
             }
-            Role::Recipient { confirmed } => {
-                writer.u8(2).bool(*confirmed);
+            Role::Recipient => {
+                writer.u8(2);
             }
         }
         self.ratchet.write(writer);
@@ -105,7 +105,7 @@ impl Session {
             role: match reader.u8()? {
                 0 => Role::Initiator { unanswered: Some(FirstFlight::read(reader)?) },
                 1 => Role::Initiator { unanswered: None },
-                2 => Role::Recipient { confirmed: reader.bool()? },
+                2 => Role::Recipient,
                 _ => return Err(DecodeError::UnknownValue),
             },
             ratchet: Ratchet::read(reader)?,
