@@ -16,12 +16,10 @@ pub(super) const VERSION: u8 = 1;
 pub(super) const KIND_FIRST: u8 = 0;
 pub(super) const KIND_ORDINARY: u8 = 1;
 
-/// Bytes of the largest message beside its ciphertext, proof and attestation.
-const MAX_OVERHEAD: usize = (2 + SESSION_ID_LEN + 32 + 4 + 4)
-    + (32 + 32 + KEM_CIPHERTEXT_LEN + 4 + 5 + 2 + 2)
-    + IV_LEN
-    + 3
-    + TAG_LEN;
+/// Bytes of an ordinary message beside its ciphertext.
+const OVERHEAD: usize = 2 + SESSION_ID_LEN + 32 + 4 + 4 + IV_LEN + 3 + TAG_LEN;
+/// Bytes of [`First`] with a one-time prekey, beside its proof and attestation.
+const FIRST_OVERHEAD: usize = 32 + 32 + KEM_CIPHERTEXT_LEN + 4 + 5 + 2 + 2;
 
 impl<'a> SealedMessage<'a> {
     /// Reads the compact binary form (docs/protocol.md §9.1), strictly and without copying.
@@ -92,10 +90,10 @@ pub(super) fn start(
     iv: &[u8; IV_LEN],
     ciphertext_len: usize,
 ) -> Result<Vec<u8>, SealError> {
-    let texts_len = header
-        .first
-        .map_or(0, |first| first.proof.len() + first.attestation.len());
-    let mut out = Vec::with_capacity(MAX_OVERHEAD + texts_len + ciphertext_len);
+    let first_len = header.first.map_or(0, |first| {
+        FIRST_OVERHEAD + first.proof.len() + first.attestation.len()
+    });
+    let mut out = Vec::with_capacity(OVERHEAD + first_len + ciphertext_len);
     let mut writer = Writer::new(&mut out);
     writer.u8(VERSION).u8(if header.first.is_some() {
         KIND_FIRST

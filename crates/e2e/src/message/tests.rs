@@ -62,6 +62,15 @@ fn sealed_message_opens_with_its_key() {
     }
 }
 
+/// Growing would leave a copy of the content behind.
+#[test]
+fn sealed_message_is_allocated_once_and_in_its_size() {
+    for header in [ordinary(), first("a.b.c", "d.e.f")] {
+        let bytes = sealed(&header, &[1; 1_000]).unwrap();
+        assert_eq!(bytes.capacity(), bytes.len());
+    }
+}
+
 /// The buffer is kept between messages and must not let one header into the next.
 #[test]
 fn protected_header_of_one_message_leaves_no_trace_in_the_next() {
