@@ -66,14 +66,14 @@ def padding():
     good = pad(content)
     bad = {
         "padding_empty": ("a plaintext without a marker", b""),
-        "padding_marker_missing": ("zeros to the end", content.ljust(104, b"\x00")[:96] + bytes(8)),
+        "padding_marker_missing": ("zeros to the end", content + bytes(4)),
         "padding_all_zero": ("nothing but zeros", bytes(104)),
         "padding_marker_other": ("0x81 for 0x80", good[:100] + b"\x81" + good[101:]),
         "padding_too_short": ("one zero fewer than Padmé gives", good[:-1]),
         "padding_too_long": ("one zero more than Padmé gives", good + b"\x00"),
         "padding_next_length": ("padded to the Padmé length after the right one", good.ljust(padme(len(good) + 1), b"\x00")),
         "padding_not_zero": ("a byte other than zero after the marker", good[:-1] + b"\x01"),
-        "padding_marker_alone_missing": ("the content as it is", content),
+        "padding_missing": ("the content as it is", content),
     }
     for name, (about, plaintext) in bad.items():
         write("padding", name, "9.3", about, plaintext=plaintext, error="padding")
