@@ -6,13 +6,13 @@
 //!
 //! Whoever has the line before the invited person can join in their place, so it is as secret as a password until it is used.
 //! Connecting, and asking for the token, is left to the client; making and redeeming codes to the server.
-use alloc::{borrow::ToOwned, format, string::String, vec::Vec};
+use alloc::{format, string::String, string::ToString as _, vec::Vec};
 use core::fmt;
-use core::net::{Ipv4Addr, Ipv6Addr};
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
+    address::{Address, AddressError},
     base64url,
     codec::{DecodeError, Reader},
     key::{PublicKey, PublicKeyError, Thumbprint},
@@ -28,8 +28,6 @@ const VERSION: u8 = 1;
 const MAX_LINE_BYTES: usize = 2_048;
 /// Bytes of an address, at most.
 const MAX_ADDRESS_BYTES: usize = 1_024;
-/// Bytes of a host name, at most (RFC 1035 §2.3.4).
-const MAX_HOST_BYTES: usize = 253;
 
 /// A one-time invite code: 16 to 64 secret bytes (docs/protocol.md §3.6). Erased when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -66,8 +64,8 @@ impl fmt::Debug for InviteCode {
 /// What an invitation line says.
 #[derive(Debug)]
 pub struct Invitation {
-    /// The relay's address with its thumbprint: `wss://host[:port]/v1#<thumbprint>` (§3.1).
-    pub address: String,
+    /// Where the relay is, and the thumbprint of its key.
+    pub address: Address,
     /// SHA-256 of the relay's self-signed certificate (DER), if it has one: the only certificate to accept.
     pub certificate: Option<[u8; 32]>,
     /// The built-in issuer's key.
@@ -99,11 +97,9 @@ pub enum InviteError {
     /// Fields missing, out of bounds or left over.
     #[error("the invitation is damaged: {0}; copy the whole line")]
     Decode(#[from] DecodeError),
-    /// The address is not one of §3.1, or has no thumbprint.
-    #[error(
-        "the invitation's address is not of the form wss://host/v1#thumbprint; ask for a new one"
-    )]
-    Address,
+    /// The address is not one of §3.1.
+    #[error("the invitation's address cannot be used: {0}")]
+    Address(#[from] AddressError),
     /// The issuer's key is not acceptable.
     #[error("the invitation's issuer key cannot be used: {0}; ask for a new one")]
     IssuerKey(#[from] PublicKeyError),
@@ -144,10 +140,10 @@ impl Invitation {
         let expires = reader.u64()?;
         reader.finish()?;
 
-        let address = core::str::from_utf8(address).map_err(|_| InviteError::Address)?;
-        split_address(address).ok_or(InviteError::Address)?;
+        // What is not UTF-8 is no host name either.
+        let address = core::str::from_utf8(address).map_err(|_| AddressError::Host)?;
         Ok(Self {
-            address: address.to_owned(),
+            address: address.parse()?,
             certificate,
             issuer_key: PublicKey::from_bytes(issuer_key)?,
             user: User::from_bytes(user)?,
@@ -157,21 +153,19 @@ impl Invitation {
     }
 
     /// The line. It is as secret as the code in it, and erased when dropped.
-    ///
-    /// # Errors
-    /// [`InviteError::Address`] if the address is not one of §3.1.
-    pub fn to_line(&self) -> Result<Zeroizing<String>, InviteError> {
-        split_address(&self.address).ok_or(InviteError::Address)?;
+    #[must_use]
+    pub fn to_line(&self) -> Zeroizing<String> {
+        let address = self.address.to_string();
         let (user, code) = (self.user.as_bytes(), self.code.expose());
-        // A length out of bounds cannot be here: the types and the check above keep them.
-        let address_length = u16::try_from(self.address.len()).map_err(|_| InviteError::Address)?;
-        let user_length = u8::try_from(user.len()).map_err(|_| NameError::TooLong)?;
-        let code_length = u8::try_from(code.len()).map_err(|_| InviteError::Code)?;
+        // The types keep every length within its field: a host has at most 253 bytes, a user 255, a code 64.
+        let address_length = u16::try_from(address.len()).unwrap_or(u16::MAX);
+        let user_length = u8::try_from(user.len()).unwrap_or(u8::MAX);
+        let code_length = u8::try_from(code.len()).unwrap_or(u8::MAX);
         // With its full capacity from the start, so that no copy of the code is left behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES));
         bytes.push(VERSION);
         bytes.extend_from_slice(&address_length.to_be_bytes());
-        bytes.extend_from_slice(self.address.as_bytes());
+        bytes.extend_from_slice(address.as_bytes());
         bytes.push(u8::from(self.certificate.is_some()));
         bytes.extend_from_slice(self.certificate.as_ref().map_or(&[], <[u8; 32]>::as_slice));
         bytes.extend_from_slice(self.issuer_key.as_bytes());
@@ -184,13 +178,7 @@ impl Invitation {
         let mut line = Zeroizing::new(String::with_capacity(MAX_LINE_BYTES));
         line.push_str(PREFIX);
         line.push_str(&encoded);
-        Ok(line)
-    }
-
-    /// The relay's thumbprint, from the address; `None` if the address is not one of §3.1, which no parsed invitation has.
-    #[must_use]
-    pub fn relay(&self) -> Option<Thumbprint> {
-        split_address(&self.address).map(|(_, thumbprint)| thumbprint)
+        line
     }
 
     /// The `iss` of the tokens that joining gives.
@@ -216,60 +204,9 @@ pub fn built_in_audience(relay: &Thumbprint) -> String {
     format!("urn:sealwire:relay:{relay}")
 }
 
-/// The host in an address without its fragment, `wss://host[:port]/v1`: a name, or an IP address without brackets. `None` if it is
-/// not such an address, or `ws://` with another host than this one (§3.1).
-#[must_use]
-pub fn relay_host(address: &str) -> Option<&str> {
-    if address.len() > MAX_ADDRESS_BYTES {
-        return None;
-    }
-    let (rest, is_plain) = match address.strip_prefix("wss://") {
-        Some(rest) => (rest, false),
-        None => (address.strip_prefix("ws://")?, true),
-    };
-    let authority = rest.strip_suffix("/v1")?;
-    let (host, port) = match authority.strip_prefix('[') {
-        Some(bracketed) => {
-            let (host, port) = bracketed.split_once(']')?;
-            host.parse::<Ipv6Addr>().ok()?;
-            (host, port)
-        }
-        None => {
-            let end = authority.find(':').unwrap_or(authority.len());
-            let (host, port) = authority.split_at_checked(end)?;
-            let is_name = host
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.'));
-            if host.is_empty() || host.len() > MAX_HOST_BYTES || !is_name {
-                return None;
-            }
-            (host, port)
-        }
-    };
-    let port_fits = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|port| {
-            port.bytes().all(|byte| byte.is_ascii_digit())
-                && !port.starts_with('0')
-                && port.parse::<u16>().is_ok()
-        });
-    let is_loopback = host == "localhost"
-        || host.parse::<Ipv4Addr>().is_ok_and(|ip| ip.is_loopback())
-        || host.parse::<Ipv6Addr>().is_ok_and(|ip| ip.is_loopback());
-    (port_fits && (is_loopback || !is_plain)).then_some(host)
-}
-
-fn split_address(address: &str) -> Option<(&str, Thumbprint)> {
-    if address.len() > MAX_ADDRESS_BYTES {
-        return None;
-    }
-    let (base, thumbprint) = address.split_once('#')?;
-    relay_host(base)?;
-    Some((base, thumbprint.parse().ok()?))
-}
-
 #[cfg(test)]
 mod tests {
-    use alloc::{string::ToString, vec};
+    use alloc::vec;
 
     use super::*;
     use crate::key::{Seed, SigningKey};
@@ -282,7 +219,9 @@ mod tests {
 
     fn invitation(certificate: Option<[u8; 32]>) -> Invitation {
         Invitation {
-            address: format!("wss://relay.example:8443/v1#{}", thumbprint()),
+            address: format!("wss://relay.example:8443/v1#{}", thumbprint())
+                .parse()
+                .unwrap(),
             certificate,
             issuer_key: *SigningKey::from_seed(&Seed::new([2; 32])).public(),
             user: User::new("alice").unwrap(),
@@ -293,16 +232,16 @@ mod tests {
 
     /// The bytes inside a line, changed, and as a line again.
     fn changed(change: impl FnOnce(&mut Vec<u8>)) -> String {
-        let line = invitation(Some([9; 32])).to_line().unwrap();
+        let line = invitation(Some([9; 32])).to_line();
         let mut bytes = base64url::decode(line[PREFIX.len()..].as_bytes()).unwrap();
         change(&mut bytes);
         format!("{PREFIX}{}", base64url::encode(&bytes))
     }
 
-    fn with_address(address: &str) -> Result<Invitation, InviteError> {
+    fn with_address(address: &[u8]) -> Result<Invitation, InviteError> {
         let mut bytes = vec![VERSION];
         bytes.extend_from_slice(&u16::try_from(address.len()).unwrap().to_be_bytes());
-        bytes.extend_from_slice(address.as_bytes());
+        bytes.extend_from_slice(address);
         bytes.push(0);
         bytes.extend_from_slice(invitation(None).issuer_key.as_bytes());
         bytes.extend_from_slice(b"\x05alice\x10");
@@ -315,14 +254,13 @@ mod tests {
     fn invitation_survives_the_line_with_and_without_certificate() {
         for certificate in [None, Some([9; 32])] {
             let original = invitation(certificate);
-            let read = Invitation::parse(&original.to_line().unwrap()).unwrap();
+            let read = Invitation::parse(&original.to_line()).unwrap();
             assert_eq!(read.address, original.address);
             assert_eq!(read.certificate, certificate);
             assert_eq!(read.issuer_key, original.issuer_key);
             assert_eq!(read.user, original.user);
             assert_eq!(read.code.expose(), original.code.expose());
             assert_eq!(read.expires, EXPIRES);
-            assert_eq!(read.relay(), Some(thumbprint()));
         }
     }
 
@@ -339,95 +277,60 @@ mod tests {
         );
     }
 
-    #[test]
-    fn addresses_of_the_specification_are_accepted() {
-        for (address, host) in [
-            ("wss://relay.example/v1", "relay.example"),
-            ("wss://relay.example:443/v1", "relay.example"),
-            ("wss://192.0.2.7:8443/v1", "192.0.2.7"),
-            ("wss://[2001:db8::1]:8443/v1", "2001:db8::1"),
-            ("ws://127.0.0.1:1/v1", "127.0.0.1"),
-            ("ws://[::1]/v1", "::1"),
-            ("ws://localhost:65535/v1", "localhost"),
-        ] {
-            assert_eq!(relay_host(address), Some(host), "{address}");
-            assert_eq!(
-                with_address(&format!("{address}#{}", thumbprint()))
-                    .unwrap()
-                    .relay(),
-                Some(thumbprint())
-            );
-        }
-    }
-
-    // docs/protocol.md §3.1, §14
+    // docs/protocol.md §3.1, §14; every form is tried in `address`
     #[test]
     fn address_of_another_form_is_refused() {
         let print = thumbprint();
-        for address in [
-            "https://relay.example/v1",
-            "ws://relay.example/v1",
-            "wss://relay.example",
-            "wss://relay.example/v2",
-            "wss://relay.example/v1/",
-            "wss://relay.example/v1?x",
-            "wss:///v1",
-            "wss://:443/v1",
-            "wss://relay.example:/v1",
-            "wss://relay.example:0/v1",
-            "wss://relay.example:065/v1",
-            "wss://relay.example:65536/v1",
-            "wss://relay.example:+1/v1",
-            "wss://user@relay.example/v1",
-            "wss://relay.example\\@evil.example/v1",
-            "wss://relay.example /v1",
-            "wss://réseau.example/v1",
-            "wss://[::1/v1",
-            "wss://[::g]/v1",
-            "wss://[::1]x/v1",
-            "WSS://relay.example/v1",
+        for (address, error) in [
+            (
+                format!("wss://relay.example/v1#{print}x"),
+                AddressError::Thumbprint,
+            ),
+            (
+                "wss://relay.example/v1".to_string(),
+                AddressError::NoThumbprint,
+            ),
+            (
+                format!("ws://relay.example/v1#{print}"),
+                AddressError::NotSecure,
+            ),
+            (
+                format!("https://relay.example/v1#{print}"),
+                AddressError::Scheme,
+            ),
+            (
+                format!("wss://user@relay.example/v1#{print}"),
+                AddressError::UserInfo,
+            ),
+            (
+                format!("wss://relay.example/v2#{print}"),
+                AddressError::Path,
+            ),
         ] {
-            assert_eq!(relay_host(address), None, "{address}");
             assert_eq!(
-                with_address(&format!("{address}#{print}")).unwrap_err(),
-                InviteError::Address,
+                with_address(address.as_bytes()).unwrap_err(),
+                InviteError::Address(error),
                 "{address}"
             );
         }
-        assert_eq!(relay_host(&format!("wss://{}/v1", "a".repeat(254))), None);
+        assert_eq!(
+            with_address(&[0xff]).unwrap_err(),
+            InviteError::Address(AddressError::Host)
+        );
+        assert!(with_address(invitation(None).address.to_string().as_bytes()).is_ok());
     }
 
     #[test]
-    fn address_without_a_thumbprint_is_refused() {
-        let print = thumbprint().to_string();
-        for fragment in [
-            "",
-            "#",
-            "#x",
-            &format!("#{}", &print[1..]),
-            &format!("#{print}="),
-            &format!("#{print}#{print}"),
-        ] {
-            let address = format!("wss://relay.example/v1{fragment}");
-            assert_eq!(
-                with_address(&address).unwrap_err(),
-                InviteError::Address,
-                "{address}"
-            );
+    fn address_without_bytes_or_with_too_many_is_refused() {
+        for address in [vec![], vec![b'a'; MAX_ADDRESS_BYTES + 1]] {
+            let refused = with_address(&address).unwrap_err();
+            assert_eq!(refused, InviteError::Decode(DecodeError::LengthOutOfBounds));
         }
-    }
-
-    #[test]
-    fn address_of_another_form_is_not_written() {
-        let mut invitation = invitation(None);
-        invitation.address = "wss://relay.example/v1".to_owned();
-        assert_eq!(invitation.to_line().unwrap_err(), InviteError::Address);
-        assert_eq!(invitation.relay(), None);
     }
 
     #[test]
     fn text_that_is_no_invitation_is_refused() {
-        let line = invitation(None).to_line().unwrap();
+        let line = invitation(None).to_line();
         assert_eq!(Invitation::parse("").unwrap_err(), InviteError::Prefix);
         assert_eq!(
             Invitation::parse(&format!(" {}", *line)).unwrap_err(),
@@ -450,7 +353,7 @@ mod tests {
     // docs/protocol.md §1.2
     #[test]
     fn line_that_is_not_canonical_base64url_is_refused() {
-        let line = invitation(None).to_line().unwrap();
+        let line = invitation(None).to_line();
         for damaged in [
             format!("{}=", *line),
             format!("{}\n", *line),
@@ -468,10 +371,9 @@ mod tests {
     // docs/protocol.md §1.1
     #[test]
     fn line_that_ends_early_anywhere_is_refused() {
-        let whole = base64url::decode(
-            invitation(Some([9; 32])).to_line().unwrap()[PREFIX.len()..].as_bytes(),
-        )
-        .unwrap();
+        let whole =
+            base64url::decode(invitation(Some([9; 32])).to_line()[PREFIX.len()..].as_bytes())
+                .unwrap();
         for length in 0..whole.len() {
             let cut = changed(|bytes| bytes.truncate(length));
             assert_eq!(
@@ -504,7 +406,7 @@ mod tests {
 
     #[test]
     fn boolean_other_than_0_and_1_is_refused() {
-        let at = 3 + invitation(None).address.len();
+        let at = 3 + invitation(None).address.to_string().len();
         let refused = Invitation::parse(&changed(|bytes| bytes[at] = 2)).unwrap_err();
         assert_eq!(refused, InviteError::Decode(DecodeError::UnknownValue));
     }
@@ -512,7 +414,7 @@ mod tests {
     // docs/protocol.md §1.3
     #[test]
     fn issuer_key_of_small_order_is_refused() {
-        let at = 3 + invitation(None).address.len() + 33;
+        let at = 3 + invitation(None).address.to_string().len() + 33;
         let mut identity = [0; 32];
         identity[0] = 1;
         let refused = Invitation::parse(&changed(|bytes| {
@@ -525,7 +427,7 @@ mod tests {
     // docs/protocol.md §1.2
     #[test]
     fn user_with_a_control_character_is_refused() {
-        let at = 3 + invitation(None).address.len() + 33 + 32 + 1;
+        let at = 3 + invitation(None).address.to_string().len() + 33 + 32 + 1;
         let refused = Invitation::parse(&changed(|bytes| bytes[at] = 0)).unwrap_err();
         assert_eq!(refused, InviteError::User(NameError::ControlCharacter));
     }
@@ -535,7 +437,7 @@ mod tests {
     fn code_of_15_or_65_bytes_is_refused() {
         assert_eq!(InviteCode::new(vec![7; 15]).unwrap_err(), InviteError::Code);
         assert_eq!(InviteCode::new(vec![7; 65]).unwrap_err(), InviteError::Code);
-        let at = 3 + invitation(None).address.len() + 33 + 32 + 6;
+        let at = 3 + invitation(None).address.to_string().len() + 33 + 32 + 6;
         for length in [15, 65] {
             let refused = Invitation::parse(&changed(|bytes| bytes[at] = length)).unwrap_err();
             assert_eq!(refused, InviteError::Decode(DecodeError::LengthOutOfBounds));

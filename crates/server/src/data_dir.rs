@@ -20,9 +20,10 @@ use std::path::{Path, PathBuf};
 
 use rand::TryRng as _;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use sealwire_protocol::address::{Address, AddressError};
 use sealwire_protocol::base64url;
-use sealwire_protocol::invite::{self, Invitation};
-use sealwire_protocol::key::{Seed, SigningKey};
+use sealwire_protocol::invite::Invitation;
+use sealwire_protocol::key::{Seed, SigningKey, Thumbprint};
 use sealwire_protocol::name::User;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -111,10 +112,13 @@ pub enum DataDirError {
         host: String,
     },
     /// An address is not one of a relay.
-    #[error("{address:?} is not a relay's address; it looks like wss://relay.example/v1")]
+    #[error("{address:?} is not a relay's address: {error}")]
     Address {
         /// What was given.
         address: String,
+        /// What is wrong with it.
+        #[source]
+        error: AddressError,
     },
     /// Nobody has said yet where the relay is.
     #[error("the relay's address is not known yet; run the relay once, or say its address")]
@@ -295,16 +299,15 @@ impl DataDir {
         self.path.join(INVITES)
     }
 
-    /// Remembers where devices reach the relay (`wss://host[:port]/v1`) and whether it shows its self-signed certificate, so that
+    /// Remembers where devices reach the relay and whether it shows its self-signed certificate, so that
     /// [`DataDir::invite`] need not be told. For a relay that has begun to listen.
     ///
     /// # Errors
     /// [`DataDirError`].
-    pub fn announce(&self, address: &str, self_signed: bool) -> Result<(), DataDirError> {
-        check_address(address)?;
+    pub fn announce(&self, address: &Address, self_signed: bool) -> Result<(), DataDirError> {
         self.describe(&Description {
             version: LAYOUT_VERSION,
-            address: Some(address.to_owned()),
+            address: Some(address.url()),
             self_signed,
         })
     }
@@ -326,7 +329,7 @@ impl DataDir {
             .map(str::to_owned)
             .or(description.address)
             .ok_or(DataDirError::NoAddress)?;
-        check_address(&address)?;
+        let address = parse_address(&address, &self.relay_key.thumbprint())?;
         let certificate = if description.self_signed {
             Some(self.certificate_sha256()?)
         } else {
@@ -341,7 +344,7 @@ impl DataDir {
         let dir = self.invites_path();
         waiting::write(&dir, &hash, &waiting, now).map_err(io_error(&dir))?;
         Ok(Invitation {
-            address: format!("{address}#{}", self.relay_key.thumbprint()),
+            address,
             certificate,
             issuer_key: *self.issuer_key.public(),
             user: user.clone(),
@@ -372,18 +375,20 @@ fn create(path: &Path, content: &[u8]) -> Result<(), DataDirError> {
     })
 }
 
-fn check_address(address: &str) -> Result<(), DataDirError> {
-    let host = invite::relay_host(address);
-    host.map(|_| ()).ok_or_else(|| DataDirError::Address {
+/// The address with the relay's thumbprint, from one without.
+fn parse_address(address: &str, relay: &Thumbprint) -> Result<Address, DataDirError> {
+    let parsed = format!("{address}#{relay}").parse();
+    parsed.map_err(|error| DataDirError::Address {
         address: address.to_owned(),
+        error,
     })
 }
 
 fn certificate_hosts(options: &InitOptions) -> Result<Vec<String>, DataDirError> {
     let mut hosts = LOCAL_HOSTS.map(str::to_owned).to_vec();
     if let Some(address) = &options.address {
-        check_address(address)?;
-        hosts.extend(invite::relay_host(address).map(str::to_owned));
+        // The thumbprint does not exist yet; any does for the host.
+        hosts.push(parse_address(address, &Thumbprint::from_bytes([0; 32]))?.host());
     }
     hosts.extend(options.hosts.iter().cloned());
     for (index, host) in hosts.iter().enumerate() {
@@ -478,3 +483,6 @@ fn read_description(dir: &Path) -> Result<Description, DataDirError> {
     }
     serde_json::from_slice(&json).map_err(damaged)
 }
+
+#[cfg(test)]
+mod tests;
