@@ -380,3 +380,6 @@ impl Tables<'_> {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests;

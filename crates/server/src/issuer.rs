@@ -419,3 +419,6 @@ impl Tables<'_> {
         Ok(Ok(user))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use redb::ReadableTable as _;
 use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
-use crate::storage::{DeviceId, MAIL, MAILBOXES, SendKey, Storage, StorageError, Tables};
+use crate::storage::{DeviceId, MAIL, MAILBOXES, Pending, SendKey, Storage, StorageError, Tables};
 
 /// Mail erased, or entries looked at, in one transaction at most; the rest waits for the next, so that nobody waits long.
 const MAX_ERASED_AT_ONCE: usize = 1_024;
@@ -52,6 +52,21 @@ pub struct MailboxLimits {
     pub bytes: u64,
     /// Seconds until a message that nobody fetched is erased.
     pub retention_seconds: u64,
+}
+
+/// A posting that has its place in the order.
+#[derive(Debug)]
+#[must_use]
+pub struct Enqueued(Pending<Result<Vec<Posted>, PostError>>);
+
+impl Enqueued {
+    /// The second half of [`Mailboxes::append`]: waits until the posting is durable.
+    ///
+    /// # Errors
+    /// [`PostError`].
+    pub async fn durable(self) -> Result<Vec<Posted>, PostError> {
+        self.0.durable().await?
+    }
 }
 
 /// One part of a posting after it was accepted.
@@ -164,6 +179,24 @@ impl Mailboxes {
         limits: MailboxLimits,
         now_millis: u64,
     ) -> Result<Vec<Posted>, PostError> {
+        self.enqueue(posting, limits, now_millis)
+            .await?
+            .durable()
+            .await
+    }
+
+    /// The first half of [`Mailboxes::append`]: gives the posting its place in the order, and waits only while the queue is full.
+    /// Who has several postings of one device under way at once needs it to keep their order (docs/protocol.md §5.2): enqueue
+    /// each after the one before, then wait for any of them.
+    ///
+    /// # Errors
+    /// [`PostError::Parts`] or [`PostError::Storage`].
+    pub async fn enqueue(
+        &self,
+        posting: Posting,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Enqueued, PostError> {
         let mut distinct = HashSet::new();
         let well_formed = (1..=limits::MAX_SEND_PARTS).contains(&posting.parts.len())
             && posting.parts.iter().all(|(device, message)| {
@@ -174,11 +207,8 @@ impl Mailboxes {
             return Err(PostError::Parts);
         }
         let bytes = posting.parts.iter().map(|(_, message)| message.len()).sum();
-        self.storage
-            .write(bytes, move |tables| {
-                tables.append(&posting, limits, now_millis)
-            })
-            .await?
+        let append = move |tables: &mut Tables<'_>| tables.append(&posting, limits, now_millis);
+        Ok(Enqueued(self.storage.submit(bytes, append).await?))
     }
 
     /// Mail of `device` after position `after`: at most `max_messages`, and no further message once `max_bytes` of them are
@@ -538,3 +568,6 @@ fn send_key(sender: &DeviceId, id: &[u8; 16], recipient: &DeviceId) -> SendKey {
     key.iter_mut().zip(parts).for_each(|(to, from)| *to = *from);
     key
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,3 +208,6 @@ impl Bucket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

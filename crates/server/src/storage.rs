@@ -74,6 +74,17 @@ struct Inner {
     writer: Option<JoinHandle<()>>,
 }
 
+/// A write that is in the queue and has its place in the order.
+#[derive(Debug)]
+pub(crate) struct Pending<T>(oneshot::Receiver<Result<T, StorageError>>);
+
+impl<T> Pending<T> {
+    /// Waits until it is durable.
+    pub(crate) async fn durable(self) -> Result<T, StorageError> {
+        self.0.await.map_err(|_| StorageError::Unavailable)?
+    }
+}
+
 /// Tells a waiter how the commit ended.
 type Answer = Box<dyn FnOnce(Result<(), StorageError>) + Send>;
 type Work = Box<dyn FnOnce(&mut Tables<'_>) -> (Answer, Result<(), redb::Error>) + Send>;
@@ -167,9 +178,14 @@ impl Storage {
             .is_some_and(|jobs| !jobs.is_closed())
     }
 
-    /// Runs `work` in the next transaction and returns its result once that is durable. `bytes` is about what `work` holds in
-    /// memory. `work` MUST NOT write unless it succeeds. It runs even if the caller stops waiting.
-    pub(crate) async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, StorageError>
+    /// Puts `work` in the queue for the next transaction, in the order of the calls that return, and gives what waits for its
+    /// commit. Waits while the queue is full. `bytes` is about what `work` holds in memory. `work` MUST NOT write unless it
+    /// succeeds. It runs even if nobody waits for it any more.
+    pub(crate) async fn submit<T, F>(
+        &self,
+        bytes: usize,
+        work: F,
+    ) -> Result<Pending<T>, StorageError>
     where
         T: Send + 'static,
         F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
@@ -183,14 +199,16 @@ impl Storage {
             .map_err(|_| StorageError::Unavailable)?;
         let (reply, answer) = oneshot::channel();
         let work: Work = Box::new(move |tables| match work(tables) {
-            Ok(value) => (
-                Box::new(move |committed| drop(reply.send(committed.map(|()| value)))),
-                Ok(()),
-            ),
-            Err(error) => (
-                Box::new(move |_| drop(reply.send(Err(StorageError::Unavailable)))),
-                Err(error),
-            ),
+            Ok(value) => {
+                let answer = move |committed: Result<(), _>| {
+                    drop(reply.send(committed.map(|()| value)));
+                };
+                (Box::new(answer), Ok(()))
+            }
+            Err(error) => {
+                let answer = move |_| drop(reply.send(Err(StorageError::Unavailable)));
+                (Box::new(answer), Err(error))
+            }
         });
         let jobs = self.inner.jobs.as_ref().ok_or(StorageError::Unavailable)?;
         jobs.send(Job {
@@ -199,7 +217,16 @@ impl Storage {
         })
         .await
         .map_err(|_| StorageError::Unavailable)?;
-        answer.await.map_err(|_| StorageError::Unavailable)?
+        Ok(Pending(answer))
+    }
+
+    /// [`Storage::submit`], and waits for the commit.
+    pub(crate) async fn write<T, F>(&self, bytes: usize, work: F) -> Result<T, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
+    {
+        self.submit(bytes, work).await?.durable().await
     }
 
     /// Runs `work` on a snapshot of the last commit.
@@ -441,3 +468,6 @@ fn write_batch(
     write.commit()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
