@@ -128,9 +128,11 @@ impl CloseCode {
 
 impl fmt::Display for CloseCode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Normal => f.write_str("1000"),
-            code => write!(f, "{} {}", code.code(), code.name()),
+        write!(f, "{}", self.code())?;
+        if self.name().is_empty() {
+            Ok(())
+        } else {
+            write!(f, " {}", self.name())
         }
     }
 }
