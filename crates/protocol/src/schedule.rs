@@ -96,3 +96,6 @@ pub(crate) fn next_record_secret(secret: &RecordSecret) -> RecordSecret {
 pub(crate) fn refresh_hash(t3: &TranscriptHash) -> [u8; 32] {
     sha256(&[REFRESH.as_bytes(), t3])
 }
+
+#[cfg(test)]
+mod tests;
