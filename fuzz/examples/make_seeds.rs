@@ -1,0 +1,126 @@
+//! Writes `seeds/`: honest input for every target, from fixed randomness. Damage is libFuzzer's business.
+
+use std::{fs, io, path::Path};
+
+use sealwire_e2e::message::SealedMessage;
+use sealwire_fuzz::World;
+use sealwire_protocol::frame::{Deliver, Frame, Part, Send, ToDevice, ToRelay};
+use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
+use sealwire_protocol::proof::DeviceProof;
+
+fn main() -> io::Result<()> {
+    let world = World::shared();
+    let mut rng = World::rng(2);
+
+    let message = &world.sealed[0];
+    let parts = [Part {
+        device: world.bob.keys.thumbprint(),
+        message,
+    }];
+    let send = ToRelay::Send(Send {
+        request: 1,
+        id: [1; 16],
+        user: "bob",
+        parts: parts.as_slice().into(),
+    });
+    let deliver = ToDevice::Deliver(Deliver {
+        position: 9,
+        id: [1; 16],
+        user: "alice",
+        device: world.alice.keys.thumbprint(),
+        time: 1_800_000_000_000,
+        message,
+    });
+    let mut batch = Vec::new();
+    for frame in [
+        ToRelay::Ack { position: 7 },
+        ToRelay::FetchCards {
+            request: 2,
+            user: "bob",
+            take: true,
+        },
+        ToRelay::PublishCard {
+            request: 3,
+            card: world.bob.card.as_bytes(),
+        },
+    ] {
+        frame.encode(&mut batch).expect("within bounds");
+    }
+    write("frames", "send", &encoded(&send))?;
+    write("frames", "deliver", &encoded(&deliver))?;
+    write("frames", "batch", &batch)?;
+    write(
+        "frames",
+        "accepted",
+        &encoded(&ToDevice::Accepted { request: 1 }),
+    )?;
+
+    let proof = DeviceProof {
+        relay: world.relay.thumbprint(),
+        transcript: [1; 32],
+        credential: [2; 32],
+    };
+    write("jws", "access_token", world.alice.token.as_bytes())?;
+    write("jws", "card", world.bob.card.as_bytes())?;
+    write(
+        "jws",
+        "device_proof",
+        proof.sign(world.alice.keys.signing(), world.now).as_bytes(),
+    )?;
+    write(
+        "jws",
+        "json",
+        br#"{"a":[1,-2.5e3,"\u00e9\ud83d\ude00"],"b":{"c":null,"d":true}}"#,
+    )?;
+    write(
+        "jws",
+        "address",
+        b"wss://relay.example:443/v1#NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs",
+    )?;
+
+    for (name, sealed) in ["first", "second", "third", "fourth", "fifth"]
+        .iter()
+        .zip(&world.sealed)
+    {
+        let message = SealedMessage::decode(sealed).expect("sealed");
+        write("sealed_message", &format!("{name}_binary"), sealed)?;
+        write(
+            "sealed_message",
+            &format!("{name}_jwe"),
+            message.to_jwe().as_bytes(),
+        )?;
+        write("ratchet", name, sealed)?;
+    }
+
+    let (device, hello) = DeviceHello::start(&mut rng);
+    let (_, accept) = RelayHandshake::new(&world.relay, None)
+        .on_hello(&hello, &mut rng, world.now)
+        .expect("an honest Hello");
+    let (mut link, finish) = device
+        .on_accept(&accept, &world.terms())
+        .expect("an honest Accept");
+    write("link_handshake", "hello", &hello)?;
+    write("link_handshake", "accept", &accept)?;
+    write("link_handshake", "finish", &finish)?;
+    write(
+        "link_handshake",
+        "record",
+        &link
+            .seal_frame(&ToRelay::Ack { position: 1 })
+            .expect("sealed"),
+    )
+}
+
+fn encoded<'a>(frame: &impl Frame<'a>) -> Vec<u8> {
+    let mut out = Vec::new();
+    frame.encode(&mut out).expect("within bounds");
+    out
+}
+
+fn write(target: &str, name: &str, data: &[u8]) -> io::Result<()> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("seeds")
+        .join(target);
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join(name), data)
+}

@@ -1,0 +1,173 @@
+//! What libFuzzer drives and `cargo test` replays: one function for each target. Each panics only if a promise is broken.
+
+mod world;
+
+use sealwire_e2e::card::UnverifiedCard;
+use sealwire_e2e::content::Content;
+use sealwire_e2e::inspect::inspect;
+use sealwire_e2e::message::{SealedMessage, from_jwe};
+use sealwire_e2e::one_time::OneTimePrekey;
+use sealwire_e2e::padding::unpad;
+use sealwire_e2e::peer::Local;
+use sealwire_protocol::address::Address;
+use sealwire_protocol::codec::Reader;
+use sealwire_protocol::frame::{Frame, ToDevice, ToRelay};
+use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
+use sealwire_protocol::invite::Invitation;
+use sealwire_protocol::json::Object;
+use sealwire_protocol::jws::{JwtType, UnverifiedJws};
+use sealwire_protocol::key_set::Ed25519KeySet;
+use sealwire_protocol::proof::{DeviceProof, RelayProof};
+use sealwire_protocol::token::{UnverifiedAccessToken, UnverifiedAttestation};
+
+pub use world::World;
+
+/// Frames of either direction: what decodes encodes to the same bytes.
+pub fn frames(data: &[u8]) {
+    fn both_ways<'a, F: Frame<'a>>(data: &'a [u8]) {
+        let mut reader = Reader::new(data);
+        let mut encoded = Vec::new();
+        while let Ok(frame) = F::decode(&mut reader) {
+            frame
+                .encode(&mut encoded)
+                .expect("what was decoded is within its bounds");
+            assert!(data.starts_with(&encoded), "decoding lost something");
+        }
+    }
+    both_ways::<ToRelay>(data);
+    both_ways::<ToDevice>(data);
+}
+
+/// Everything that reads a token or JSON: nothing is accepted that nobody signed.
+pub fn jws(data: &[u8]) {
+    let world = World::shared();
+    let _ = Object::parse(data);
+    let _ = Ed25519KeySet::from_jwks(data);
+    for jwt_type in [
+        JwtType::AccessToken,
+        JwtType::Attestation,
+        JwtType::RelayProof,
+        JwtType::DeviceProof,
+        JwtType::Card,
+        JwtType::Session,
+    ] {
+        let _ = UnverifiedJws::parse(data, &[jwt_type]);
+    }
+    // The one token that the issuer signed for anybody in this world verifies; nothing else does.
+    if let Ok(token) = UnverifiedAccessToken::parse(data) {
+        assert!(
+            token
+                .verify(&world.issuer_keys, &world.access_policy())
+                .is_err()
+                || world.knows_token(data)
+        );
+    }
+    if let Ok(attestation) = UnverifiedAttestation::parse(data) {
+        assert!(
+            attestation
+                .verify(&world.issuer_keys, &world.attestation_policy())
+                .is_err()
+                || world.knows_token(data)
+        );
+    }
+    let nothing = [0; 32];
+    let relay = RelayProof {
+        hello: nothing,
+        transcript: nothing,
+    };
+    assert!(relay.verify(data, world.relay.public(), world.now).is_err());
+    let device = DeviceProof {
+        relay: world.relay.thumbprint(),
+        transcript: nothing,
+        credential: nothing,
+    };
+    assert!(
+        device
+            .verify(data, world.alice.keys.signing().public(), world.now)
+            .is_err()
+    );
+    if let Ok(card) = UnverifiedCard::parse(data) {
+        assert!(
+            card.verify(&world.issuer_keys, &world.attestation_policy(), None)
+                .is_err()
+                || world.knows_card(data)
+        );
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        let _ = text.parse::<Address>();
+        let _ = Invitation::parse(text);
+    }
+}
+
+/// Sealed messages in both forms, and what is inside: conversion loses nothing.
+pub fn sealed_message(data: &[u8]) {
+    if let Ok(message) = SealedMessage::decode(data) {
+        let jwe = message.to_jwe();
+        assert_eq!(from_jwe(&jwe).as_deref(), Ok(data));
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(binary) = from_jwe(text)
+    {
+        let message = SealedMessage::decode(&binary).expect("a converted message decodes");
+        assert_eq!(message.to_jwe(), text);
+    }
+    if let Ok(content) = Content::decode(data) {
+        assert_eq!(content.encode().as_deref(), Ok(data));
+    }
+    if let Some(content) = unpad(data) {
+        assert!(content.len() < data.len());
+    }
+    let _ = OneTimePrekey::decode(data);
+    let _ = inspect(data);
+}
+
+/// Both ends of the link handshake in every state, and links: nothing that an attacker without keys says makes a link
+/// or a frame.
+pub fn link_handshake(data: &[u8]) {
+    let world = World::shared();
+    let mut rng = World::rng(1);
+
+    let _ = RelayHandshake::new(&world.relay, None).on_hello(data, &mut rng, world.now);
+
+    let (device, hello) = DeviceHello::start(&mut rng);
+    assert!(device.on_accept(data, &world.terms()).is_err());
+
+    let (relay, accept) = RelayHandshake::new(&world.relay, None)
+        .on_hello(&hello, &mut rng, world.now)
+        .expect("an honest Hello is accepted");
+    assert!(relay.on_finish(data).is_err());
+    // An Accept for another Hello is not one for this.
+    let (device, _) = DeviceHello::start(&mut rng);
+    assert!(device.on_accept(&accept, &world.terms()).is_err());
+
+    let (mut device, mut relay) = world.linked(&mut rng);
+    assert!(device.handle_message(&mut data.to_vec()).is_err());
+    assert!(relay.handle_message(&mut data.to_vec()).is_err());
+}
+
+/// A device with a session, given messages: nothing opens that was not sealed, and what does not open changes nothing.
+pub fn ratchet(data: &[u8]) {
+    let world = World::shared();
+    let Ok(message) = SealedMessage::decode(data) else {
+        return;
+    };
+    let (mut peer, mut prekeys) = world.bob_state();
+    let before = (peer.encode(), prekeys.encode());
+    let opened = peer.open(
+        Local {
+            keys: &world.bob.keys,
+            own: &world.bob.own,
+            prekeys: &mut prekeys,
+        },
+        &message,
+        &world.issuer_keys,
+        &world.attestation_policy(),
+    );
+    match opened {
+        Ok(_) => assert!(world.was_sealed(data), "opened what nobody sealed"),
+        Err(_) => assert!(
+            before == (peer.encode(), prekeys.encode()),
+            "a failed open changed the state"
+        ),
+    }
+}
