@@ -1,32 +1,74 @@
 //! The relay as an application sees it: configure, bind, serve, shut down.
-use std::net::SocketAddr;
+//!
+//! ```text
+//!  Relay::builder(dir) ── bind(address) ─▶ Relay ── shutdown() ─▶ everything accepted is durable, the directory is free
+//!                      └─ serve(listener) ┘
+//! ```
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use sealwire_protocol::address::{Address, AddressError};
+use sealwire_protocol::invite::Invitation;
+use sealwire_protocol::jws::SignatureVerifier;
+use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_protocol::limits::HANDSHAKE_SECONDS;
+use sealwire_protocol::name::{Issuer as IssuerName, NameError, User};
 use tokio::net::{TcpListener, ToSocketAddrs};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
-use crate::Tls;
+use crate::authority::Authority;
+use crate::bounds::SWEEP_INTERVAL;
+use crate::data_dir::{DataDir, DataDirError, InitOptions};
+use crate::directory::Directory;
+use crate::http::Origins;
+use crate::hub::{Hub, News};
+use crate::issuer::{Issuer, IssuerError};
+use crate::mailbox::Mailboxes;
+use crate::policy::{Allowance, Rates};
+use crate::storage::{OpenError, Storage, StorageOptions};
+use crate::tls::{self, SelfSigned, Tls};
+use crate::{clock, listener};
 
-/// A running relay. It serves from the moment it exists until [`Relay::shutdown`], or until it is dropped, which closes every
+/// A running relay. It serves from the moment it exists until [`Relay::shutdown`], or until it is dropped, which drops every
 /// link without notice.
 #[derive(Debug)]
 pub struct Relay {
     local_addr: SocketAddr,
+    address: Address,
+    certificate: Option<SelfSigned>,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    tasks: Tasks,
 }
 
-/// What a relay is made of; start with [`Relay::builder`].
+/// What a relay is made of; start with [`Relay::builder`] or [`Relay::in_memory`].
 #[derive(Debug)]
-#[must_use]
+#[must_use = "a relay runs once it is bound"]
 pub struct RelayBuilder {
-    data_dir: PathBuf,
+    place: Place,
     tls: Tls,
+    public_host: Option<String>,
+    origins: Origins,
+    handshake_deadline: Duration,
+    allowance: Allowance,
+    issuer: Option<ExternalIssuer>,
 }
 
 impl Relay {
     /// Begins a relay whose keys, certificate, built-in issuer and mailboxes live in `data_dir`. The directory is made and filled
-    /// on the first start.
+    /// on the first start. Its port speaks TLS with the directory's self-signed certificate unless [`RelayBuilder::tls`] says otherwise.
     pub fn builder(data_dir: impl Into<PathBuf>) -> RelayBuilder {
-        RelayBuilder { data_dir: data_dir.into(), tls: Tls::SelfSigned }
+        RelayBuilder::new(Place::Directory(data_dir.into()), Tls::SelfSigned)
+    }
+
+    /// Begins a relay that ends with the process, keys and messages and all: for tests and for trying things out. Its port speaks no
+    /// TLS unless [`RelayBuilder::tls`] says otherwise.
+    pub fn in_memory() -> RelayBuilder {
+        RelayBuilder::new(Place::Memory, Tls::Plain)
     }
 
     /// Where it listens; useful after binding port 0.
@@ -35,59 +77,107 @@ impl Relay {
         self.local_addr
     }
 
-    /// The relay's identity: the thumbprint of its Ed25519 key, `b64u`, 43 characters (docs/protocol.md §1.3).
+    /// The relay's identity: its shown form is `b64u`, 43 characters (docs/protocol.md §1.3).
     #[must_use]
-    pub fn thumbprint(&self) -> String {
-        todo!()
+    pub fn thumbprint(&self) -> Thumbprint {
+        self.shared.relay_key.thumbprint()
     }
 
-    /// The address a device connects to: `wss://host:port/v1#thumbprint` (docs/protocol.md §3.1).
+    /// The address a device connects to: `wss://host:port/v1#thumbprint`, or `ws://…` without TLS (docs/protocol.md §3.1).
     #[must_use]
-    pub fn address(&self) -> String {
-        todo!()
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// The self-signed certificate in PEM, if that is what the relay serves: what a device has to trust.
     #[must_use]
     pub fn certificate_pem(&self) -> Option<&str> {
-        todo!()
+        self.certificate.as_ref().map(|certificate| certificate.pem.as_str())
     }
 
-    /// Invites `user` at the built-in issuer: a one-time code, good for `lifetime` (docs/protocol.md §3.6).
+    /// Invites `user` at the built-in issuer, for `lifetime`. What comes back has all a device needs to join, once; its
+    /// [`Invitation::to_line`] is for pasting (docs/protocol.md §3.6).
     ///
     /// # Errors
     /// [`RelayError`] if the relay has no built-in issuer, the name is not a user (§1.2), or storage fails.
-    pub async fn invite(&self, _user: &str, _lifetime: Duration) -> Result<String, RelayError> {
-        todo!()
+    pub async fn invite(&self, user: &str, lifetime: Duration) -> Result<Invitation, RelayError> {
+        let issuer = self.shared.issuer.as_ref().ok_or(RelayError::NoIssuer)?;
+        let user = User::new(user).map_err(RelayError::User)?;
+        let (now, lifetime) = (clock::seconds(), lifetime.as_secs());
+        let code = issuer.invite(&user, lifetime, now).await?;
+        Ok(Invitation {
+            address: self.address.clone(),
+            certificate: self.certificate.as_ref().map(|certificate| certificate.fingerprint),
+            issuer_key: *issuer.public_key(),
+            user,
+            code,
+            expires: now.saturating_add(lifetime),
+        })
     }
 
-    /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns.
+    /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory
+    /// can be opened again then.
     pub async fn shutdown(self) {
-        todo!()
+        let Self { shared, stop, tasks, .. } = self;
+        stop.send_replace(true);
+        tasks.finished().await;
+        // The last owner of the store waits for its writer thread.
+        if let Err(error) = tokio::task::spawn_blocking(move || drop(shared)).await {
+            tracing::error!(%error, "the store did not close cleanly");
+        }
     }
 }
 
 impl RelayBuilder {
-    /// Sets how the port is protected; [`Tls::SelfSigned`] by default.
+    fn new(place: Place, tls: Tls) -> Self {
+        Self {
+            place,
+            tls,
+            public_host: None,
+            origins: Origins::default(),
+            handshake_deadline: Duration::from_secs(HANDSHAKE_SECONDS),
+            allowance: Allowance::default(),
+            issuer: None,
+        }
+    }
+
+    /// Sets how the port is protected.
     pub fn tls(mut self, tls: Tls) -> Self {
         self.tls = tls;
         self
     }
 
-    /// Sets the host name and, if it is not the port it listens on, the port that devices use: `relay.example` or
-    /// `relay.example:443`. Only [`Relay::address`] needs it; by default that is the local address.
-    pub fn public_host(self, _host: impl Into<String>) -> Self {
+    /// Sets the host name, and the port where it is not 443, that devices use: `relay.example` or `relay.example:8443`. Only addresses, invitations
+    /// and a new self-signed certificate need it; by default they name the local address. With [`Tls::Plain`] it is the host of the proxy that
+    /// ends TLS.
+    pub fn public_host(mut self, host: impl Into<String>) -> Self {
+        self.public_host = Some(host.into());
+        self
+    }
+
+    /// Accepts the tokens of `issuer` (its exact `iss`) for `audience` that verify with `keys`, in place of the built-in issuer's. Invitations
+    /// and renewals are refused then (docs/protocol.md §3.6).
+    pub fn issuer(mut self, issuer: IssuerName, audience: impl Into<String>, keys: impl SignatureVerifier + Send + Sync + 'static) -> Self {
+        self.issuer = Some(ExternalIssuer { name: issuer, audience: audience.into(), keys: Arc::new(keys) });
+        self
+    }
+
+    /// Sets the relay's own limits, which no token exceeds.
+    pub fn allowance(mut self, allowance: Allowance) -> Self {
+        self.allowance = allowance;
         self
     }
 
     /// Allows browsers' requests from `origin`, for example `https://app.example`. Without any, every request that has an
     /// `Origin` header is refused with 403 (RFC 6455 §10.2): devices send none.
-    pub fn allow_origin(self, _origin: impl Into<String>) -> Self {
+    pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
+        self.origins.0.push(origin.into());
         self
     }
 
     /// Sets how long a connection may take until it has authenticated; 5 seconds by default (docs/protocol.md §12).
-    pub fn handshake_deadline(self, _deadline: Duration) -> Self {
+    pub fn handshake_deadline(mut self, deadline: Duration) -> Self {
+        self.handshake_deadline = deadline;
         self
     }
 
@@ -99,13 +189,97 @@ impl RelayBuilder {
         self.serve(TcpListener::bind(address).await.map_err(RelayError::Listen)?).await
     }
 
-    /// Serves on a listener that the application made.
+    /// Serves on a listener that the application made, on the current tokio runtime.
     ///
     /// # Errors
     /// As [`RelayBuilder::bind`].
     pub async fn serve(self, listener: TcpListener) -> Result<Relay, RelayError> {
         let local_addr = listener.local_addr().map_err(RelayError::Listen)?;
-        Ok(Relay { local_addr })
+        // Opening and, on the first start, filling the directory is disk work.
+        let opened = tokio::task::spawn_blocking(move || self.open(local_addr)).await;
+        let Opened { shared, acceptor, certificate, address } = opened.map_err(|_| RelayError::Interrupted)??;
+
+        let (stop, stopped) = watch::channel(false);
+        let tasks = Tasks(vec![
+            tokio::spawn(sweep(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(listener::serve(listener, acceptor, Arc::clone(&shared), stopped)),
+        ]);
+        tracing::info!(%address, "relay listening");
+        Ok(Relay { local_addr, address, certificate, shared, stop, tasks })
+    }
+
+    fn open(self, local_addr: SocketAddr) -> Result<Opened, RelayError> {
+        let directory = match &self.place {
+            Place::Memory => None,
+            Place::Directory(path) => Some(DataDir::open_or_init(path, &self.init_options())?),
+        };
+        let (acceptor, certificate) = match (&self.tls, &directory) {
+            (Tls::Plain, _) => (None, None),
+            (Tls::Files { certificates, key }, _) => (Some(tls::acceptor(certificates, key)?), None),
+            (Tls::SelfSigned, Some(directory)) => {
+                let certificate = SelfSigned::read(&directory.certificate_path())?;
+                (Some(tls::acceptor(&directory.certificate_path(), &directory.certificate_key_path())?), Some(certificate))
+            }
+            (Tls::SelfSigned, None) => return Err(RelayError::NoCertificate),
+        };
+        let (storage, waiting, address, (relay_key, issuer_key)) = match directory {
+            None => {
+                let mut rng = rand::rng();
+                let keys = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
+                (Storage::in_memory()?, None, self.address(local_addr, &keys.0)?, keys)
+            }
+            Some(directory) => {
+                // The store is locked first: a directory in use is left as it is.
+                let storage = Storage::open(directory.path(), &StorageOptions::default())?;
+                let address = self.address(local_addr, directory.relay_key())?;
+                directory.announce(&address, certificate.is_some())?;
+                (storage, Some(directory.invites_path()), address, directory.into_keys())
+            }
+        };
+        let (issuer, authority) = match self.issuer {
+            Some(external) => (None, Authority::new(external.name, &external.audience, external.keys)),
+            None => {
+                let issuer = Issuer::new(storage.clone(), issuer_key, &relay_key.thumbprint());
+                let issuer = match waiting {
+                    Some(invites) => issuer.with_waiting_invites(invites),
+                    None => issuer,
+                };
+                let authority = Authority::new(issuer.name().clone(), issuer.audience(), Arc::new(*issuer.public_key()));
+                (Some(issuer), authority)
+            }
+        };
+        let shared = Arc::new(Shared {
+            relay_key,
+            authority,
+            issuer,
+            directory: Directory::new(storage.clone()),
+            mailboxes: Mailboxes::new(storage),
+            hub: Hub::new(),
+            origins: self.origins,
+            handshake_deadline: self.handshake_deadline,
+            allowance: self.allowance,
+            message_rates: Rates::default(),
+            fetch_rates: Rates::default(),
+            publish_rates: Rates::default(),
+            refresh_rates: Rates::default(),
+        });
+        Ok(Opened { shared, acceptor, certificate, address })
+    }
+
+    /// The address that devices use (docs/protocol.md §3.1).
+    fn address(&self, local_addr: SocketAddr, relay: &SigningKey) -> Result<Address, RelayError> {
+        let (scheme, host) = match (&self.public_host, &self.tls) {
+            // Without TLS here, it is the proxy at the public host that speaks it.
+            (Some(host), _) => ("wss", host.clone()),
+            (None, Tls::Plain) => ("ws", reachable(local_addr).to_string()),
+            (None, Tls::SelfSigned | Tls::Files { .. }) => ("wss", reachable(local_addr).to_string()),
+        };
+        format!("{scheme}://{host}/v1#{}", relay.thumbprint()).parse().map_err(RelayError::Address)
+    }
+
+    fn init_options(&self) -> InitOptions {
+        let address = self.public_host.as_ref().map(|host| format!("wss://{host}/v1"));
+        InitOptions { address, hosts: Vec::new() }
     }
 }
 
@@ -116,10 +290,151 @@ pub enum RelayError {
     /// The address could not be bound.
     #[error("cannot listen on the address: {0}; choose another or stop what uses it")]
     Listen(#[source] std::io::Error),
+    /// Devices could not use the address, for one because it is neither TLS nor loopback.
+    #[error("devices could not use the relay's address: {0}; set the public host")]
+    Address(#[source] AddressError),
     /// A certificate or key file could not be read.
     #[error("cannot read the certificate or its key: {0}")]
     CertificateFile(#[source] std::io::Error),
     /// Certificate and key are not PEM, do not fit together or are of a kind TLS 1.3 does not use.
     #[error("the certificate chain and key are not usable for TLS 1.3: both must be PEM and belong together")]
     Certificate,
+    /// [`Tls::SelfSigned`] without a data directory.
+    #[error("a relay in memory has no certificate of its own; give it certificate files or run it without TLS")]
+    NoCertificate,
+    /// The data directory is not usable.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// There is no built-in issuer: the operator's issues the tokens.
+    #[error("this relay has no issuer of its own; its users get their tokens from the configured one")]
+    NoIssuer,
+    /// Not the name of a user.
+    #[error("not a user: {0}")]
+    User(#[source] NameError),
+    /// The built-in issuer could not do it.
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    /// The runtime was shut down while the relay started.
+    #[error("the runtime ended while the relay was starting")]
+    Interrupted,
+}
+
+/// What every connection of a relay shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) relay_key: SigningKey,
+    pub(crate) authority: Authority,
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) directory: Directory,
+    pub(crate) mailboxes: Mailboxes,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) origins: Origins,
+    pub(crate) handshake_deadline: Duration,
+    pub(crate) allowance: Allowance,
+    pub(crate) message_rates: Rates<Thumbprint>,
+    pub(crate) fetch_rates: Rates<User>,
+    pub(crate) publish_rates: Rates<Thumbprint>,
+    pub(crate) refresh_rates: Rates<Thumbprint>,
+}
+
+impl Shared {
+    /// Tells the user's devices but one that there is a new one (docs/protocol.md §5.2).
+    pub(crate) fn tell_other_devices(&self, user: &User, new: &Thumbprint) {
+        match self.directory.devices(user) {
+            Ok(devices) => {
+                for device in devices.iter().filter(|device| *device != new) {
+                    self.hub.ring(device.as_bytes(), News::DEVICES);
+                }
+            }
+            // They find out when their next message is refused with devices_changed.
+            Err(error) => tracing::warn!(%error, "devices not told of a new one"),
+        }
+    }
+}
+
+/// Where keys and messages live.
+#[derive(Debug)]
+enum Place {
+    Directory(PathBuf),
+    Memory,
+}
+
+/// The operator's identity provider.
+struct ExternalIssuer {
+    name: IssuerName,
+    audience: String,
+    keys: Arc<dyn SignatureVerifier + Send + Sync>,
+}
+
+impl fmt::Debug for ExternalIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExternalIssuer").field("name", &self.name).field("audience", &self.audience).finish_non_exhaustive()
+    }
+}
+
+/// A local address as a device on this machine reaches it.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address {
+            SocketAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            SocketAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+/// What a builder has opened.
+struct Opened {
+    shared: Arc<Shared>,
+    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    certificate: Option<SelfSigned>,
+    address: Address,
+}
+
+/// The relay's own tasks; dropping them ends them.
+#[derive(Debug)]
+struct Tasks(Vec<JoinHandle<()>>);
+
+impl Tasks {
+    async fn finished(mut self) {
+        for task in &mut self.0 {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a task of the relay failed");
+            }
+        }
+    }
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+/// Erases what is too old, now and then.
+async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            _ = ticks.tick() => {}
+        }
+        loop {
+            match shared.mailboxes.sweep(clock::milliseconds()).await {
+                Ok(swept) if swept.more => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "old mail not swept");
+                    break;
+                }
+            }
+        }
+    }
 }

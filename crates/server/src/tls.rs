@@ -9,7 +9,9 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use sha2::{Digest as _, Sha256};
 use tokio_rustls::TlsAcceptor;
+use zeroize::Zeroizing;
 
 use crate::RelayError;
 
@@ -31,23 +33,14 @@ pub enum Tls {
     Plain,
 }
 
-/// The acceptor for a certificate chain and key in PEM, from memory.
-pub(crate) fn acceptor_from_pem(certificates: &[u8], key: &[u8]) -> Result<TlsAcceptor, RelayError> {
-    let chain = CertificateDer::pem_slice_iter(certificates)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| RelayError::Certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| RelayError::Certificate)?;
-    acceptor(chain, key)
-}
-
 /// The acceptor for PEM files.
-pub(crate) fn acceptor_from_files(certificates: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
+pub(crate) fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
     let certificates = std::fs::read(certificates).map_err(RelayError::CertificateFile)?;
-    let key = std::fs::read(key).map(zeroize::Zeroizing::new).map_err(RelayError::CertificateFile)?;
-    acceptor_from_pem(&certificates, &key)
-}
+    let key = std::fs::read(key).map(Zeroizing::new).map_err(RelayError::CertificateFile)?;
+    let chain =
+        CertificateDer::pem_slice_iter(&certificates).collect::<Result<Vec<_>, _>>().map_err(|_| RelayError::Certificate)?;
+    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| RelayError::Certificate)?;
 
-fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Result<TlsAcceptor, RelayError> {
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|_| RelayError::Certificate)?
@@ -55,8 +48,24 @@ fn acceptor(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) ->
         .with_single_cert(chain, key)
         .map_err(|_| RelayError::Certificate)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A link lives for hours and its handshake is not resumed: no tickets, no state for connections that went away.
+    // A link lives for hours: sessions are not resumed, so there are no tickets, and no state of connections that went away.
     config.send_tls13_tickets = 0;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     Ok(TlsAcceptor::from(Arc::new(config)))
+}
+
+/// The relay's own certificate, for devices to trust.
+#[derive(Debug)]
+pub(crate) struct SelfSigned {
+    pub(crate) pem: String,
+    /// SHA-256 of the DER form.
+    pub(crate) fingerprint: [u8; 32],
+}
+
+impl SelfSigned {
+    pub(crate) fn read(path: &Path) -> Result<Self, RelayError> {
+        let pem = std::fs::read_to_string(path).map_err(RelayError::CertificateFile)?;
+        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| RelayError::Certificate)?;
+        Ok(Self { fingerprint: Sha256::digest(&der).into(), pem })
+    }
 }

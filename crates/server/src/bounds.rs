@@ -1,0 +1,66 @@
+//! The relay's own bounds, each with its unit; the protocol's are in [`sealwire_protocol::limits`].
+use std::time::Duration;
+
+// Connections
+
+/// TCP connections at one time, of all kinds. One more is dropped as it arrives.
+pub(crate) const MAX_CONNECTIONS: usize = 16_384;
+/// Connections of one address (IPv4) or one /64 (IPv6) that have not authenticated.
+pub(crate) const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 64;
+/// Rest after the system has refused a connection for want of resources.
+pub(crate) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// How long a connection that is being closed may take to read the close frame and hang up.
+pub(crate) const CLOSE_LINGER: Duration = Duration::from_secs(2);
+/// Bytes thrown away while lingering.
+pub(crate) const MAX_LINGER_BYTES: usize = 4 << 20;
+/// How long [`crate::Relay::shutdown`] waits for links before it drops them.
+pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+// HTTP
+
+/// Bytes of a request's line and headers. A token takes up to 8 KiB of them.
+pub(crate) const MAX_HTTP_HEADER_BYTES: usize = 16 << 10;
+/// Header fields of a request.
+pub(crate) const MAX_HTTP_HEADERS: usize = 64;
+
+// WebSocket
+
+/// Bytes read from the socket at a time; allocated for every link.
+pub(crate) const READ_BUFFER_BYTES: usize = 4 << 10;
+/// Bytes gathered before they are written to the socket.
+pub(crate) const WRITE_BUFFER_BYTES: usize = 64 << 10;
+/// Bytes written but not yet taken by the socket, above which a link neither reads requests nor sends mail.
+pub(crate) const MAX_BACKLOG_BYTES: usize = 512 << 10;
+/// Pings a device may send in one [`KEEP_ALIVE`] period.
+pub(crate) const MAX_PINGS: u32 = 64;
+/// Period after which a silent device is pinged, and after another of which it is given up (4003).
+pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
+/// How long the socket may take for what was written before the device counts as too slow (4001).
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest wait for a moment of the day, which the system's clock may come to sooner or later than its steady one.
+pub(crate) const MAX_CLOCK_WAIT: Duration = Duration::from_secs(60);
+
+// Links
+
+/// Records taken from the socket before the link looks at its other work.
+pub(crate) const MAX_RECORDS_AT_ONCE: usize = 32;
+/// Bytes of frames after which a record is sealed.
+pub(crate) const RECORD_TARGET_BYTES: usize = 64 << 10;
+/// Messages delivered and not yet acknowledged.
+pub(crate) const MAX_UNACKNOWLEDGED_MESSAGES: usize = 256;
+/// Bytes of messages delivered and not yet acknowledged.
+pub(crate) const MAX_UNACKNOWLEDGED_BYTES: usize = 4 << 20;
+/// Bytes of messages read from a mailbox at a time.
+pub(crate) const MAX_READ_BYTES: usize = 256 << 10;
+
+// Requests, besides those in `policy`
+
+/// Publications of a card or of prekeys by a device in a minute; one costs the relay up to 100 signature checks.
+pub(crate) const PUBLICATIONS_PER_MINUTE: u64 = 30;
+/// Refreshes of a link's token in a minute.
+pub(crate) const REFRESHES_PER_MINUTE: u64 = 30;
+
+// Housekeeping
+
+/// Time between two sweeps for mail that is too old.
+pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

@@ -1,0 +1,85 @@
+//! Why a link ends, and what the other side is told of it: a close code and its plain name, nothing else (docs/protocol.md §13).
+use sealwire_protocol::TokenError;
+use sealwire_protocol::close::CloseCode;
+use sealwire_protocol::error::LinkError;
+
+use crate::bounds::MAX_PINGS;
+use crate::issuer::IssuerError;
+use crate::socket::SocketError;
+use crate::storage::StorageError;
+
+/// The end of a link.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum End {
+    /// The WebSocket failed, or the device closed it.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The device, or now and then the relay, broke the protocol.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The handshake was not complete in time.
+    #[error("the handshake was not complete in time")]
+    HandshakeDeadline,
+    /// The token is not good.
+    #[error("the token: {0}")]
+    Token(TokenError),
+    /// The handshake goes with a token of the upgrade request, and there was none.
+    #[error("there was no token in the upgrade request")]
+    NoUpgradeToken,
+    /// The built-in issuer gives no token for an invite or a renewal.
+    #[error(transparent)]
+    Issuer(IssuerError),
+    /// There is no built-in issuer (docs/protocol.md §3.6).
+    #[error("an invite or a renewal, and this relay has no issuer of its own")]
+    NoIssuer,
+    /// The token expired and was not refreshed.
+    #[error("the token expired")]
+    Expired,
+    /// A newer link of the device took over.
+    #[error("a newer link of the same device")]
+    Replaced,
+    /// The relay stops.
+    #[error("the relay stops")]
+    Stopping,
+    /// Nothing came from the device, not even the answer to a ping.
+    #[error("no answer to a ping")]
+    Silent,
+    /// The device does not take what is sent to it.
+    #[error("the device does not read")]
+    TooSlow,
+    /// More requests open than the protocol allows.
+    #[error("too many open requests")]
+    TooManyRequests,
+    /// An acknowledgement of what was never delivered.
+    #[error("an acknowledgement beyond the mailbox")]
+    AckBeyondMailbox,
+    /// A flood of pings.
+    #[error("more than {MAX_PINGS} pings in a keep-alive period")]
+    TooManyPings,
+    /// The store failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+}
+
+impl End {
+    /// What the other side is told. `None`: there is nobody left to tell.
+    pub(crate) fn close_code(&self) -> Option<CloseCode> {
+        Some(match self {
+            Self::Socket(SocketError::Gone) => return None,
+            Self::Socket(SocketError::Text | SocketError::Framing(_)) => CloseCode::Malformed,
+            Self::Socket(SocketError::TooLarge { .. } | SocketError::UnauthenticatedBytes)
+            | Self::TooManyRequests
+            | Self::AckBeyondMailbox
+            | Self::TooManyPings => CloseCode::Violation,
+            Self::Socket(SocketError::Full) | Self::TooSlow => CloseCode::TooSlow,
+            Self::Link(error) => error.close_code(),
+            Self::HandshakeDeadline | Self::Silent => CloseCode::Timeout,
+            Self::Issuer(error) if error.is_internal() => CloseCode::Internal,
+            Self::Token(_) | Self::NoUpgradeToken | Self::Issuer(_) | Self::NoIssuer => CloseCode::NotAuthorised,
+            Self::Expired => CloseCode::TokenExpired,
+            Self::Replaced => CloseCode::Replaced,
+            Self::Stopping => CloseCode::GoingAway,
+            Self::Storage(_) => CloseCode::Internal,
+        })
+    }
+}

@@ -1,0 +1,334 @@
+//! What a device asks for, frame by frame: who may, how much, and what the stores say (docs/protocol.md §5).
+//!
+//! ```text
+//!  frame ── permission ── size ── rate ── recipient's devices ── store ─▶ Accepted
+//!               └────────────┴───────┴────────────┴───────────────┴─────▶ Refused(code)
+//! ```
+//! Permission comes first, so that what a token does not allow looks the same whether or not the recipient exists (§5.3). What takes a store's time is
+//! left as a future that owns all it needs; everything decided before it is created.
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use sealwire_protocol::TokenError;
+use sealwire_protocol::close::RefusalCode;
+use sealwire_protocol::error::NotAuthorised;
+use sealwire_protocol::frame::{CardEntry, List, OneTimePrekey, RequestId, Send, ToDevice};
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::link::RelayLink;
+use sealwire_protocol::name::User;
+use sealwire_protocol::permissions::Permissions;
+
+use crate::bounds::{PUBLICATIONS_PER_MINUTE, REFRESHES_PER_MINUTE};
+use crate::card_check::{self, PrekeyError};
+use crate::clock;
+use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
+use crate::hub::News;
+use crate::issuer::{IssuerError, Minted};
+use crate::mailbox::{PostError, Posting};
+use crate::policy::Allowance;
+use crate::relay::Shared;
+use crate::storage::StorageError;
+
+/// The answer to a request, owned.
+pub(crate) enum Reply {
+    Accepted(RequestId),
+    Refused(RequestId, RefusalCode),
+    Cards(RequestId, Vec<DeviceEntry>),
+    Token(RequestId, Box<Minted>),
+}
+
+impl Reply {
+    /// Lends the answer as a frame.
+    pub(crate) fn with_frame<T>(&self, give: impl FnOnce(&ToDevice<'_>) -> T) -> T {
+        match self {
+            Self::Accepted(request) => give(&ToDevice::Accepted { request: *request }),
+            Self::Refused(request, code) => give(&ToDevice::Refused { request: *request, code: *code }),
+            Self::Cards(request, entries) => {
+                let entries: Vec<CardEntry<'_>> = entries
+                    .iter()
+                    .map(|entry| CardEntry {
+                        card: &entry.card,
+                        prekey: entry.prekey.as_deref().and_then(card_check::decode_prekey),
+                    })
+                    .collect();
+                give(&ToDevice::Cards { request: *request, entries: List::from(&entries) })
+            }
+            Self::Token(request, minted) => give(&ToDevice::Token {
+                request: *request,
+                expires: minted.verified.claims().expires,
+                token: minted.token.as_bytes(),
+            }),
+        }
+    }
+}
+
+/// A reply that is on its way.
+pub(crate) type Pending = BoxFuture<'static, Reply>;
+
+/// What became of a request.
+pub(crate) enum Outcome {
+    /// Answered.
+    Answered(Reply),
+    /// Under way. It has to be polled to its end even if the link goes away: a recipient is told at its end.
+    Pending(Pending),
+}
+
+/// A device whose link is open, and what it may do.
+#[derive(Debug)]
+pub(crate) struct Requester {
+    pub(crate) link: RelayLink,
+    pub(crate) allowance: Allowance,
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl Requester {
+    pub(crate) fn new(link: RelayLink, shared: Arc<Shared>) -> Self {
+        let allowance = shared.allowance.under(&link.token().claims().permissions);
+        Self { link, allowance, shared }
+    }
+
+    pub(crate) fn device(&self) -> Thumbprint {
+        self.link.token().claims().device
+    }
+
+    pub(crate) fn user(&self) -> &User {
+        &self.link.token().claims().user
+    }
+
+    pub(crate) fn permissions(&self) -> &Permissions {
+        &self.link.token().claims().permissions
+    }
+
+    /// Send, §5.2.
+    pub(crate) fn send(&self, send: &Send<'_>) -> Outcome {
+        match self.posting(send) {
+            Ok(posting) => {
+                let (shared, request) = (Arc::clone(&self.shared), send.request);
+                Outcome::Pending(Box::pin(async move {
+                    match shared.mailboxes.append(posting, shared.allowance.mailbox, clock::milliseconds()).await {
+                        Ok(posted) => {
+                            for part in posted {
+                                shared.hub.ring(part.device.as_bytes(), News::MAIL);
+                            }
+                            Reply::Accepted(request)
+                        }
+                        Err(error) => {
+                            tracing::debug!(%error, "message refused");
+                            Reply::Refused(request, match error {
+                                PostError::Full { .. } => RefusalCode::MailboxFull,
+                                PostError::Parts => RefusalCode::TooLarge,
+                                PostError::Storage(_) => RefusalCode::Unavailable,
+                            })
+                        }
+                    }
+                }))
+            }
+            Err(code) => Outcome::Answered(Reply::Refused(send.request, code)),
+        }
+    }
+
+    /// Everything about a Send that is decided before it is stored.
+    fn posting(&self, send: &Send<'_>) -> Result<Posting, RefusalCode> {
+        let user = self.permitted(send.user)?;
+        // A part's length is at most 98,304, so it fits into any usize.
+        if send.parts.iter().any(|part| part.message.len() as u64 > self.allowance.max_message_bytes) {
+            return Err(RefusalCode::TooLarge);
+        }
+        self.shared
+            .message_rates
+            .take(&self.device(), self.allowance.messages_per_minute, clock::milliseconds())
+            .map_err(|_| RefusalCode::RateLimited)?;
+
+        let mut devices = self.shared.directory.devices(&user).map_err(unavailable)?;
+        if user == *self.user() {
+            devices.retain(|device| *device != self.device());
+        }
+        if devices.is_empty() {
+            return Err(RefusalCode::UnknownUser);
+        }
+        // §5.2: distinct, and exactly the recipient's. The directory's are distinct.
+        let mut named: Vec<Thumbprint> = send.parts.iter().map(|part| part.device).collect();
+        named.sort_unstable();
+        devices.sort_unstable();
+        if named != devices {
+            return Err(RefusalCode::DevicesChanged);
+        }
+        Ok(Posting {
+            from_user: self.user().clone(),
+            from_device: self.device(),
+            id: send.id,
+            parts: send.parts.iter().map(|part| (part.device, Bytes::copy_from_slice(part.message))).collect(),
+        })
+    }
+
+    /// FetchCards, §5.1.
+    pub(crate) fn fetch_cards(&self, request: RequestId, user: &str, take: bool) -> Outcome {
+        let user = match self.fetchable(user) {
+            Ok(user) => user,
+            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+        };
+        let (shared, own) = (Arc::clone(&self.shared), user == *self.user());
+        // A device never needs a prekey of its own.
+        let except = (own && take).then_some(self.device());
+        Outcome::Pending(Box::pin(async move {
+            match shared.directory.cards(&user, take, except.as_ref()).await {
+                Ok(entries) if entries.is_empty() && !own => Reply::Refused(request, RefusalCode::UnknownUser),
+                Ok(entries) => Reply::Cards(request, entries),
+                Err(error) => Reply::Refused(request, unavailable(error)),
+            }
+        }))
+    }
+
+    fn fetchable(&self, user: &str) -> Result<User, RefusalCode> {
+        let user = self.permitted(user)?;
+        self.shared
+            .fetch_rates
+            .take(self.user(), self.allowance.card_fetches_per_minute, clock::milliseconds())
+            .map_err(|_| RefusalCode::RateLimited)?;
+        Ok(user)
+    }
+
+    /// The recipient, if the token allows writing to them.
+    fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
+        let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
+        if self.permissions().may_write_to(&user, self.user()) { Ok(user) } else { Err(RefusalCode::NotPermitted) }
+    }
+
+    /// PublishCard, §6.1.
+    pub(crate) fn publish_card(&self, request: RequestId, card: &[u8]) -> Outcome {
+        let card = match self.publishable_card(card) {
+            Ok(card) => card,
+            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+        };
+        let (shared, user, device) = (Arc::clone(&self.shared), self.user().clone(), self.device());
+        Outcome::Pending(Box::pin(async move {
+            match shared.directory.publish_card(&user, &device, card).await {
+                Ok(published) => {
+                    if published.new_device {
+                        shared.tell_other_devices(&user, &device);
+                    }
+                    Reply::Accepted(request)
+                }
+                Err(error) => Reply::Refused(request, publish_refusal(error)),
+            }
+        }))
+    }
+
+    fn publishable_card(&self, card: &[u8]) -> Result<VerifiedCard, RefusalCode> {
+        self.may_publish()?;
+        match card_check::check_card(card, self.device(), self.user(), &self.shared.authority, clock::seconds()) {
+            Ok(checked) => Ok(VerifiedCard { id: checked.generation, issued: checked.issued, card: card.to_vec() }),
+            Err(error) => {
+                tracing::debug!(%error, "card refused");
+                Err(RefusalCode::InvalidCard)
+            }
+        }
+    }
+
+    /// PublishPrekeys, §6.2.
+    pub(crate) fn publish_prekeys(&self, request: RequestId, prekeys: &List<'_, OneTimePrekey<'_>>) -> Outcome {
+        let prekeys = match self.publishable_prekeys(prekeys) {
+            Ok(prekeys) => prekeys,
+            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+        };
+        let (shared, device) = (Arc::clone(&self.shared), self.device());
+        Outcome::Pending(Box::pin(async move {
+            match shared.directory.publish_prekeys(&device, prekeys).await {
+                Ok(()) => Reply::Accepted(request),
+                Err(error) => Reply::Refused(request, publish_refusal(error)),
+            }
+        }))
+    }
+
+    fn publishable_prekeys(&self, prekeys: &List<'_, OneTimePrekey<'_>>) -> Result<Vec<VerifiedPrekey>, RefusalCode> {
+        self.may_publish()?;
+        let checked: Result<_, PrekeyError> = prekeys
+            .iter()
+            .map(|prekey| {
+                card_check::check_prekey(&prekey, self.link.device_key())?;
+                Ok(VerifiedPrekey { id: prekey.id, prekey: card_check::encode_prekey(&prekey) })
+            })
+            .collect();
+        checked.map_err(|error| {
+            tracing::debug!(%error, "one-time prekey refused");
+            RefusalCode::InvalidCard
+        })
+    }
+
+    /// Refresh, §5.4: the permissions of the new token replace the old ones at once.
+    pub(crate) fn refresh(&mut self, request: RequestId, proof: &[u8], token: &[u8]) -> Reply {
+        if self.shared.refresh_rates.take(&self.device(), REFRESHES_PER_MINUTE, clock::milliseconds()).is_err() {
+            return Reply::Refused(request, RefusalCode::RateLimited);
+        }
+        match self.refreshed(proof, token) {
+            Ok(None) => Reply::Accepted(request),
+            Ok(Some(minted)) => Reply::Token(request, Box::new(minted)),
+            Err(error) => {
+                tracing::debug!(%error, "refresh refused");
+                Reply::Refused(request, error.refusal())
+            }
+        }
+    }
+
+    fn refreshed(&mut self, proof: &[u8], token: &[u8]) -> Result<Option<Minted>, RefreshError> {
+        let now = clock::seconds();
+        let proven = self.link.prove_refresh(proof, token, now)?;
+        let (token, minted) = if proven.asks_issuer() {
+            let issuer = self.shared.issuer.as_ref().ok_or(RefreshError::NoIssuer)?;
+            let minted = issuer.renew(self.link.device_key(), now)?;
+            (minted.verified.clone(), Some(minted))
+        } else {
+            (self.shared.authority.verify(token)?, None)
+        };
+        self.link.refresh(proven, token)?;
+        self.allowance = self.shared.allowance.under(&self.link.token().claims().permissions);
+        Ok(minted)
+    }
+
+    fn may_publish(&self) -> Result<(), RefusalCode> {
+        if !self.permissions().publish {
+            return Err(RefusalCode::NotPermitted);
+        }
+        self.shared
+            .publish_rates
+            .take(&self.device(), PUBLICATIONS_PER_MINUTE, clock::milliseconds())
+            .map_err(|_| RefusalCode::RateLimited)
+    }
+}
+
+/// Why a link's token is not replaced. The link goes on with the one it has.
+#[derive(Debug, thiserror::Error)]
+enum RefreshError {
+    #[error(transparent)]
+    NotAuthorised(#[from] NotAuthorised),
+    #[error("the token: {0}")]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Issuer(#[from] IssuerError),
+    #[error("this relay has no issuer of its own")]
+    NoIssuer,
+}
+
+impl RefreshError {
+    fn refusal(&self) -> RefusalCode {
+        match self {
+            Self::Issuer(error) if error.is_internal() => RefusalCode::Unavailable,
+            Self::NotAuthorised(_) | Self::Token(_) | Self::Issuer(_) | Self::NoIssuer => RefusalCode::TokenRefused,
+        }
+    }
+}
+
+fn publish_refusal(error: PublishError) -> RefusalCode {
+    tracing::debug!(%error, "publication refused");
+    match error {
+        PublishError::NotNewer | PublishError::AnotherUser | PublishError::Form | PublishError::PrekeyIdUsed => RefusalCode::InvalidCard,
+        PublishError::TooManyDevices | PublishError::TooManyPrekeys => RefusalCode::TooMany,
+        PublishError::Storage(error) => unavailable(error),
+    }
+}
+
+fn unavailable(error: StorageError) -> RefusalCode {
+    tracing::warn!(%error, "request refused");
+    RefusalCode::Unavailable
+}
