@@ -1,11 +1,16 @@
 //! What a client is made of.
 
+use sealwire_protocol::address::Address;
 use sealwire_protocol::limits;
+use tokio::sync::{mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
-use crate::client::Client;
+use crate::client::{COMMAND_QUEUE, Client};
+use crate::connection::task::Task;
 use crate::connection::tls::Tls;
+use crate::connection::{Closed, ConnectionState};
 use crate::credential::{CredentialSource, TokenProvider};
+use crate::engine::{Engine, Options};
 use crate::error::{Error, Misuse};
 use crate::issuer::TrustedIssuer;
 use crate::store::{Store, StoreKey};
@@ -48,8 +53,10 @@ impl ClientBuilder {
     }
 
     /// A one-time invite by the relay's built-in issuer, unless this device is enrolled already.
-    pub fn invite(mut self, code: impl Into<String>) -> Self {
-        self.credential = CredentialSource::Invite(Zeroizing::new(code.into()));
+    ///
+    /// `code` is the 16 to 64 secret bytes of the invitation. [`Client::join`] takes it from an invitation line.
+    pub fn invite(mut self, code: &[u8]) -> Self {
+        self.credential = CredentialSource::Invite(Zeroizing::new(code.to_vec()));
         self
     }
 
@@ -82,8 +89,12 @@ impl ClientBuilder {
     /// # Errors
     /// The reason for which the first connection failed, even one that may pass: use [`start`](Self::start) to begin offline.
     pub async fn connect(self) -> Result<Client, Error> {
-        let _ = self;
-        todo!()
+        let (client, connected) = self.spawn(true).await?;
+        match connected.await {
+            Ok(Ok(())) => Ok(client),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::Closed(Closed::ByApplication)),
+        }
     }
 
     /// Opens the store and connects in the background, as often as it takes.
@@ -91,8 +102,56 @@ impl ClientBuilder {
     /// # Errors
     /// [`Error::Store`] if the store cannot be opened, [`Error::Misuse`] if something is missing or wrong in the builder.
     pub async fn start(self) -> Result<Client, Error> {
-        let _ = self;
-        todo!()
+        Ok(self.spawn(false).await?.0)
+    }
+
+    /// Opens the store and runs the connection on a thread of its own, so that neither the application's executor nor its
+    /// latency matters, and a store that waits for a disk blocks nobody else.
+    async fn spawn(
+        self,
+        only_once: bool,
+    ) -> Result<(Client, oneshot::Receiver<Result<(), Error>>), Error> {
+        self.check()?;
+        let address: Address = self.address.parse().map_err(|_| Misuse::Address)?;
+        let (store, key) = self.store.ok_or(Misuse::NoStore)?;
+        let issuer = self.issuer.ok_or(Misuse::NoIssuer)?;
+        let options = Options {
+            delivery_receipts: self.delivery_receipts,
+            only_verified: self.only_verified,
+        };
+        let (commands, receiver) = mpsc::channel(COMMAND_QUEUE);
+        let (state, observed) = watch::channel(ConnectionState::Connecting);
+        let (opened, opening) = oneshot::channel();
+        let (connected, connecting) = oneshot::channel();
+        let (tls, credential) = (self.tls, self.credential);
+        let run = move || {
+            // Opening may take a second, for a passphrase: not on the application's thread either.
+            let engine = match Engine::open(store, &key, issuer, options) {
+                Ok(engine) => engine,
+                Err(error) => return drop(opened.send(Err(Error::Store(error)))),
+            };
+            drop(key);
+            let runtime = match tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build()
+            {
+                Ok(runtime) => runtime,
+                Err(error) => return drop(opened.send(Err(Error::Store(error.into())))),
+            };
+            let device = engine.keys().thumbprint();
+            let _ = opened.send(Ok(device));
+            let first = only_once.then_some(connected);
+            runtime.block_on(
+                Task::new(engine, address, tls, credential, receiver, state, first).run(),
+            );
+        };
+        let thread = std::thread::Builder::new()
+            .name("sealwire-client".to_owned())
+            .spawn(run);
+        thread.map_err(|error| Error::Store(error.into()))?;
+        let device = opening.await.map_err(|_| Error::Closed(Closed::Store))??;
+        Ok((Client::new(commands, observed, device), connecting))
     }
 
     fn check(&self) -> Result<(), Misuse> {

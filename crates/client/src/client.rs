@@ -11,14 +11,17 @@
 use std::sync::Arc;
 
 use sealwire_e2e::safety::SafetyNumber;
+use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::Thumbprint;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
 use crate::builder::ClientBuilder;
+use crate::connection::tls::Tls;
 use crate::connection::{Closed, ConnectionState};
-use crate::error::Error;
+use crate::error::{Error, Misuse};
 use crate::event::Event;
+use crate::issuer::TrustedIssuer;
 use crate::message::{Device, Message, MessageId};
 
 /// Commands that may wait for the connection task; a caller waits where there is no room.
@@ -90,6 +93,26 @@ impl Client {
     /// Begins a client for the relay at `address`: `wss://host[:port]/v1#<thumbprint of the relay>`.
     pub fn builder(address: &str) -> ClientBuilder {
         ClientBuilder::new(address)
+    }
+
+    /// Begins a client from an invitation line by a relay's built-in issuer (`docs/protocol.md §14`): address, certificate, issuer
+    /// and one-time code are taken from it. Still to be set: the store.
+    ///
+    /// # Errors
+    /// [`Misuse::Invite`] if it is not a whole invitation line.
+    pub fn join(invitation: &str) -> Result<ClientBuilder, Error> {
+        let invitation = Invitation::parse(invitation.trim()).map_err(|_| Misuse::Invite)?;
+        let relay = invitation.address.relay();
+        let builder = ClientBuilder::new(&invitation.address.to_string())
+            .issuer(TrustedIssuer::built_in(
+                invitation.issuer_key.as_bytes(),
+                &relay,
+            )?)
+            .invite(invitation.code.expose());
+        Ok(match invitation.certificate {
+            Some(certificate) => builder.tls(Tls::Pinned(certificate)),
+            None => builder,
+        })
     }
 
     pub(crate) fn new(

@@ -63,7 +63,7 @@ pub(crate) enum CredentialSource {
     #[default]
     Enrolment,
     /// An invite, until it is redeemed; then the enrolment.
-    Invite(Zeroizing<String>),
+    Invite(Zeroizing<Vec<u8>>),
     /// The application's tokens.
     Provider(Box<dyn AnyProvider>),
 }

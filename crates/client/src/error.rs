@@ -226,6 +226,9 @@ pub enum Unreachable {
     /// The relay did not complete the handshake in time.
     #[error("the relay did not answer in time")]
     Timeout,
+    /// The application's source of tokens has none now.
+    #[error("no token can be had now")]
+    NoToken,
     /// The relay closed with a code that means to come back later (40xx).
     #[error("the relay is not available now ({0})")]
     Unavailable(u16),
@@ -243,6 +246,7 @@ impl Unreachable {
             Self::NotARelay(_) => "not_a_relay",
             Self::Broken => "connection_broken",
             Self::Timeout => "relay_timeout",
+            Self::NoToken => "no_token_now",
             Self::Unavailable(_) => "relay_unavailable",
         }
     }
@@ -254,6 +258,7 @@ impl Unreachable {
             | Self::NotARelay(_)
             | Self::Broken
             | Self::Timeout
+            | Self::NoToken
             | Self::Unavailable(_) => true,
             Self::CertificatePin | Self::Certificate | Self::Tls | Self::NoRoots => false,
         }

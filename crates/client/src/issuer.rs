@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use sealwire_protocol::invite::{built_in_audience, built_in_issuer};
 use sealwire_protocol::jws::SignatureVerifier;
-use sealwire_protocol::key::PublicKey;
+use sealwire_protocol::key::{PublicKey, Thumbprint};
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::limits;
 use sealwire_protocol::name::Issuer;
@@ -24,6 +25,18 @@ impl TrustedIssuer {
     pub fn with_key(name: &str, audience: &str, key: &[u8; 32]) -> Result<Self, Misuse> {
         let key = PublicKey::from_bytes(key).map_err(|_| Misuse::IssuerKey)?;
         Self::with_verifier(name, audience, Arc::new(Ed25519KeySet::single(key)))
+    }
+
+    /// The built-in issuer of a relay, by its Ed25519 key (`docs/protocol.md §14`).
+    pub fn built_in(key: &[u8; 32], relay: &Thumbprint) -> Result<Self, Misuse> {
+        let issuer = PublicKey::from_bytes(key)
+            .map_err(|_| Misuse::IssuerKey)?
+            .thumbprint();
+        Self::with_key(
+            built_in_issuer(&issuer).as_str(),
+            &built_in_audience(relay),
+            key,
+        )
     }
 
     /// An issuer with Ed25519 keys in a JWK set (RFC 7517 §5).

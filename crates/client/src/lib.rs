@@ -37,6 +37,7 @@ mod builder;
 mod client;
 pub mod connection;
 mod credential;
+mod engine;
 pub mod error;
 mod event;
 mod issuer;

@@ -14,8 +14,12 @@
 //!                └──────▶ Closed ◀── (from every state)
 //! ```
 
-pub(crate) mod backoff;
+mod backoff;
+mod dialer;
+mod established;
+pub(crate) mod task;
 pub(crate) mod tls;
+mod transport;
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -97,7 +101,17 @@ pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// A connection on which nothing has arrived for this long is taken for broken.
 pub(crate) const SILENCE_LIMIT: Duration = Duration::from_secs(60);
-/// A request that the relay has not answered after this breaks the connection.
-pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A write that the relay does not take for this long breaks the connection.
+pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The application's source of tokens has this long to answer.
+pub(crate) const TOKEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// A token is refreshed when less than this is left of it, or a quarter of its time if that is less.
+pub(crate) const REFRESH_AHEAD: Duration = Duration::from_secs(120);
+/// A refresh that failed is tried again after this.
+pub(crate) const REFRESH_RETRY: Duration = Duration::from_secs(15);
+/// A closed socket is given this long to say goodbye.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that has been up this long starts the back-off anew.
 pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// Where requests are open and none is answered for this long, the connection is taken for broken.
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);

@@ -44,14 +44,8 @@ pub(crate) enum Table {
     Inbox = 5,
     /// Messages that wait for a delivered receipt, by message id.
     Undelivered = 6,
-    /// Messages seen, by sender's device and id.
+    /// Messages that arrived, in order, by sequence number.
     Seen = 7,
-    /// The order in which they were seen, by sequence number.
-    SeenOrder = 8,
-    /// This device's prekeys, by generation or id.
-    Prekeys = 9,
-    /// The last card seen of a device, by its thumbprint.
-    Cards = 10,
 }
 
 /// Changes to plain records that are committed together.
@@ -67,10 +61,6 @@ impl Changes {
 
     pub(crate) fn remove(&mut self, place: Place) {
         self.changes.push((place, None));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.changes.is_empty()
     }
 }
 

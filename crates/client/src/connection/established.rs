@@ -1,0 +1,346 @@
+//! A connection whose link handshake is done: frames in, frames out, and the WebSocket's own pings and closes.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::{SinkExt as _, StreamExt as _};
+use sealwire_e2e::device::DeviceKeys;
+use sealwire_protocol::address::Address;
+use sealwire_protocol::batch::Batch;
+use sealwire_protocol::close::{CloseCode, Retry};
+use sealwire_protocol::error::{
+    Incompatibility, LinkError, Misbehaviour, NotAuthorised as LinkNotAuthorised,
+};
+use sealwire_protocol::frame::{DeviceToRelay, ToRelay};
+use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
+use sealwire_protocol::link::DeviceLink;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WsCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
+
+use super::tls::Tls;
+use super::transport::{self, Socket};
+use super::{CLOSE_TIMEOUT, HANDSHAKE_TIMEOUT, TRANSPORT_TIMEOUT, WRITE_TIMEOUT};
+use crate::error::{Error, NotAuthorised, RelayFault, Unreachable};
+
+/// What lets the device in, this time.
+pub(super) enum Pass {
+    Token(zeroize::Zeroizing<String>),
+    Invite(zeroize::Zeroizing<Vec<u8>>),
+    Renewal,
+}
+
+impl Pass {
+    /// The token, if it is one.
+    pub(super) fn token(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Invite(_) | Self::Renewal => None,
+        }
+    }
+
+    fn credential(&self) -> Credential<'_> {
+        match self {
+            Self::Token(token) => Credential::Token(token.as_bytes()),
+            Self::Invite(code) => Credential::Invite(code),
+            Self::Renewal => Credential::Renewal,
+        }
+    }
+}
+
+/// Why a connection ended, or was not made.
+#[derive(Debug)]
+pub(super) enum End {
+    /// It may be tried again by itself.
+    Retry(Unreachable),
+    /// With another credential it may be tried again.
+    Credential(NotAuthorised),
+    /// It is over; also `Error::Closed` and errors that a first connection reports.
+    Final(Error),
+    /// A newer link of the same device is there.
+    Replaced,
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unreachable(reason) if reason.is_retryable() => Self::Retry(reason),
+            Error::NotAuthorised(reason) => Self::Credential(reason),
+            other => Self::Final(other),
+        }
+    }
+}
+
+impl From<RelayFault> for End {
+    fn from(fault: RelayFault) -> Self {
+        Self::Final(Error::Relay(fault))
+    }
+}
+
+/// A link with its socket.
+pub(super) struct Established {
+    socket: Socket,
+    pub(super) link: DeviceLink,
+    batch: Batch<DeviceToRelay>,
+    /// When something last arrived.
+    pub(super) heard: Instant,
+}
+
+impl Established {
+    /// Connects and makes the link handshake. `now` is this device's clock, in seconds since 1970.
+    pub(super) async fn connect(
+        address: &Address,
+        tls: &Tls,
+        keys: &DeviceKeys,
+        pass: &Pass,
+        now: u64,
+    ) -> Result<Self, End> {
+        let connecting = transport::connect(address, tls);
+        let mut socket = match tokio::time::timeout(TRANSPORT_TIMEOUT, connecting).await {
+            Ok(socket) => socket?,
+            Err(_) => return Err(End::Retry(Unreachable::Timeout)),
+        };
+        let handshake = handshake(&mut socket, address, keys, pass, now);
+        match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
+            Ok(Ok(link)) => Ok(Self {
+                socket,
+                link,
+                batch: Batch::new(),
+                heard: Instant::now(),
+            }),
+            Ok(Err(end)) => Err(end),
+            Err(_) => Err(End::Retry(Unreachable::Timeout)),
+        }
+    }
+
+    /// The next record, sealed as it came. Dropping the future loses nothing.
+    pub(super) async fn receive(&mut self) -> Result<Vec<u8>, End> {
+        loop {
+            let message = next_message(&mut self.socket).await?;
+            self.heard = Instant::now();
+            if let Some(record) = message {
+                return Ok(record);
+            }
+        }
+    }
+
+    /// Adds a frame to what is sent next.
+    pub(super) async fn push(&mut self, frame: &ToRelay<'_>) -> Result<(), End> {
+        use sealwire_protocol::error::Misuse;
+        match self.batch.push(frame) {
+            Ok(()) => Ok(()),
+            Err(Misuse::BatchFull) => {
+                self.feed().await?;
+                self.batch
+                    .push(frame)
+                    .map_err(|error| link_error(error.into()))
+            }
+            Err(error) => Err(link_error(error.into())),
+        }
+    }
+
+    /// Sends what was pushed.
+    pub(super) async fn flush(&mut self) -> Result<(), End> {
+        self.feed().await?;
+        in_time(self.socket.flush()).await
+    }
+
+    pub(super) async fn ping(&mut self) -> Result<(), End> {
+        in_time(self.socket.send(Message::Ping(Bytes::new()))).await
+    }
+
+    /// A write fails before the close frame that says why has been read: reads on for it.
+    pub(super) async fn reason(&mut self, end: End) -> End {
+        if !matches!(end, End::Retry(Unreachable::Broken)) {
+            return end;
+        }
+        let reading = async {
+            loop {
+                if let Err(end) = self.receive().await {
+                    return end;
+                }
+            }
+        };
+        tokio::time::timeout(CLOSE_TIMEOUT, reading)
+            .await
+            .unwrap_or(end)
+    }
+
+    /// Says goodbye, politely but not for long.
+    pub(super) async fn close(mut self, code: CloseCode) {
+        let frame = CloseFrame {
+            code: WsCode::from(code.code()),
+            reason: code.name().into(),
+        };
+        let goodbye = async {
+            if self.socket.close(Some(frame)).await.is_ok() {
+                while let Some(Ok(_)) = self.socket.next().await {}
+            }
+        };
+        // A relay that does not answer is left alone.
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
+    }
+
+    async fn feed(&mut self) -> Result<(), End> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Batch::new());
+        let record = self.link.seal(batch).map_err(|error| link_error(error))?;
+        in_time(self.socket.feed(Message::Binary(record.into()))).await
+    }
+}
+
+/// What ends a link because of an error of its own.
+pub(super) fn link_error(error: LinkError) -> End {
+    end_of(error, RelayFault::Record)
+}
+
+fn end_of(error: LinkError, fault: RelayFault) -> End {
+    tracing::info!(%error, "the link has ended");
+    match error {
+        LinkError::NotAuthorised(LinkNotAuthorised::UnexpectedRelay {
+            expected,
+            presented,
+        }) => End::Final(Error::RelayKey {
+            expected,
+            presented,
+        }),
+        LinkError::Misbehaved(Misbehaviour::ReadyForAnotherDevice(_)) => {
+            RelayFault::OtherDevice.into()
+        }
+        LinkError::Incompatible(Incompatibility::Version { .. }) => RelayFault::Version.into(),
+        // Nobody is to blame: a new link has new keys.
+        LinkError::Exhausted(_) => End::Retry(Unreachable::Broken),
+        _ => fault.into(),
+    }
+}
+
+async fn handshake(
+    socket: &mut Socket,
+    address: &Address,
+    keys: &DeviceKeys,
+    pass: &Pass,
+    now: u64,
+) -> Result<DeviceLink, End> {
+    let (state, hello) = DeviceHello::start(&mut rand::rng());
+    in_time(socket.send(Message::Binary(hello.into()))).await?;
+    let accept = loop {
+        if let Some(accept) = next_message(socket).await? {
+            break accept;
+        }
+    };
+    let relays = [address.relay()];
+    let terms = DeviceTerms {
+        relays: &relays,
+        key: keys.signing(),
+        credential: pass.credential(),
+        now,
+    };
+    match state.on_accept(&accept, &terms) {
+        Ok((link, finish)) => {
+            in_time(socket.send(Message::Binary(finish.into()))).await?;
+            Ok(link)
+        }
+        Err(error) => {
+            // §3.5: closed without sending Finish.
+            let code = error.close_code();
+            let frame = CloseFrame {
+                code: WsCode::from(code.code()),
+                reason: code.name().into(),
+            };
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(Some(frame))).await;
+            Err(end_of(error, RelayFault::Handshake))
+        }
+    }
+}
+
+/// The next binary message; `None` for a ping or pong.
+async fn next_message(socket: &mut Socket) -> Result<Option<Vec<u8>>, End> {
+    match socket.next().await {
+        Some(Ok(Message::Binary(message))) => Ok(Some(message.into())),
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        // §3.1: a text message is malformed.
+        Some(Ok(Message::Text(_) | Message::Frame(_))) => Err(RelayFault::Record.into()),
+        Some(Ok(Message::Close(frame))) => {
+            Err(closed_with(frame.map_or(1005, |frame| frame.code.into())))
+        }
+        // Larger than any record: the other end does not follow the protocol.
+        Some(Err(WsError::Capacity(_))) => Err(RelayFault::Record.into()),
+        Some(Err(_)) | None => Err(End::Retry(Unreachable::Broken)),
+    }
+}
+
+/// What a relay's close code means for this device (`docs/protocol.md §13`).
+fn closed_with(code: u16) -> End {
+    match (CloseCode::from_code(code), Retry::of_code(code)) {
+        (Some(CloseCode::Replaced), _) => End::Replaced,
+        (Some(CloseCode::TokenExpired), _) => End::Credential(NotAuthorised::Expired),
+        (Some(CloseCode::Revoked), _) => End::Credential(NotAuthorised::Revoked),
+        (Some(CloseCode::Version), _) => RelayFault::Version.into(),
+        // A relay that closes on purpose without saying why is on its way down.
+        (Some(CloseCode::Normal), _) | (_, Retry::BackOff | Retry::Later) => {
+            End::Retry(Unreachable::Unavailable(code))
+        }
+        (_, Retry::NewCredential) => End::Credential(NotAuthorised::Credential),
+        (_, Retry::Never) => RelayFault::RefusedOurs.into(),
+    }
+}
+
+async fn in_time(write: impl Future<Output = Result<(), WsError>>) -> Result<(), End> {
+    match tokio::time::timeout(WRITE_TIMEOUT, write).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(End::Retry(Unreachable::Broken)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// docs/protocol.md §13
+    #[test]
+    fn codes_of_the_40xx_range_are_tried_again() {
+        for code in [1000, 1001, 1005, 1006, 4000, 4001, 4002, 4003, 4005, 4099] {
+            assert!(
+                matches!(closed_with(code), End::Retry(Unreachable::Unavailable(given)) if given == code),
+                "{code}"
+            );
+        }
+    }
+
+    /// docs/protocol.md §13
+    #[test]
+    fn codes_of_the_41xx_range_ask_for_another_credential() {
+        for (code, expected) in [
+            (4100, NotAuthorised::Credential),
+            (4101, NotAuthorised::Expired),
+            (4102, NotAuthorised::Revoked),
+            (4199, NotAuthorised::Credential),
+        ] {
+            assert!(
+                matches!(closed_with(code), End::Credential(reason) if reason == expected),
+                "{code}"
+            );
+        }
+    }
+
+    /// docs/protocol.md §13
+    #[test]
+    fn codes_of_the_42xx_range_and_replaced_are_final() {
+        assert!(matches!(closed_with(4004), End::Replaced));
+        assert!(matches!(
+            closed_with(4202),
+            End::Final(Error::Relay(RelayFault::Version))
+        ));
+        for code in [4200, 4201, 4299] {
+            assert!(
+                matches!(
+                    closed_with(code),
+                    End::Final(Error::Relay(RelayFault::RefusedOurs))
+                ),
+                "{code}"
+            );
+        }
+    }
+}

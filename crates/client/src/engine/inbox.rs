@@ -1,0 +1,310 @@
+//! Messages that arrive: opened, stored and made into events in one step, and only then acknowledged.
+//!
+//! ```text
+//!  Deliver ──▶ seen before? ── yes ─────────────────────────────────────────▶ position
+//!                  │ no
+//!                  ▼
+//!                open ── no ──▶ Undecryptable, a new session if that may help ──▶ position
+//!                  │ yes
+//!                  ▼
+//!                content ──▶ Message, Copy, Delivered, nothing ──────────────▶ position
+//! ```
+//!
+//! A message that cannot be opened is recorded and passed: a mailbox never gets stuck.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use sealwire_e2e::content::{Body, Content, Kind};
+use sealwire_e2e::error::Error as E2eError;
+use sealwire_e2e::message::SealedMessage;
+use sealwire_e2e::peer::{Local, Opened};
+use sealwire_protocol::frame::Deliver;
+
+use super::outbox::Purpose;
+use super::records::{self, SeenMessage};
+use super::txn::Txn;
+use super::{Engine, Fatal, Moment, policy};
+use crate::error::RelayFault;
+use crate::event::Event;
+use crate::message::{Message, MessageId, Received};
+use crate::store::vault::{Place, Table};
+
+/// Events that wait for the application; while there are as many, nothing is read from the relay.
+const INBOX_LIMIT: usize = 1_024;
+/// Beyond this no event of any kind is kept.
+const INBOX_HARD_LIMIT: usize = 4_000;
+/// Messages that are remembered as seen; the oldest are forgotten first.
+const SEEN_LIMIT: usize = 4_096;
+/// How long no second new session is started with a device whose messages do not open, in seconds.
+const REPAIR_INTERVAL: u64 = 60 * 60;
+/// Devices for which that is remembered.
+const REPAIRED_LIMIT: usize = 1_024;
+
+/// The messages that arrived last.
+pub(super) struct Seen {
+    next: u64,
+    order: VecDeque<(u64, SeenMessage)>,
+    messages: HashSet<SeenMessage>,
+}
+
+impl Seen {
+    pub(super) fn restore(records: Vec<(u64, SeenMessage)>) -> Self {
+        let next = records.last().map_or(1, |(number, _)| number + 1);
+        let messages = records.iter().map(|(_, message)| *message).collect();
+        Self {
+            next,
+            order: records.into(),
+            messages,
+        }
+    }
+
+    fn insert(&mut self, txn: &mut Txn, message: SeenMessage) -> Result<(), Fatal> {
+        while self.order.len() >= SEEN_LIMIT {
+            let Some((number, oldest)) = self.order.pop_front() else {
+                break;
+            };
+            self.messages.remove(&oldest);
+            txn.remove(Place::number(Table::Seen, number));
+        }
+        txn.put(Place::number(Table::Seen, self.next), &message)?;
+        self.order.push_back((self.next, message));
+        self.messages.insert(message);
+        self.next += 1;
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Whether another message may be read.
+    pub(crate) fn has_room(&self) -> bool {
+        self.inbox.len() < INBOX_LIMIT
+    }
+
+    /// The oldest event that the application has not taken, with its number.
+    pub(crate) fn first_event(&self) -> Option<&(u64, Event)> {
+        self.inbox.front()
+    }
+
+    /// The application has taken the event with this number.
+    pub(crate) fn event_taken(&mut self, number: u64) -> Result<(), Fatal> {
+        if self
+            .inbox
+            .front()
+            .is_some_and(|(first, _)| *first == number)
+        {
+            self.inbox.pop_front();
+            let mut txn = Txn::default();
+            txn.remove(Place::number(Table::Inbox, number));
+            self.commit(txn)?;
+        }
+        Ok(())
+    }
+
+    /// A message from the mailbox. Afterwards [`position`](Engine::position) covers it.
+    pub(crate) fn handle_deliver(
+        &mut self,
+        deliver: &Deliver<'_>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        if self.own.is_none() {
+            // Nobody can have sealed anything for a device that never had an attestation.
+            return Err(RelayFault::Unasked.into());
+        }
+        if deliver.position <= self.mailbox.position {
+            return Ok(());
+        }
+        let mut txn = Txn::default();
+        let message = SeenMessage {
+            device: deliver.device,
+            id: deliver.id,
+        };
+        if !self.seen.messages.contains(&message) {
+            self.seen.insert(&mut txn, message)?;
+            self.receive(&mut txn, deliver, now)?;
+        }
+        self.mailbox.position = deliver.position;
+        txn.put(records::mailbox(), &self.mailbox)?;
+        self.commit(txn)
+    }
+
+    /// Puts an event into the inbox.
+    pub(super) fn push_event(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
+        if self.inbox.len() >= INBOX_HARD_LIMIT {
+            tracing::warn!("the application takes no events: one is dropped");
+            return Ok(());
+        }
+        txn.put(Place::number(Table::Inbox, self.next_inbox), &event)?;
+        self.inbox.push_back((self.next_inbox, event));
+        self.next_inbox += 1;
+        Ok(())
+    }
+
+    fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
+        let user: Arc<str> = deliver.user.into();
+        let opened = match self.open_message(txn, deliver, now)? {
+            Ok(opened) => opened,
+            Err(why) => return self.not_opened(txn, deliver, user, why, now),
+        };
+        if let Some(started) = &opened.started {
+            // The one-time prekey is erased in the same step that opens the message (§6.2).
+            txn.put_bytes(records::prekeys(), &self.prekeys.encode());
+            if let (Some(_), Some(link)) = (started.one_time, &mut self.link) {
+                link.publishing.used_one();
+            }
+        }
+        // What the issuer attests decides whose device it is; that the relay says the same is checked.
+        let attested = txn
+            .peer(&self.vault, deliver.device)?
+            .identity()
+            .map(|identity| identity.user.clone());
+        if attested.is_none_or(|attested| attested.as_str() != deliver.user) {
+            return self.not_opened(txn, deliver, user, NotOpened::Refused, now);
+        }
+        self.device_seen(txn, &user, deliver.device, now)?;
+        if opened.missing > 0 {
+            let gap = Event::Gap {
+                user: Arc::clone(&user),
+                device: deliver.device,
+                missing: opened.missing,
+            };
+            self.push_event(txn, gap)?;
+        }
+        match Content::decode(&opened.content) {
+            Ok(content) => self.take_content(txn, deliver, user, &content, now),
+            Err(_) => self.not_opened(txn, deliver, user, NotOpened::Refused, now),
+        }
+    }
+
+    fn take_content(
+        &mut self,
+        txn: &mut Txn,
+        deliver: &Deliver<'_>,
+        user: Arc<str>,
+        content: &Content<'_>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let received = |body: &Body<'_>| Received {
+            id: MessageId(content.id),
+            from: Arc::clone(&user),
+            device: deliver.device,
+            sent_at: content.time,
+            message: Message::new(body.media_type, body.bytes),
+        };
+        // §9.3: of kinds 0 and 2 the id is that of the frame; a copy comes from this user's own devices only.
+        match &content.kind {
+            Kind::Message(body) if content.id == deliver.id => {
+                let event = Event::Message(received(body));
+                self.push_event(txn, event)?;
+                if self.options.delivery_receipts {
+                    let receipt = Content {
+                        id: content.id,
+                        time: now.0,
+                        kind: Kind::Delivered,
+                    };
+                    self.enqueue_own(txn, user, Purpose::Delivered, &receipt, now)?;
+                }
+                Ok(())
+            }
+            Kind::Copy { user: to, body }
+                if content.id == deliver.id && self.account.user.as_ref() == Some(&user) =>
+            {
+                let event = Event::Copy {
+                    to: (*to).into(),
+                    message: received(body),
+                };
+                self.push_event(txn, event)
+            }
+            Kind::Delivered => self.handle_delivered(txn, content.id, &user, deliver.device),
+            Kind::Empty => Ok(()),
+            Kind::Message(_) | Kind::Copy { .. } => {
+                self.not_opened(txn, deliver, user, NotOpened::Refused, now)
+            }
+        }
+    }
+
+    /// Opens a message in its session, or in the one that it starts. After `Err` nothing has changed.
+    fn open_message(
+        &mut self,
+        txn: &mut Txn,
+        deliver: &Deliver<'_>,
+        now: Moment,
+    ) -> Result<Result<Opened, NotOpened>, Fatal> {
+        let Some(own) = &self.own else {
+            return Ok(Err(NotOpened::Refused));
+        };
+        let Ok(message) = SealedMessage::decode(deliver.message) else {
+            return Ok(Err(NotOpened::Refused));
+        };
+        let local = Local {
+            keys: &self.keys,
+            own,
+            prekeys: &mut self.prekeys,
+        };
+        let peer = txn.peer(&self.vault, deliver.device)?;
+        match peer.open(
+            local,
+            &message,
+            &*self.issuer.keys,
+            &policy(&self.issuer, now),
+        ) {
+            Ok(opened) => Ok(Ok(opened)),
+            Err(error) => {
+                tracing::info!(%error, "a message does not open");
+                txn.forget_unchanged(deliver.device);
+                Ok(Err(match error {
+                    E2eError::Decrypt | E2eError::Gone(_) => NotOpened::Lost,
+                    _ => NotOpened::Refused,
+                }))
+            }
+        }
+    }
+
+    /// Tells the application of a message that will never be read, and starts a new session where that may help.
+    fn not_opened(
+        &mut self,
+        txn: &mut Txn,
+        deliver: &Deliver<'_>,
+        user: Arc<str>,
+        why: NotOpened,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let id = MessageId(deliver.id);
+        self.push_event(
+            txn,
+            Event::Undecryptable {
+                id,
+                user: Arc::clone(&user),
+                device: deliver.device,
+            },
+        )?;
+        let known = txn
+            .user(&self.vault, &user)?
+            .is_some_and(|pinned| pinned.present().contains(&deliver.device));
+        let last = self.repaired.get(&deliver.device);
+        let recently =
+            last.is_some_and(|last| last.saturating_add(REPAIR_INTERVAL) > now.seconds());
+        if why == NotOpened::Lost && known && !recently {
+            if self.repaired.len() >= REPAIRED_LIMIT {
+                self.repaired.clear();
+            }
+            self.repaired.insert(deliver.device, now.seconds());
+            let empty = Content {
+                id: rand::random(),
+                time: now.0,
+                kind: Kind::Empty,
+            };
+            self.enqueue_own(txn, user, Purpose::Repair(deliver.device), &empty, now)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a message was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotOpened {
+    /// Its session or key is not here: a new session may help.
+    Lost,
+    /// It is not what it may be.
+    Refused,
+}

@@ -1,0 +1,653 @@
+//! Other users' devices, and this user's own: fetched, verified, pinned, and watched for changes.
+//!
+//! A user's devices are pinned when they are first seen. What the relay's directory says later is compared with that, and a
+//! difference is an event; if the user was verified, nothing is sent to them until the application has looked at it.
+
+use std::sync::Arc;
+
+use sealwire_e2e::card::{UnverifiedCard, VerifiedCard};
+use sealwire_e2e::error::{Error as E2eError, Misbehaved};
+use sealwire_e2e::one_time::{OneTimePrekey, VerifiedOneTimePrekey};
+use sealwire_e2e::safety::{SafetyNumber, Side};
+use sealwire_protocol::frame::{CardEntry, List};
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::name::User;
+use tokio::sync::oneshot;
+
+use super::outbox::{Entry, GivenUp, Purpose, Stage};
+use super::records::{MAX_REMEMBERED_DEVICES, PinnedCard, PinnedDevice, PinnedUser, Trust};
+use super::txn::Txn;
+use super::{Engine, Fatal, Moment, policy};
+use crate::error::{CardFault, Error, Misuse, Refusal};
+use crate::event::Event;
+use crate::message::Device;
+use crate::store::vault::{Place, Table};
+
+/// Users that may be looked up at a time, beyond those that messages wait for.
+const LOOKUP_LIMIT: usize = 256;
+
+/// A user whose cards are wanted.
+#[derive(Default)]
+pub(super) struct Lookup {
+    /// Wanted, and not asked for yet: with one-time prekeys or without.
+    wanted: Option<bool>,
+    queries: Vec<Query>,
+}
+
+/// What the application waits for.
+enum Query {
+    Devices(oneshot::Sender<Result<Vec<Device>, Error>>),
+    SafetyNumber(oneshot::Sender<Result<SafetyNumber, Error>>),
+    /// The own devices first, then the safety number with this user.
+    OwnForSafetyNumber(Arc<str>, oneshot::Sender<Result<SafetyNumber, Error>>),
+}
+
+impl Query {
+    fn fail(self, error: Error) {
+        // An error means that the caller has gone.
+        match self {
+            Self::Devices(answer) => drop(answer.send(Err(error))),
+            Self::SafetyNumber(answer) | Self::OwnForSafetyNumber(_, answer) => {
+                drop(answer.send(Err(error)))
+            }
+        }
+    }
+}
+
+impl Lookup {
+    pub(super) fn want(&mut self, take: bool) {
+        self.wanted = Some(take || self.wanted == Some(true));
+    }
+
+    /// Whether to ask the relay now, and whether for one-time prekeys.
+    pub(super) fn start(&mut self) -> Option<bool> {
+        self.wanted.take()
+    }
+
+    pub(super) fn link_lost(&mut self) {
+        if !self.queries.is_empty() {
+            self.want(false);
+        }
+    }
+}
+
+/// A card that holds, with its one-time prekey, if there was one.
+struct Usable {
+    card: VerifiedCard,
+    one_time: Option<VerifiedOneTimePrekey>,
+}
+
+impl Engine {
+    /// The devices of `user`, fetched now.
+    pub(crate) fn devices(
+        &mut self,
+        user: &str,
+        answer: oneshot::Sender<Result<Vec<Device>, Error>>,
+    ) {
+        self.query(user, Query::Devices(answer));
+    }
+
+    /// The safety number with `user`, over devices fetched now.
+    pub(crate) fn safety_number(
+        &mut self,
+        user: &str,
+        answer: oneshot::Sender<Result<SafetyNumber, Error>>,
+    ) {
+        match self.account.user.clone() {
+            Some(own) if *own != *user => {
+                self.query(&own, Query::OwnForSafetyNumber(user.into(), answer))
+            }
+            // With oneself there is nothing to compare.
+            Some(_) => drop(answer.send(Err(Misuse::User.into()))),
+            None => self.query(user, Query::SafetyNumber(answer)),
+        }
+    }
+
+    /// Marks `user` as verified if `number` is the safety number of the devices that are pinned.
+    pub(crate) fn mark_verified(
+        &mut self,
+        user: &str,
+        number: &SafetyNumber,
+    ) -> Result<Result<(), Error>, Fatal> {
+        let mut txn = Txn::default();
+        let Some(mut pinned) = txn.user(&self.vault, user)? else {
+            return Ok(Err(Error::PeerChanged));
+        };
+        if !matches!(self.compute_safety_number(&txn, user)?, Ok(current) if current == *number) {
+            return Ok(Err(Error::PeerChanged));
+        }
+        pinned.trust = Trust::Verified;
+        txn.put_user(user, pinned);
+        self.commit(txn)?;
+        Ok(Ok(()))
+    }
+
+    /// Goes on with the changed devices of a user who was verified.
+    pub(crate) fn accept_change(&mut self, user: &str) -> Result<(), Fatal> {
+        let mut txn = Txn::default();
+        if let Some(mut pinned) = txn.user(&self.vault, user)?
+            && pinned.trust == Trust::Changed
+        {
+            pinned.trust = Trust::Pinned;
+            txn.put_user(user, pinned);
+            self.commit(txn)?;
+        }
+        Ok(())
+    }
+
+    /// Wants a user's cards.
+    pub(super) fn look_up(&mut self, user: Arc<str>, take: bool) {
+        self.lookups.entry(user).or_default().want(take);
+    }
+
+    /// The devices of `user` to seal for, if the directory has been asked before and sending is allowed.
+    pub(super) fn known_devices(
+        &self,
+        txn: &Txn,
+        user: &Arc<str>,
+    ) -> Result<Option<Vec<Thumbprint>>, Fatal> {
+        let Some(pinned) = txn.user(&self.vault, user)? else {
+            return Ok(None);
+        };
+        let devices = pinned.present();
+        let usable = pinned.complete && pinned.trust != Trust::Changed && !devices.is_empty();
+        Ok(usable.then_some(devices))
+    }
+
+    /// Whether this user has other devices, as far as is known.
+    pub(super) fn may_have_other_devices(&self, txn: &Txn) -> Result<bool, Fatal> {
+        if !self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.own_devices_known)
+        {
+            return Ok(true);
+        }
+        let Some(own) = &self.account.user else {
+            return Ok(true);
+        };
+        Ok(txn
+            .user(&self.vault, own)?
+            .is_some_and(|pinned| !pinned.present().is_empty()))
+    }
+
+    /// The relay's answer to FetchCards.
+    pub(super) fn handle_cards(
+        &mut self,
+        user: &Arc<str>,
+        take: bool,
+        cards: List<'_, CardEntry<'_>>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let mut txn = Txn::default();
+        match self.verify_cards(&txn, user, cards, now)? {
+            Ok(usable) if usable.is_empty() && !self.is_own(user) => {
+                self.lookup_failed(&mut txn, user, &GivenUp::Refused(Refusal::UnknownUser), now)?;
+            }
+            Ok(usable) => self.devices_seen(&mut txn, user, take, usable, now)?,
+            Err(fault) => {
+                tracing::warn!(%fault, "a device card from the relay does not hold");
+                self.lookup_failed(&mut txn, user, &GivenUp::Card(fault), now)?;
+            }
+        }
+        self.commit(txn)
+    }
+
+    /// The relay has refused FetchCards.
+    pub(super) fn handle_cards_refused(
+        &mut self,
+        user: &Arc<str>,
+        refusal: Refusal,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let mut txn = Txn::default();
+        // No card of one's own yet is the ordinary state of a new user.
+        if self.is_own(user) && refusal == Refusal::UnknownUser {
+            self.devices_seen(&mut txn, user, true, Vec::new(), now)?;
+        } else {
+            self.lookup_failed(&mut txn, user, &GivenUp::Refused(refusal), now)?;
+        }
+        self.commit(txn)
+    }
+
+    /// Pins a device that a message came from. `false`: the user has changed, and the application is told.
+    pub(super) fn device_seen(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        device: Thumbprint,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let mut pinned = txn
+            .user(&self.vault, user)?
+            .unwrap_or_else(PinnedUser::unseen);
+        if pinned.present().contains(&device) {
+            return Ok(());
+        }
+        let first = !pinned.complete && pinned.devices.is_empty();
+        pinned.insert(device, None, now);
+        if !first {
+            self.peer_changed(txn, user, &mut pinned, vec![device], Vec::new())?;
+        }
+        txn.put_user(user, pinned);
+        Ok(())
+    }
+
+    fn query(&mut self, user: &str, query: Query) {
+        if User::new(user).is_err() {
+            return query.fail(Misuse::User.into());
+        }
+        if !self.lookups.contains_key(user) && self.lookups.len() >= LOOKUP_LIMIT {
+            return query.fail(Refusal::RateLimited.into());
+        }
+        let lookup = self.lookups.entry(user.into()).or_default();
+        lookup.queries.push(query);
+        lookup.want(false);
+    }
+
+    fn is_own(&self, user: &Arc<str>) -> bool {
+        self.account.user.as_ref() == Some(user)
+    }
+
+    /// Verifies what the relay gave for `user` (`docs/protocol.md §6.1`, §6.2). One bad card spoils all: a message has to be sealed for
+    /// every device or for none.
+    fn verify_cards(
+        &self,
+        txn: &Txn,
+        user: &Arc<str>,
+        cards: List<'_, CardEntry<'_>>,
+        now: Moment,
+    ) -> Result<Result<Vec<Usable>, CardFault>, Fatal> {
+        let pinned = txn.user(&self.vault, user)?;
+        let mut usable = Vec::with_capacity(cards.len());
+        for entry in cards {
+            match self.verify_card(user, pinned.as_ref(), &entry, now) {
+                Ok(Usable { card, .. }) if card.identity().device == self.keys.thumbprint() => {}
+                Ok(found) if contains(&usable, found.card.identity().device) => {
+                    return Ok(Err(CardFault::Invalid));
+                }
+                Ok(found) => usable.push(found),
+                Err(fault) => return Ok(Err(fault)),
+            }
+        }
+        Ok(Ok(usable))
+    }
+
+    fn verify_card(
+        &self,
+        user: &Arc<str>,
+        pinned: Option<&PinnedUser>,
+        entry: &CardEntry<'_>,
+        now: Moment,
+    ) -> Result<Usable, CardFault> {
+        let unverified = UnverifiedCard::parse(entry.card).map_err(|error| card_fault(&error))?;
+        let seen = pinned
+            .and_then(|pinned| pinned.device(unverified.device())?.card)
+            .map(|card| card.seen);
+        let card = unverified
+            .verify(&*self.issuer.keys, &policy(&self.issuer, now), seen)
+            .map_err(|error| card_fault(&error))?;
+        if card.identity().user.as_str() != &**user {
+            return Err(CardFault::OtherUser);
+        }
+        let one_time = match &entry.prekey {
+            Some(prekey) => {
+                let mut bytes = Vec::with_capacity(sealwire_e2e::one_time::ONE_TIME_PREKEY_BYTES);
+                bytes.extend_from_slice(&prekey.id.to_be_bytes());
+                bytes.extend_from_slice(prekey.x25519);
+                bytes.extend_from_slice(prekey.kem_key);
+                bytes.extend_from_slice(prekey.signature);
+                let verified =
+                    OneTimePrekey::decode(&bytes).and_then(|prekey| prekey.verify(&card));
+                Some(verified.map_err(|_| CardFault::OneTimePrekey)?)
+            }
+            None => None,
+        };
+        Ok(Usable { card, one_time })
+    }
+
+    /// The user's devices are these now: pins them, answers who asked, and seals what waited.
+    fn devices_seen(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        take: bool,
+        usable: Vec<Usable>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        self.pin(txn, user, &usable, now)?;
+        if self.is_own(user)
+            && let Some(link) = &mut self.link
+        {
+            link.own_devices_known = true;
+        }
+        let lookup = self.lookups.get_mut(user);
+        for query in lookup
+            .map(|lookup| std::mem::take(&mut lookup.queries))
+            .unwrap_or_default()
+        {
+            self.answer(txn, user, query)?;
+        }
+        if take {
+            self.seal_waiting(txn, user, usable, now)?;
+        }
+        self.lookups
+            .retain(|_, lookup| lookup.wanted.is_some() || !lookup.queries.is_empty());
+        Ok(())
+    }
+
+    fn lookup_failed(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        why: &GivenUp,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        if let Some(lookup) = self.lookups.remove(user) {
+            for query in lookup.queries {
+                query.fail(why.error());
+            }
+        }
+        for number in self.waiting_for(user) {
+            self.give_up(txn, number, why, now)?;
+        }
+        Ok(())
+    }
+
+    /// Entries that wait for the cards of `user`, in order.
+    fn waiting_for(&self, user: &Arc<str>) -> Vec<u64> {
+        let waits = |entry: &Entry| entry.user == *user && entry.stage == Stage::NeedsCards;
+        self.outbox
+            .iter()
+            .filter(|(_, entry)| waits(entry))
+            .map(|(number, _)| *number)
+            .collect()
+    }
+
+    /// Compares the devices with those that are pinned, and pins them.
+    fn pin(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        usable: &[Usable],
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let mut pinned = txn
+            .user(&self.vault, user)?
+            .unwrap_or_else(PinnedUser::unseen);
+        let before = pinned.present();
+        for device in &mut pinned.devices {
+            device.present = false;
+        }
+        for Usable { card, .. } in usable {
+            let seen = PinnedCard {
+                seen: card.seen(),
+                jwe_key: *card.standard_jwe().as_bytes(),
+            };
+            pinned.insert(card.identity().device, Some(seen), now);
+        }
+        let after = pinned.present();
+        let first = !pinned.complete;
+        pinned.complete = true;
+        let added: Vec<_> = after
+            .iter()
+            .filter(|device| !before.contains(device))
+            .copied()
+            .collect();
+        let removed: Vec<_> = before
+            .iter()
+            .filter(|device| !after.contains(device))
+            .copied()
+            .collect();
+        if !first && !(added.is_empty() && removed.is_empty()) {
+            self.peer_changed(txn, user, &mut pinned, added, removed)?;
+        }
+        txn.put_user(user, pinned);
+        Ok(())
+    }
+
+    fn peer_changed(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        pinned: &mut PinnedUser,
+        added: Vec<Thumbprint>,
+        removed: Vec<Thumbprint>,
+    ) -> Result<(), Fatal> {
+        let was_verified = pinned.trust == Trust::Verified;
+        if was_verified {
+            pinned.trust = Trust::Changed;
+        }
+        self.push_event(
+            txn,
+            Event::PeerChanged {
+                user: Arc::clone(user),
+                added,
+                removed,
+                was_verified,
+            },
+        )
+    }
+
+    fn answer(&mut self, txn: &Txn, user: &Arc<str>, query: Query) -> Result<(), Fatal> {
+        match query {
+            Query::Devices(answer) => drop(answer.send(Ok(self.list_devices(txn, user)?))),
+            Query::SafetyNumber(answer) => {
+                drop(answer.send(self.compute_safety_number(txn, user)?))
+            }
+            Query::OwnForSafetyNumber(peer, answer) => {
+                self.query(&peer, Query::SafetyNumber(answer))
+            }
+        }
+        Ok(())
+    }
+
+    fn list_devices(&self, txn: &Txn, user: &Arc<str>) -> Result<Vec<Device>, Fatal> {
+        let pinned = txn
+            .user(&self.vault, user)?
+            .unwrap_or_else(PinnedUser::unseen);
+        let mut devices: Vec<_> = pinned
+            .devices
+            .iter()
+            .filter(|device| device.present)
+            .map(|device| Device {
+                thumbprint: device.thumbprint,
+                is_this: false,
+                first_seen: device.first_seen,
+                jwe_key: device.card.map(|card| card.jwe_key),
+            })
+            .collect();
+        if self.is_own(user) {
+            let jwe_key = Some(*self.keys.standard_jwe_public().as_bytes());
+            devices.insert(
+                0,
+                Device {
+                    thumbprint: self.keys.thumbprint(),
+                    is_this: true,
+                    first_seen: 0,
+                    jwe_key,
+                },
+            );
+        }
+        Ok(devices)
+    }
+
+    /// The safety number over the pinned devices (`docs/protocol.md §11`).
+    fn compute_safety_number(
+        &self,
+        txn: &Txn,
+        user: &str,
+    ) -> Result<Result<SafetyNumber, Error>, Fatal> {
+        let Some(own_user) = &self.account.user else {
+            return Ok(Err(Refusal::Unavailable.into()));
+        };
+        let mut own = txn
+            .user(&self.vault, own_user)?
+            .map_or_else(Vec::new, |pinned| pinned.present());
+        own.push(self.keys.thumbprint());
+        let peer = txn
+            .user(&self.vault, user)?
+            .map_or_else(Vec::new, |pinned| pinned.present());
+        let side = |user: &str, devices: &[Thumbprint]| {
+            let user = User::new(user).ok()?;
+            Side::new(&self.issuer.name, &user, devices).ok()
+        };
+        Ok(match (side(own_user, &own), side(user, &peer)) {
+            (Some(own), Some(peer)) => Ok(SafetyNumber::new(own, peer)),
+            _ => Err(Refusal::UnknownUser.into()),
+        })
+    }
+
+    /// Seals what waited for the cards of `user`, starting sessions where they are missing.
+    fn seal_waiting(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        mut usable: Vec<Usable>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let pinned = txn
+            .user(&self.vault, user)?
+            .unwrap_or_else(PinnedUser::unseen);
+        let devices = pinned.present();
+        for number in self.waiting_for(user) {
+            if devices.is_empty() {
+                self.give_up(txn, number, &GivenUp::NoOtherDevice, now)?;
+                continue;
+            }
+            if pinned.trust == Trust::Changed {
+                self.give_up(txn, number, &GivenUp::PeerChanged, now)?;
+                continue;
+            }
+            let Some(mut entry) = self.outbox.remove(&number) else {
+                continue;
+            };
+            let started = self.start_sessions(txn, &entry, &devices, &mut usable, now)?;
+            let sealed = started.is_ok() && self.seal_entry(txn, &mut entry, &devices, now)?;
+            if sealed {
+                entry.stage = Stage::Ready;
+                txn.put(Place::number(Table::Outbox, number), &entry)?;
+            }
+            if sealed && let Purpose::Repair(device) = entry.purpose {
+                self.push_event(
+                    txn,
+                    Event::SessionRepaired {
+                        user: Arc::clone(user),
+                        device,
+                    },
+                )?;
+            }
+            self.outbox.insert(number, entry);
+            match started {
+                Err(fault) => self.give_up(txn, number, &GivenUp::Card(fault), now)?,
+                // The cards were used up by an entry before this one; there is nothing left to start a session with.
+                Ok(()) if !sealed => {
+                    self.give_up(txn, number, &GivenUp::Refused(Refusal::DevicesChanged), now)?;
+                }
+                Ok(()) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn start_sessions(
+        &self,
+        txn: &mut Txn,
+        entry: &Entry,
+        devices: &[Thumbprint],
+        usable: &mut Vec<Usable>,
+        now: Moment,
+    ) -> Result<Result<(), CardFault>, Fatal> {
+        let Some(own) = &self.own else {
+            return Ok(Ok(()));
+        };
+        for device in devices {
+            let peer = txn.peer(&self.vault, *device)?;
+            if !peer.needs_session(now.seconds()) && entry.purpose != Purpose::Repair(*device) {
+                continue;
+            }
+            let Some(at) = usable
+                .iter()
+                .position(|found| found.card.identity().device == *device)
+            else {
+                continue;
+            };
+            let Usable { card, one_time } = usable.swap_remove(at);
+            if let Err(error) = peer.start(
+                &self.keys,
+                own,
+                &card,
+                one_time,
+                &mut rand::rng(),
+                now.seconds(),
+            ) {
+                tracing::warn!(%error, "no session can be started with a device");
+                return Ok(Err(card_fault(&error)));
+            }
+        }
+        Ok(Ok(()))
+    }
+}
+
+impl PinnedUser {
+    /// A user of whom no device has been seen.
+    fn unseen() -> Self {
+        Self {
+            trust: Trust::Pinned,
+            complete: false,
+            devices: Vec::new(),
+        }
+    }
+
+    /// The devices that are the user's now.
+    pub(super) fn present(&self) -> Vec<Thumbprint> {
+        self.devices
+            .iter()
+            .filter(|device| device.present)
+            .map(|device| device.thumbprint)
+            .collect()
+    }
+
+    fn device(&self, thumbprint: Thumbprint) -> Option<&PinnedDevice> {
+        self.devices
+            .iter()
+            .find(|device| device.thumbprint == thumbprint)
+    }
+
+    fn insert(&mut self, thumbprint: Thumbprint, card: Option<PinnedCard>, now: Moment) {
+        if let Some(device) = self
+            .devices
+            .iter_mut()
+            .find(|device| device.thumbprint == thumbprint)
+        {
+            device.present = true;
+            device.card = card.or(device.card);
+            return;
+        }
+        if self.devices.len() >= MAX_REMEMBERED_DEVICES
+            && let Some(gone) = self.devices.iter().position(|device| !device.present)
+        {
+            self.devices.remove(gone);
+        }
+        self.devices.push(PinnedDevice {
+            thumbprint,
+            present: true,
+            first_seen: now.seconds(),
+            card,
+        });
+    }
+}
+
+fn contains(usable: &[Usable], device: Thumbprint) -> bool {
+    usable
+        .iter()
+        .any(|found| found.card.identity().device == device)
+}
+
+fn card_fault(error: &E2eError) -> CardFault {
+    match error {
+        E2eError::Misbehaved(Misbehaved::CardRollback) => CardFault::RolledBack,
+        E2eError::Misbehaved(Misbehaved::AnotherIdentity) => CardFault::OtherUser,
+        _ => CardFault::Invalid,
+    }
+}

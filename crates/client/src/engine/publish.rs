@@ -1,0 +1,121 @@
+//! What this device publishes: its card, and one-time prekeys.
+
+use sealwire_protocol::limits;
+
+use super::records;
+use super::txn::Txn;
+use super::{Engine, Fatal, Moment, Open, Request};
+
+/// Below this many one-time prekeys at the relay, more are published.
+const LOW_PREKEYS: u8 = 20;
+/// As many as the relay then holds.
+const FULL_PREKEYS: u8 = 100;
+const _: () = assert!(FULL_PREKEYS as usize <= limits::MAX_STORED_PREKEYS);
+
+/// What the relay holds of this device, as far as this link knows.
+pub(super) struct Publishing {
+    card: Published,
+    prekeys: Published,
+    /// One-time prekeys at the relay.
+    held: u8,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Published {
+    /// The relay may lack it.
+    Missing,
+    /// The relay has it, or is getting it.
+    There,
+    /// The relay has refused it: not again on this link.
+    Refused,
+}
+
+impl Publishing {
+    pub(super) fn new(has_card: bool, held: u8) -> Self {
+        let card = if has_card {
+            Published::There
+        } else {
+            Published::Missing
+        };
+        Self {
+            card,
+            prekeys: Published::There,
+            held,
+        }
+    }
+
+    /// A one-time prekey was used.
+    pub(super) fn used_one(&mut self) {
+        self.held = self.held.saturating_sub(1);
+    }
+}
+
+impl Engine {
+    /// The next thing to publish. Its secrets are in the store before it is given out.
+    pub(super) fn poll_publish(&mut self, now: Moment) -> Result<Option<Request>, Fatal> {
+        let (Some(link), Some(own)) = (&mut self.link, &self.own) else {
+            return Ok(None);
+        };
+        let publishing = &mut link.publishing;
+        let card_due = match publishing.card {
+            Published::Missing => true,
+            Published::There => self.prekeys.needs_new_card(own, now.seconds()),
+            Published::Refused => false,
+        };
+        if card_due {
+            publishing.card = Published::There;
+            let Ok(card) = self
+                .prekeys
+                .publish(&self.keys, own, &mut rand::rng(), now.seconds())
+            else {
+                publishing.card = Published::Refused;
+                tracing::error!("this device cannot make another card: all its ids are used up");
+                return Ok(None);
+            };
+            self.store_prekeys()?;
+            let request = self.open_request(Open::Card);
+            return Ok(Some(Request::PublishCard { request, card }));
+        }
+        let count = FULL_PREKEYS.saturating_sub(publishing.held);
+        if publishing.held < LOW_PREKEYS && publishing.prekeys == Published::There {
+            publishing.prekeys = Published::Missing;
+            let Ok(prekeys) = self
+                .prekeys
+                .publish_one_time(&self.keys, count, &mut rand::rng())
+            else {
+                publishing.prekeys = Published::Refused;
+                return Ok(None);
+            };
+            self.store_prekeys()?;
+            let request = self.open_request(Open::Prekeys(count));
+            return Ok(Some(Request::PublishPrekeys { request, prekeys }));
+        }
+        Ok(None)
+    }
+
+    pub(super) fn published_card(&mut self, accepted: bool) {
+        if let Some(link) = &mut self.link
+            && !accepted
+        {
+            link.publishing.card = Published::Refused;
+        }
+    }
+
+    /// `count` one-time prekeys are at the relay; none if it has refused them.
+    pub(super) fn published_prekeys(&mut self, count: u8) {
+        if let Some(link) = &mut self.link {
+            link.publishing.held = link.publishing.held.saturating_add(count);
+            link.publishing.prekeys = if count == 0 {
+                Published::Refused
+            } else {
+                Published::There
+            };
+        }
+    }
+
+    fn store_prekeys(&mut self) -> Result<(), Fatal> {
+        let mut txn = Txn::default();
+        txn.put_bytes(records::prekeys(), &self.prekeys.encode());
+        self.commit(txn)
+    }
+}
