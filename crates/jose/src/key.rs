@@ -585,7 +585,3 @@ pub(crate) fn wipe(jwk: Jwk) {
         }
     }
 }
-
-#[cfg(test)]
-#[path = "key_tests.rs"]
-mod tests;
