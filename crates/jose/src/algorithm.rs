@@ -23,7 +23,14 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// All of them, in the order of preference for a new deployment.
-    pub const ALL: [Self; 6] = [Self::EdDsa, Self::Es256, Self::Es384, Self::Ps256, Self::Rs256, Self::Hs256];
+    pub const ALL: [Self; 6] = [
+        Self::EdDsa,
+        Self::Es256,
+        Self::Es384,
+        Self::Ps256,
+        Self::Rs256,
+        Self::Hs256,
+    ];
 
     /// The name written into headers: the one of RFC 7518 or RFC 8037.
     #[must_use]
@@ -101,7 +108,8 @@ impl Algorithms {
 
 impl FromIterator<Algorithm> for Algorithms {
     fn from_iter<I: IntoIterator<Item = Algorithm>>(list: I) -> Self {
-        list.into_iter().fold(Self(0), |set, a| Self(set.0 | Self::of(&[a]).0))
+        list.into_iter()
+            .fold(Self(0), |set, a| Self(set.0 | Self::of(&[a]).0))
     }
 }
 
@@ -149,7 +157,10 @@ mod tests {
     #[test]
     fn allow_list_allows_only_its_own() {
         let set: Algorithms = [Algorithm::Es256, Algorithm::Rs256].into_iter().collect();
-        assert_eq!(set.iter().collect::<Vec<_>>(), [Algorithm::Es256, Algorithm::Rs256]);
+        assert_eq!(
+            set.iter().collect::<Vec<_>>(),
+            [Algorithm::Es256, Algorithm::Rs256]
+        );
         assert!(!set.allows(Algorithm::Hs256));
         assert!(!Algorithms::PUBLIC_KEY.allows(Algorithm::Hs256));
         assert_eq!(Algorithms::of(&[]).iter().next(), None);

@@ -22,7 +22,9 @@ pub enum KeyError {
     #[error("the JWK's \"{0}\" is not what RFC 7517 and RFC 7518 ask for there")]
     Invalid(&'static str),
     /// A private or symmetric member where only public keys belong.
-    #[error("there is a private key among the public ones; publish only public keys, and replace this one")]
+    #[error(
+        "there is a private key among the public ones; publish only public keys, and replace this one"
+    )]
     Private,
     /// A public key where a private one is needed.
     #[error("this is a public key; the private one is needed here")]
@@ -52,7 +54,9 @@ pub enum KeyError {
     #[error("two keys of the set have the same \"kid\"")]
     DuplicateKid,
     /// Nothing in the set fits the algorithms that are allowed.
-    #[error("the set has no key for any of the allowed algorithms; check the algorithms and the issuer's key set")]
+    #[error(
+        "the set has no key for any of the allowed algorithms; check the algorithms and the issuer's key set"
+    )]
     NoUsableKey,
     /// An RSA key fits both PS256 and RS256, and nothing says which one it is for.
     #[error("the RSA key fits both PS256 and RS256; name one in its \"alg\" or allow only one")]
@@ -79,7 +83,9 @@ pub enum MintError {
     #[error("the claims are not one JSON object: {0}")]
     Json(#[from] JsonError),
     /// `exp`, `nbf` or `iat` is not a whole number of seconds from 0 to 2^53−1.
-    #[error("\"{0}\" must be whole seconds since 1970, from 0 to 2^53-1, without fraction or exponent")]
+    #[error(
+        "\"{0}\" must be whole seconds since 1970, from 0 to 2^53-1, without fraction or exponent"
+    )]
     Time(&'static str),
     /// `typ` is empty, too long or not visible ASCII.
     #[error("the \"typ\" must be 1 to 255 visible ASCII characters")]
@@ -115,7 +121,9 @@ pub enum OpenError {
     #[error("not an acceptable JWE: {0}")]
     Malformed(JweFault),
     /// It does not open: another recipient's, damaged or forged. There is no telling which, on purpose.
-    #[error("the JWE does not open with this key; ask the sender to seal it again to your present key")]
+    #[error(
+        "the JWE does not open with this key; ask the sender to seal it again to your present key"
+    )]
     Decrypt,
 }
 
@@ -148,7 +156,9 @@ pub enum JweFault {
     #[error("its \"epk\" is not an X25519 public key")]
     Epk,
     /// A header member that is never accepted: compression, criticality, work factors, key sources.
-    #[error("its header has a member that is not accepted (zip, crit, p2c, p2s, jku, jwk, x5u, x5c)")]
+    #[error(
+        "its header has a member that is not accepted (zip, crit, p2c, p2s, jku, jwk, x5u, x5c)"
+    )]
     Forbidden,
     /// `typ`, `cty`, `kid`, `apu` or `apv` is not a short string.
     #[error("its \"{0}\" is not a string of at most 255 bytes")]

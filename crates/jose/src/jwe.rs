@@ -15,7 +15,9 @@ use sealwire_protocol::{
 };
 use zeroize::Zeroizing;
 
-use crate::{JweFault, KeyError, OpenError, PrivateKey, PublicKey, SealError, key::wipe, material::Material};
+use crate::{
+    JweFault, KeyError, OpenError, PrivateKey, PublicKey, SealError, key::wipe, material::Material,
+};
 
 /// Bytes of a JWE that is made or opened.
 pub const MAX_JWE_BYTES: usize = 1_048_576;
@@ -55,7 +57,11 @@ pub struct Opened {
 ///
 /// # Errors
 /// [`SealError::TooLong`] if the JWE would be over 1 MiB; [`SealError::Key`] for another type of key.
-pub fn seal_to(recipient: &PublicKey, plaintext: &[u8], header: &Header) -> Result<String, SealError> {
+pub fn seal_to(
+    recipient: &PublicKey,
+    plaintext: &[u8],
+    header: &Header,
+) -> Result<String, SealError> {
     let Material::X25519(_) = recipient.material() else {
         return Err(SealError::Key(KeyError::Unsupported));
     };
@@ -64,7 +70,11 @@ pub fn seal_to(recipient: &PublicKey, plaintext: &[u8], header: &Header) -> Resu
     }
     let mut jose = JweHeader::new();
     jose.set_content_encryption(ENC);
-    for (name, value) in [("typ", &header.typ), ("cty", &header.cty), ("kid", &header.kid)] {
+    for (name, value) in [
+        ("typ", &header.typ),
+        ("cty", &header.cty),
+        ("kid", &header.kid),
+    ] {
         let Some(value) = value else { continue };
         if value.len() > MAX_NAME_BYTES {
             return Err(SealError::Header);
@@ -89,7 +99,9 @@ pub fn seal_to(recipient: &PublicKey, plaintext: &[u8], header: &Header) -> Resu
 /// [`OpenError::Malformed`] for anything but the one accepted form, before any cryptography; after it only the opaque
 /// [`OpenError::Decrypt`].
 pub fn open_with(key: &PrivateKey, compact: &[u8]) -> Result<Opened, OpenError> {
-    let header = UnopenedJwe::parse(compact).map_err(OpenError::Malformed)?.header;
+    let header = UnopenedJwe::parse(compact)
+        .map_err(OpenError::Malformed)?
+        .header;
     if key.x25519().is_none() {
         return Err(OpenError::Decrypt);
     }
@@ -98,7 +110,8 @@ pub fn open_with(key: &PrivateKey, compact: &[u8]) -> Result<Opened, OpenError> 
     wipe(jwk);
     let decrypter = decrypter.map_err(|_| OpenError::Decrypt)?;
     let compact = core::str::from_utf8(compact).map_err(|_| OpenError::Decrypt)?;
-    let (plaintext, _) = josekit::jwe::deserialize_compact(compact, &decrypter).map_err(|_| OpenError::Decrypt)?;
+    let (plaintext, _) =
+        josekit::jwe::deserialize_compact(compact, &decrypter).map_err(|_| OpenError::Decrypt)?;
     Ok(Opened {
         plaintext: Zeroizing::new(plaintext),
         header,
@@ -151,7 +164,12 @@ impl UnopenedJwe {
 
 impl core::fmt::Debug for Opened {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "Opened({} bytes, {:?})", self.plaintext.len(), self.header)
+        write!(
+            f,
+            "Opened({} bytes, {:?})",
+            self.plaintext.len(),
+            self.header
+        )
     }
 }
 
@@ -188,7 +206,9 @@ fn ephemeral_key(header: &Object) -> Option<[u8; 32]> {
     let Value::Object(epk) = header.member("epk")? else {
         return None;
     };
-    let Value::String(x) = epk.member("x")? else { return None };
+    let Value::String(x) = epk.member("x")? else {
+        return None;
+    };
     if epk.len() != 3 || !is(epk, "kty", "OKP") || !is(epk, "crv", "X25519") {
         return None;
     }

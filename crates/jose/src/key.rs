@@ -30,7 +30,10 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     Algorithm, KeyError,
-    material::{Json, Material, optional_string, public_material, secret_bytes, set, string},
+    material::{
+        Json, MAX_RSA_BITS, Material, optional_string, public_material, secret_bytes, set, string,
+        x25519_public,
+    },
     pem,
 };
 
@@ -87,7 +90,7 @@ struct Label {
     algorithm: Option<Algorithm>,
 }
 
-enum Secret {
+pub(crate) enum Secret {
     /// The public material and `d`.
     Pair(Material, Zeroizing<Vec<u8>>),
     /// The public material and the members of [`RSA_PRIVATE`].
@@ -105,7 +108,9 @@ impl PublicKey {
     pub fn parse(file: &[u8]) -> Result<Self, KeyError> {
         match Format::of(file)? {
             Format::Json => Self::from_object(&Object::parse(file)?),
-            Format::Pem => pem::public_key(file).and_then(|material| Self::new(material, Label::default())),
+            Format::Pem => {
+                pem::public_key(file).and_then(|material| Self::new(material, Label::default()))
+            }
         }
     }
 
@@ -131,11 +136,19 @@ impl PublicKey {
 
     pub(crate) fn from_object(jwk: &Object) -> Result<Self, KeyError> {
         // docs/protocol.md §2.2: nothing private belongs where public keys are read.
-        if PRIVATE_MEMBERS.iter().any(|name| jwk.member(name).is_some()) {
+        if PRIVATE_MEMBERS
+            .iter()
+            .any(|name| jwk.member(name).is_some())
+        {
             return Err(KeyError::Private);
         }
         let material = public_material(jwk)?;
-        let label = Label::of(jwk, &material.algorithms(), material.is_for_signatures(), &["verify"])?;
+        let label = Label::of(
+            jwk,
+            &material.algorithms(),
+            material.is_for_signatures(),
+            &["verify"],
+        )?;
         Self::new(material, label)
     }
 
@@ -213,7 +226,7 @@ impl PrivateKey {
     pub fn parse(file: &[u8]) -> Result<Self, KeyError> {
         match Format::of(file)? {
             Format::Json => Self::from_object(&Object::parse(file)?),
-            Format::Pem => Self::from_josekit(pem::private_key(file)?),
+            Format::Pem => Self::new(pem::private_key(file)?, Label::default()),
         }
     }
 
@@ -263,8 +276,12 @@ impl PrivateKey {
             return Err(KeyError::Unsupported);
         }
         let material = public_material(jwk)?;
-        material.check()?;
-        let label = Label::of(jwk, &material.algorithms(), material.is_for_signatures(), &["sign"])?;
+        let label = Label::of(
+            jwk,
+            &material.algorithms(),
+            material.is_for_signatures(),
+            &["sign"],
+        )?;
         let secret = match &material {
             Material::Rsa { .. } => {
                 let mut members = [(); 6].map(|()| Zeroizing::default());
@@ -281,12 +298,26 @@ impl PrivateKey {
                 Secret::Pair(material, d)
             }
         };
+        Self::new(secret, label)
+    }
+
+    fn new(secret: Secret, label: Label) -> Result<Self, KeyError> {
         let key = Self { secret, label };
+        if let Some(material) = key.material() {
+            material.check()?;
+        }
+        if let Secret::Rsa(_, members) = &key.secret {
+            let too_long =
+                |(member, _): &(&Zeroizing<Vec<u8>>, &str)| member.len() > MAX_RSA_BITS / 8;
+            if let Some((_, name)) = members.iter().zip(RSA_PRIVATE).find(too_long) {
+                return Err(KeyError::Invalid(name));
+            }
+        }
         key.check_halves()?;
         Ok(key)
     }
 
-    /// Takes over a key that josekit made or read, by way of our own reader, and erases josekit's.
+    /// Takes over a key that josekit made, by way of our own reader, and erases josekit's.
     fn from_josekit(jwk: Jwk) -> Result<Self, KeyError> {
         let mut json = Zeroizing::new(jwk.to_string());
         wipe(jwk);
@@ -301,7 +332,10 @@ impl PrivateKey {
         match &self.secret {
             Secret::Oct(_) => Ok(()),
             Secret::Pair(Material::Ed25519(public), d) => {
-                let seed = d.as_slice().try_into().map_err(|_| KeyError::Invalid("d"))?;
+                let seed = d
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| KeyError::Invalid("d"))?;
                 let pair = ed25519::SigningKey::from_seed(&ed25519::Seed::new(seed));
                 if pair.public() == public {
                     Ok(())
@@ -310,7 +344,10 @@ impl PrivateKey {
                 }
             }
             Secret::Pair(Material::X25519(public), d) => {
-                let secret = d.as_slice().try_into().map_err(|_| KeyError::Invalid("d"))?;
+                let secret = d
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| KeyError::Invalid("d"))?;
                 if x25519_public(secret) == *public {
                     Ok(())
                 } else {
@@ -319,9 +356,14 @@ impl PrivateKey {
             }
             Secret::Pair(material, _) | Secret::Rsa(material, _) => {
                 let algorithm = *material.algorithms().last().ok_or(KeyError::Unsupported)?;
-                let signature = self.signer(algorithm)?.sign(MESSAGE).map_err(|_| KeyError::Mismatch)?;
+                let signature = self
+                    .signer(algorithm)?
+                    .sign(MESSAGE)
+                    .map_err(|_| KeyError::Mismatch)?;
                 let verifier = material.verifier(algorithm)?;
-                verifier.verify(MESSAGE, &signature).map_err(|_| KeyError::Mismatch)
+                verifier
+                    .verify(MESSAGE, &signature)
+                    .map_err(|_| KeyError::Mismatch)
             }
         }
     }
@@ -372,7 +414,9 @@ impl PrivateKey {
     /// The signature algorithms that this key may still be used with: one if it is named for one, none for X25519.
     #[must_use]
     pub fn algorithms(&self) -> Vec<Algorithm> {
-        let fitting = self.material().map_or_else(|| vec![Algorithm::Hs256], Material::algorithms);
+        let fitting = self
+            .material()
+            .map_or_else(|| vec![Algorithm::Hs256], Material::algorithms);
         fitting
             .into_iter()
             .filter(|a| self.label.algorithm.is_none_or(|named| named == *a))
@@ -444,7 +488,9 @@ impl PrivateKey {
 
     /// josekit's form, without `kid`, `alg`, `use` and `key_ops`: those are ours to judge.
     pub(crate) fn josekit(&self) -> Result<Jwk, KeyError> {
-        let mut jwk = self.material().map_or_else(|| Ok(Jwk::new("oct")), Material::josekit)?;
+        let mut jwk = self
+            .material()
+            .map_or_else(|| Ok(Jwk::new("oct")), Material::josekit)?;
         match &self.secret {
             Secret::Pair(_, d) => set(&mut jwk, "d", d)?,
             Secret::Rsa(_, members) => {
@@ -494,7 +540,12 @@ impl Label {
     /// Reads `kid`, `alg`, `use` and `key_ops`, and refuses a key that is for something else.
     ///
     /// `operations`: the `key_ops` of which one has to be there, if any are.
-    fn of(jwk: &Object, fitting: &[Algorithm], signs: bool, operations: &[&str]) -> Result<Self, KeyError> {
+    fn of(
+        jwk: &Object,
+        fitting: &[Algorithm],
+        signs: bool,
+        operations: &[&str],
+    ) -> Result<Self, KeyError> {
         let kid = optional_string(jwk, "kid")?.map(checked_kid).transpose()?;
         let algorithm = match optional_string(jwk, "alg")? {
             None => None,
@@ -569,11 +620,6 @@ fn checked_kid(kid: &str) -> Result<Box<str>, KeyError> {
         return Err(KeyError::Invalid("kid"));
     }
     Ok(kid.into())
-}
-
-fn x25519_public(secret: &[u8; 32]) -> [u8; 32] {
-    let secret = x25519_dalek::StaticSecret::from(*secret);
-    x25519_dalek::PublicKey::from(&secret).to_bytes()
 }
 
 /// Erases the strings of a josekit key, which does not do it itself.

@@ -17,7 +17,9 @@ use sealwire_protocol::{
 };
 use subtle::ConstantTimeEq;
 
-use crate::{Algorithm, Algorithms, KeyError, PrivateKey, PublicKey, key::Format, material::Material};
+use crate::{
+    Algorithm, Algorithms, KeyError, PrivateKey, PublicKey, key::Format, material::Material,
+};
 
 /// Keys in one set.
 pub const MAX_KEYS: usize = 64;
@@ -161,20 +163,27 @@ impl KeySet {
 
 impl SignatureVerifier for KeySet {
     fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
-        let algorithm = Algorithm::from_name(signed.alg).ok_or(SignatureError::AlgorithmNotAllowed)?;
+        let algorithm =
+            Algorithm::from_name(signed.alg).ok_or(SignatureError::AlgorithmNotAllowed)?;
         let key = self.pick(signed.kid, algorithm)?;
         let fits = match &key.check {
             Check::Ed25519(key) => match signed.signature.try_into() {
                 Ok(signature) => key.verify(signed.signing_input, signature).is_ok(),
                 Err(_) => false,
             },
-            Check::Public(verifier) => verifier.verify(signed.signing_input, signed.signature).is_ok(),
+            Check::Public(verifier) => verifier
+                .verify(signed.signing_input, signed.signature)
+                .is_ok(),
             Check::Secret(signer) => match signer.sign(signed.signing_input) {
                 Ok(expected) => bool::from(expected.as_slice().ct_eq(signed.signature)),
                 Err(_) => false,
             },
         };
-        if fits { Ok(()) } else { Err(SignatureError::Invalid) }
+        if fits {
+            Ok(())
+        } else {
+            Err(SignatureError::Invalid)
+        }
     }
 }
 
@@ -209,7 +218,11 @@ fn the_algorithm(key: &PublicKey, allowed: Algorithms) -> Result<Option<Algorith
     if let Some(named) = key.algorithm() {
         return Ok(allowed.allows(named).then_some(named));
     }
-    let mut fitting = key.material().algorithms().into_iter().filter(|a| allowed.allows(*a));
+    let mut fitting = key
+        .material()
+        .algorithms()
+        .into_iter()
+        .filter(|a| allowed.allows(*a));
     match (fitting.next(), fitting.next()) {
         (only, None) => Ok(only),
         (_, Some(_)) => Err(KeyError::AmbiguousAlgorithm),

@@ -19,8 +19,15 @@ pub const MAX_RSA_BITS: usize = 8_192;
 pub(crate) enum Material {
     Ed25519(ed25519::PublicKey),
     X25519([u8; 32]),
-    Ec { curve: Curve, x: Vec<u8>, y: Vec<u8> },
-    Rsa { n: Vec<u8>, e: Vec<u8> },
+    Ec {
+        curve: Curve,
+        x: Vec<u8>,
+        y: Vec<u8>,
+    },
+    Rsa {
+        n: Vec<u8>,
+        e: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -44,8 +51,12 @@ impl Material {
         match self {
             Self::Ed25519(_) => vec![Algorithm::EdDsa],
             Self::X25519(_) => Vec::new(),
-            Self::Ec { curve: Curve::P256, .. } => vec![Algorithm::Es256],
-            Self::Ec { curve: Curve::P384, .. } => vec![Algorithm::Es384],
+            Self::Ec {
+                curve: Curve::P256, ..
+            } => vec![Algorithm::Es256],
+            Self::Ec {
+                curve: Curve::P384, ..
+            } => vec![Algorithm::Es384],
             Self::Rsa { .. } => vec![Algorithm::Ps256, Algorithm::Rs256],
         }
     }
@@ -87,14 +98,19 @@ impl Material {
                 } else {
                     Algorithm::Es384
                 };
-                self.verifier(algorithm).map(drop).map_err(|_| KeyError::NotOnCurve)
+                self.verifier(algorithm)
+                    .map(drop)
+                    .map_err(|_| KeyError::NotOnCurve)
             }
             Self::Rsa { n, e } => check_rsa(n, e),
         }
     }
 
     /// josekit's verifier for one of [`Self::algorithms`].
-    pub(crate) fn verifier(&self, algorithm: Algorithm) -> Result<Box<dyn jws::JwsVerifier>, KeyError> {
+    pub(crate) fn verifier(
+        &self,
+        algorithm: Algorithm,
+    ) -> Result<Box<dyn jws::JwsVerifier>, KeyError> {
         let jwk = self.josekit()?;
         let verifier: Result<Box<dyn jws::JwsVerifier>, josekit::JoseError> = match algorithm {
             Algorithm::EdDsa => jws::EdDSA.verifier_from_jwk(&jwk).map(|v| Box::new(v) as _),
@@ -203,7 +219,9 @@ pub(crate) fn public_material(jwk: &Object) -> Result<Material, KeyError> {
 /// RFC 7518 §3.3 and §6.3.1: size, no leading zero octets, both odd.
 fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyError> {
     let bits = n.first().map_or(0, |top| {
-        n.len().saturating_mul(8).saturating_sub(top.leading_zeros() as usize)
+        n.len()
+            .saturating_mul(8)
+            .saturating_sub(top.leading_zeros() as usize)
     });
     let odd = |number: &[u8]| number.last().is_some_and(|low| low & 1 == 1);
     if n.first() == Some(&0) || !odd(n) || !(MIN_RSA_BITS..=MAX_RSA_BITS).contains(&bits) {
@@ -215,7 +233,16 @@ fn check_rsa(n: &[u8], e: &[u8]) -> Result<(), KeyError> {
     Ok(())
 }
 
-pub(crate) fn optional_string<'j>(jwk: &'j Object, name: &'static str) -> Result<Option<&'j str>, KeyError> {
+/// The public half of an X25519 secret (RFC 7748 §6.1).
+pub(crate) fn x25519_public(secret: &[u8; 32]) -> [u8; 32] {
+    let secret = x25519_dalek::StaticSecret::from(*secret);
+    x25519_dalek::PublicKey::from(&secret).to_bytes()
+}
+
+pub(crate) fn optional_string<'j>(
+    jwk: &'j Object,
+    name: &'static str,
+) -> Result<Option<&'j str>, KeyError> {
     match jwk.member(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
@@ -231,7 +258,10 @@ pub(crate) fn bytes(jwk: &Object, name: &'static str) -> Result<Vec<u8>, KeyErro
     base64url::decode(string(jwk, name)?.as_bytes()).map_err(|_| KeyError::Invalid(name))
 }
 
-pub(crate) fn secret_bytes(jwk: &Object, name: &'static str) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+pub(crate) fn secret_bytes(
+    jwk: &Object,
+    name: &'static str,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     bytes(jwk, name).map(Zeroizing::new)
 }
 

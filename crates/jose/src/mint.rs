@@ -119,7 +119,10 @@ impl SigningKey {
     /// # Errors
     /// [`MintError`] says what is wrong.
     pub fn json(&self, typ: &str, claims: &[u8]) -> Result<String, MintError> {
-        if typ.is_empty() || typ.len() > MAX_NAME_BYTES || !typ.bytes().all(|b| b.is_ascii_graphic()) {
+        if typ.is_empty()
+            || typ.len() > MAX_NAME_BYTES
+            || !typ.bytes().all(|b| b.is_ascii_graphic())
+        {
             return Err(MintError::Typ);
         }
         if claims.len() > MAX_TOKEN_BYTES {
@@ -137,7 +140,10 @@ impl SigningKey {
         let mut token = base64url::encode(self.header(typ).as_bytes());
         token.push('.');
         token.push_str(&base64url::encode(claims));
-        let signature = self.signer.sign(token.as_bytes()).map_err(|_| MintError::Refused)?;
+        let signature = self
+            .signer
+            .sign(token.as_bytes())
+            .map_err(|_| MintError::Refused)?;
         token.push('.');
         token.push_str(&base64url::encode(&signature));
         if token.len() > MAX_TOKEN_BYTES {
@@ -149,7 +155,11 @@ impl SigningKey {
     /// Exactly `alg`, `typ` and, if the key has one, `kid`.
     fn header(&self, typ: &str) -> String {
         let quoted = |text: &str| serde_json::Value::from(text).to_string();
-        let mut header = format!(r#"{{"alg":"{}","typ":{}"#, self.algorithm.name(), quoted(typ));
+        let mut header = format!(
+            r#"{{"alg":"{}","typ":{}"#,
+            self.algorithm.name(),
+            quoted(typ)
+        );
         if let Some(kid) = &self.kid {
             header.push_str(r#","kid":"#);
             header.push_str(&quoted(kid));
@@ -165,6 +175,9 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-fn confirmation<S: serde::Serializer>(device: &Thumbprint, serializer: S) -> Result<S::Ok, S::Error> {
+fn confirmation<S: serde::Serializer>(
+    device: &Thumbprint,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_map([("jkt", device.to_string())])
 }

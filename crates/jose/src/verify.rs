@@ -4,7 +4,10 @@ use sealwire_protocol::{
     TokenError,
     limits::MAX_ATTESTATION_AGE_SECONDS,
     name::Issuer,
-    token::{AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken, UnverifiedAttestation},
+    token::{
+        AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken,
+        UnverifiedAttestation,
+    },
 };
 
 use crate::KeySet;

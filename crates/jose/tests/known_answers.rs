@@ -1,4 +1,10 @@
 //! The examples of RFC 7515, 7516, 7517, 7638 and 8037.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use sealwire_jose::{
     Algorithms, JweFault, KeyError, KeySet, OpenError, PrivateKey, PublicKey, SigningKey, jwe,
@@ -12,7 +18,9 @@ use serde_json::Value;
 fn vectors(file: &str) -> Vec<Value> {
     let path = format!("{}/vectors/{file}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read(path).unwrap();
-    let Value::Array(list) = serde_json::from_slice(&text).unwrap() else { panic!("{file} is not a list") };
+    let Value::Array(list) = serde_json::from_slice(&text).unwrap() else {
+        panic!("{file} is not a list")
+    };
     assert!(!list.is_empty());
     list
 }
@@ -48,7 +56,12 @@ fn signatures_of_the_rfcs_verify_or_are_not_supported() {
         }
         let signature = base64url::decode(text(&vector, "signature").as_bytes()).unwrap();
         let input = text(&vector, "signing_input").as_bytes();
-        let signed = Signed { alg: text(&vector, "alg"), kid: None, signing_input: input, signature: &signature };
+        let signed = Signed {
+            alg: text(&vector, "alg"),
+            kid: None,
+            signing_input: input,
+            signature: &signature,
+        };
         let set = set.unwrap();
         assert_eq!(set.verify(signed), Ok(()), "{name}");
 
@@ -56,16 +69,44 @@ fn signatures_of_the_rfcs_verify_or_are_not_supported() {
         for at in 0..signature.len() {
             let mut damaged = signature.clone();
             damaged[at] ^= 1;
-            assert_eq!(set.verify(Signed { signature: &damaged, ..signed }), Err(SignatureError::Invalid), "{name} {at}");
+            assert_eq!(
+                set.verify(Signed {
+                    signature: &damaged,
+                    ..signed
+                }),
+                Err(SignatureError::Invalid),
+                "{name} {at}"
+            );
         }
         for cut in [1, signature.len() / 2, signature.len() - 1] {
             let short = &signature[..cut];
-            assert_eq!(set.verify(Signed { signature: short, ..signed }), Err(SignatureError::Invalid), "{name} {cut}");
+            assert_eq!(
+                set.verify(Signed {
+                    signature: short,
+                    ..signed
+                }),
+                Err(SignatureError::Invalid),
+                "{name} {cut}"
+            );
         }
         let long = [signature.as_slice(), &[0]].concat();
-        assert_eq!(set.verify(Signed { signature: &long, ..signed }), Err(SignatureError::Invalid), "{name}");
+        assert_eq!(
+            set.verify(Signed {
+                signature: &long,
+                ..signed
+            }),
+            Err(SignatureError::Invalid),
+            "{name}"
+        );
         let other = [input, b"A"].concat();
-        assert_eq!(set.verify(Signed { signing_input: &other, ..signed }), Err(SignatureError::Invalid), "{name}");
+        assert_eq!(
+            set.verify(Signed {
+                signing_input: &other,
+                ..signed
+            }),
+            Err(SignatureError::Invalid),
+            "{name}"
+        );
     }
 }
 
@@ -78,7 +119,10 @@ fn deterministic_signatures_come_out_as_in_the_rfcs() {
             continue;
         }
         let key = PrivateKey::parse(with_alg(&vector).to_string().as_bytes()).unwrap();
-        let token = SigningKey::new(&key).unwrap().json("example", br#"{"a":1}"#).unwrap();
+        let token = SigningKey::new(&key)
+            .unwrap()
+            .json("example", br#"{"a":1}"#)
+            .unwrap();
         // Ours has another header than the RFC's, so it is signed again by the RFC's own key through josekit.
         let (input, signature) = token.rsplit_once('.').unwrap();
         let jwk = josekit::jwk::Jwk::from_bytes(with_alg(&vector).to_string()).unwrap();
@@ -88,8 +132,14 @@ fn deterministic_signatures_come_out_as_in_the_rfcs() {
             _ => Box::new(josekit::jws::HS256.signer_from_jwk(&jwk).unwrap()),
         };
         let rfc = text(&vector, "signing_input").as_bytes();
-        assert_eq!(base64url::encode(&signer.sign(rfc).unwrap()), text(&vector, "signature"));
-        assert_eq!(base64url::encode(&signer.sign(input.as_bytes()).unwrap()), signature);
+        assert_eq!(
+            base64url::encode(&signer.sign(rfc).unwrap()),
+            text(&vector, "signature")
+        );
+        assert_eq!(
+            base64url::encode(&signer.sign(input.as_bytes()).unwrap()),
+            signature
+        );
         compared += 1;
     }
     assert_eq!(compared, 3);
@@ -110,9 +160,17 @@ fn unsecured_jws_of_the_rfc_is_refused() {
 fn thumbprints_of_the_rfcs() {
     for vector in vectors("thumbprints.json") {
         let key = PublicKey::parse(vector["jwk"].to_string().as_bytes()).unwrap();
-        assert_eq!(base64url::encode(&key.thumbprint()), text(&vector, "thumbprint"), "{}", text(&vector, "name"));
+        assert_eq!(
+            base64url::encode(&key.thumbprint()),
+            text(&vector, "thumbprint"),
+            "{}",
+            text(&vector, "name")
+        );
     }
-    for vector in vectors("signatures.json").iter().filter(|v| v["accepted"] == true) {
+    for vector in vectors("signatures.json")
+        .iter()
+        .filter(|v| v["accepted"] == true)
+    {
         let key = PrivateKey::parse(vector["jwk"].to_string().as_bytes()).unwrap();
         if let Some(public) = key.public() {
             assert_eq!(key.thumbprint(), public.thumbprint());
@@ -140,7 +198,10 @@ fn jwe_of_other_algorithms_are_refused() {
     for vector in vectors("jwe_other_algorithms.json") {
         let error = jwe::open_with(&key, text(&vector, "compact").as_bytes()).unwrap_err();
         assert!(
-            matches!(error, OpenError::Malformed(JweFault::Alg | JweFault::EncryptedKey | JweFault::Iv)),
+            matches!(
+                error,
+                OpenError::Malformed(JweFault::Alg | JweFault::EncryptedKey | JweFault::Iv)
+            ),
             "{}: {error}",
             text(&vector, "name")
         );
