@@ -367,11 +367,14 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
 }
 
 fn create(path: &Path, content: &[u8]) -> Result<(), DataDirError> {
-    files::create(path, content).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => DataDirError::AlreadyInitialised {
-            path: path.to_owned(),
-        },
-        _ => io_error(path)(error),
+    files::create(path, content).map_err(|error| {
+        if error.kind() == io::ErrorKind::AlreadyExists {
+            DataDirError::AlreadyInitialised {
+                path: path.to_owned(),
+            }
+        } else {
+            io_error(path)(error)
+        }
     })
 }
 

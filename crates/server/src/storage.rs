@@ -327,12 +327,12 @@ pub enum StorageError {
 impl OpenError {
     fn from_database(error: DatabaseError, path: &Path) -> Self {
         let path = path.to_owned();
-        match error {
-            DatabaseError::DatabaseAlreadyOpen => Self::InUse { path },
-            other => Self::Database {
-                path,
-                error: Box::new(other.into()),
-            },
+        if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+            return Self::InUse { path };
+        }
+        Self::Database {
+            path,
+            error: Box::new(error.into()),
         }
     }
 }
