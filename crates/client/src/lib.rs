@@ -43,6 +43,8 @@ mod event;
 mod issuer;
 mod message;
 pub mod store;
+#[cfg(test)]
+mod testing;
 
 pub use sealwire_e2e::safety::SafetyNumber;
 pub use sealwire_protocol::key::Thumbprint;

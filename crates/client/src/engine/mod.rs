@@ -439,6 +439,9 @@ impl Engine {
     /// The set of this user's own devices has changed.
     pub(crate) fn handle_device_changed(&mut self, user: &str) {
         if self.account.user.as_deref() == Some(user) {
+            if let Some(link) = &mut self.link {
+                link.own_devices_known = false;
+            }
             self.look_up(user.into(), false);
         }
     }

@@ -1,0 +1,365 @@
+//! Messages that arrive.
+
+use super::outbox::Purpose;
+use super::*;
+use crate::message::MessageId;
+use sealwire_e2e::content::{Body, Content, Kind};
+
+/// What alice has sent to bob and the relay holds.
+fn held_for_bob(relay: &mut ToyRelay, alice: &mut Toy, bob: &Toy, text: &str) -> Held {
+    drop(alice.send("bob", text));
+    relay.pump(&mut [alice]);
+    relay.mailbox(bob).pop().unwrap()
+}
+
+fn undecryptable(held: &Held) -> Event {
+    Event::Undecryptable {
+        id: MessageId(held.id),
+        user: held.user.as_str().into(),
+        device: held.device,
+    }
+}
+
+#[test]
+fn message_delivered_twice_is_shown_once() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    give(&mut bob, &held);
+    give(&mut bob, &held);
+    let again = Held {
+        position: held.position + 5,
+        ..held
+    };
+    give(&mut bob, &again);
+    assert_eq!(bob.texts(), ["hello"]);
+    assert_eq!(bob.engine.position(), again.position);
+}
+
+#[test]
+fn message_delivered_again_after_a_crash_is_shown_once() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    give(&mut bob, &held);
+    // The acknowledgement was lost with the process.
+    bob.crash();
+    relay.connect(&mut bob);
+    give(&mut bob, &held);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+#[test]
+fn event_stays_until_the_application_has_taken_it() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    give(&mut bob, &held);
+    for _ in 0..2 {
+        bob.crash();
+        let (number, event) = bob.engine.first_event().cloned().unwrap();
+        assert!(matches!(event, Event::Message(_)));
+        // Taking another event than the first takes nothing.
+        bob.engine.event_taken(number + 1).unwrap();
+    }
+    assert_eq!(bob.texts(), ["hello"]);
+    bob.crash();
+    assert!(bob.engine.first_event().is_none());
+}
+
+#[test]
+fn position_is_not_given_before_the_message_is_stored() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    *bob.store.broken.lock().unwrap() = true;
+    let deliver = Deliver {
+        position: held.position,
+        id: held.id,
+        user: &held.user,
+        device: held.device,
+        time: START.0,
+        message: &held.message,
+    };
+    assert!(matches!(
+        bob.engine.handle_deliver(&deliver, START),
+        Err(Fatal::Store(_))
+    ));
+    *bob.store.broken.lock().unwrap() = false;
+    bob.crash();
+    relay.connect(&mut bob);
+    assert!(bob.engine.position() < held.position);
+    give(&mut bob, &held);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+#[test]
+fn garbage_becomes_an_event_and_the_mailbox_goes_on() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    let garbage = Held {
+        message: b"garbage".to_vec(),
+        id: [9; 16],
+        ..held.clone()
+    };
+    give(&mut bob, &garbage);
+    give(
+        &mut bob,
+        &Held {
+            position: held.position + 1,
+            ..held
+        },
+    );
+    let events = bob.events();
+    assert_eq!(events[0], undecryptable(&garbage));
+    assert!(
+        matches!(&events[1], Event::Message(received) if received.message.as_text() == Some("hello"))
+    );
+    assert_eq!(events.len(), 2);
+}
+
+#[test]
+fn changed_ciphertext_becomes_an_event_and_changes_no_session() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    let mut forged = Held {
+        id: [9; 16],
+        ..held.clone()
+    };
+    *forged.message.last_mut().unwrap() ^= 1;
+    give(&mut bob, &forged);
+    assert_eq!(bob.events(), [undecryptable(&forged)]);
+    give(
+        &mut bob,
+        &Held {
+            position: held.position + 1,
+            ..held
+        },
+    );
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+/// docs/protocol.md §9.3
+#[test]
+fn message_under_another_id_than_its_own_is_refused() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    let moved = Held {
+        id: [9; 16],
+        ..held
+    };
+    give(&mut bob, &moved);
+    assert_eq!(bob.events(), [undecryptable(&moved)]);
+}
+
+#[test]
+fn message_that_the_relay_ascribes_to_another_user_is_refused() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    let moved = Held {
+        user: "carol".into(),
+        ..held
+    };
+    give(&mut bob, &moved);
+    assert_eq!(bob.events(), [undecryptable(&moved)]);
+}
+
+#[test]
+fn message_that_the_relay_ascribes_to_another_device_is_refused() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    let moved = Held {
+        device: Thumbprint::from_bytes([5; 32]),
+        ..held
+    };
+    give(&mut bob, &moved);
+    assert_eq!(bob.events(), [undecryptable(&moved)]);
+}
+
+/// docs/protocol.md §9.3
+#[test]
+fn copy_from_another_user_is_refused() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut txn = Txn::default();
+    let body = Body {
+        media_type: "text/plain",
+        bytes: b"you never wrote this",
+    };
+    let copy = Content {
+        id: [8; 16],
+        time: 1,
+        kind: Kind::Copy {
+            user: "carol",
+            body,
+        },
+    };
+    alice
+        .engine
+        .enqueue_own(&mut txn, "bob".into(), Purpose::Copy, &copy, START)
+        .unwrap();
+    let number = *alice.engine.outbox.last_key_value().unwrap().0;
+    alice.engine.outbox.get_mut(&number).unwrap().id = [8; 16];
+    alice.engine.commit(txn).unwrap();
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert!(
+        matches!(events.as_slice(), [Event::Undecryptable { id, .. }] if id.0 == [8; 16]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn delivered_from_another_user_counts_for_nothing() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut carol = Toy::new("carol");
+    relay.connect(&mut carol);
+    relay.pump(&mut [&mut carol]);
+    let mut receipt = alice
+        .send("bob", "hello")
+        .receipt_after(&mut relay, &mut [&mut alice]);
+    let mut txn = Txn::default();
+    let lie = Content {
+        id: receipt.id.0,
+        time: 1,
+        kind: Kind::Delivered,
+    };
+    carol
+        .engine
+        .enqueue_own(&mut txn, "alice".into(), Purpose::Delivered, &lie, START)
+        .unwrap();
+    carol.engine.commit(txn).unwrap();
+    relay.pump(&mut [&mut alice, &mut carol]);
+    assert!(receipt.delivered.try_recv().is_err());
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(receipt.delivered.try_recv(), Ok(()));
+}
+
+#[test]
+fn missing_message_is_a_gap_and_may_still_arrive() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let first = held_for_bob(&mut relay, &mut alice, &bob, "1");
+    let second = held_for_bob(&mut relay, &mut alice, &bob, "2");
+    give(&mut bob, &second);
+    let events = bob.events();
+    assert_eq!(
+        events[0],
+        Event::Gap {
+            user: "alice".into(),
+            device: alice.device(),
+            missing: 1
+        }
+    );
+    assert!(matches!(&events[1], Event::Message(_)));
+    give(
+        &mut bob,
+        &Held {
+            position: second.position + 1,
+            ..first
+        },
+    );
+    assert_eq!(bob.texts(), ["1"]);
+}
+
+#[test]
+fn lost_session_repairs_itself_and_the_application_is_told() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    // The rows of sessions, table 3, are lost.
+    bob.store.rows.lock().unwrap().retain(|key, _| key[0] != 3);
+    bob.crash();
+    relay.connect(&mut bob);
+    drop(alice.send("bob", "lost"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert!(
+        matches!(events[0], Event::Undecryptable { .. }),
+        "{events:?}"
+    );
+    assert!(
+        events.contains(&Event::SessionRepaired {
+            user: "alice".into(),
+            device: alice.device()
+        }),
+        "{events:?}"
+    );
+    drop(alice.send("bob", "found"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["found"]);
+}
+
+#[test]
+fn messages_that_do_not_open_start_one_new_session_and_no_more() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    bob.store.rows.lock().unwrap().retain(|key, _| key[0] != 3);
+    bob.crash();
+    relay.connect(&mut bob);
+    for text in ["1", "2", "3"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    let repairs = bob
+        .engine
+        .outbox
+        .values()
+        .filter(|entry| matches!(entry.purpose, Purpose::Repair(_)))
+        .count();
+    assert_eq!(repairs, 1);
+}
+
+/// docs/protocol.md §5.2
+#[test]
+fn new_epoch_starts_positions_again() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    relay.epoch = [1; 16];
+    relay.next_position = 0;
+    relay.connect(&mut bob);
+    assert_eq!(bob.engine.position(), 0);
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+#[test]
+fn inbox_that_nobody_reads_takes_no_more_messages() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    let mut position = held.position;
+    while bob.engine.has_room() {
+        position += 1;
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&position.to_be_bytes());
+        give(
+            &mut bob,
+            &Held {
+                position,
+                id,
+                message: vec![0],
+                ..held.clone()
+            },
+        );
+    }
+    assert_eq!(bob.engine.inbox.len(), 1_024);
+    bob.events();
+    assert!(bob.engine.has_room());
+}
+
+#[test]
+fn delivery_to_a_device_that_never_had_a_token_is_the_relays_fault() {
+    let mut engine = open(
+        &SharedStore::default(),
+        Options {
+            delivery_receipts: true,
+            only_verified: false,
+        },
+    )
+    .unwrap();
+    let device = Thumbprint::from_bytes([1; 32]);
+    let deliver = Deliver {
+        position: 1,
+        id: [1; 16],
+        user: "alice",
+        device,
+        time: 1,
+        message: b"x",
+    };
+    assert!(matches!(
+        engine.handle_deliver(&deliver, START),
+        Err(Fatal::Relay(RelayFault::Unasked))
+    ));
+}
