@@ -1,0 +1,124 @@
+//! Results, on standard output: for people, or one JSON object a line.
+
+use std::{
+    fmt::{self, Display, Write as _},
+    io::{self, IsTerminal as _, Write},
+};
+
+use serde::Serialize;
+
+use crate::exit::Failure;
+
+/// How results are to be shown.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output {
+    json: bool,
+}
+
+impl Output {
+    pub(crate) const fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Shows one result: `value` on a line for `--json`, else `human` with a line break.
+    ///
+    /// `human` passes whatever came from elsewhere through [`Printable`].
+    pub(crate) fn result(self, value: &impl Serialize, human: impl Display) -> Result<(), Failure> {
+        let line = if self.json {
+            serde_json::to_string(value).map_err(Failure::failed)?
+        } else {
+            human.to_string()
+        };
+        write(&[line.as_bytes(), b"\n"])
+    }
+
+    /// Whether it was asked for JSON.
+    pub(crate) const fn is_json(self) -> bool {
+        self.json
+    }
+}
+
+/// Writes bytes as they are, but never raw to a terminal what could command it.
+pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
+    if io::stdout().is_terminal() {
+        let text = String::from_utf8_lossy(bytes);
+        return write(&[Lines(&text).to_string().as_bytes(), b"\n"]);
+    }
+    write(&[bytes])
+}
+
+fn write(parts: &[&[u8]]) -> Result<(), Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = parts
+        .iter()
+        .try_for_each(|part| stdout.write_all(part))
+        .and_then(|()| stdout.flush());
+    match written {
+        // Whoever read has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) => Err(Failure::failed(format_args!(
+            "standard output cannot be written: {error}"
+        ))),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// Text from elsewhere, with everything escaped that could move a cursor, hide text or reverse it.
+pub(crate) struct Printable<'t>(pub(crate) &'t str);
+
+impl Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(self.0, f, |_| false)
+    }
+}
+
+/// The same, but with its line breaks and tabs.
+pub(crate) struct Lines<'t>(pub(crate) &'t str);
+
+impl Display for Lines<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        escape(self.0, f, |c| matches!(c, '\n' | '\t'))
+    }
+}
+
+fn escape(text: &str, f: &mut fmt::Formatter<'_>, keep: impl Fn(char) -> bool) -> fmt::Result {
+    for c in text.chars() {
+        if (c.is_control() || is_invisible(c)) && !keep(c) {
+            write!(f, "{}", c.escape_unicode())?;
+        } else {
+            f.write_char(c)?;
+        }
+    }
+    Ok(())
+}
+
+/// Characters that change the direction of text, or that nobody sees.
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_that_could_command_a_terminal_is_escaped() {
+        for (text, shown) in [
+            ("\u{1b}[2Jgone", "\\u{1b}[2Jgone"),
+            ("a\rb", "a\\u{d}b"),
+            ("a\nb", "a\\u{a}b"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+            ("a\u{200b}b", "a\\u{200b}b"),
+        ] {
+            assert_eq!(Printable(text).to_string(), shown);
+        }
+        assert_eq!(Lines("a\n\tb\r").to_string(), "a\n\tb\\u{d}");
+    }
+
+    #[test]
+    fn ordinary_text_is_shown_as_it_is() {
+        let text = "grüße, 世界 — €5 \"quoted\" 🦀";
+        assert_eq!(Printable(text).to_string(), text);
+    }
+}
