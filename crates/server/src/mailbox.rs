@@ -154,7 +154,7 @@ impl PostError {
     pub fn refusal(self) -> RefusalCode {
         match self {
             Self::Full { .. } => RefusalCode::MailboxFull,
-            Self::Parts => RefusalCode::DevicesChanged,
+            Self::Parts => RefusalCode::TooLarge,
             Self::Storage(_) => RefusalCode::Unavailable,
         }
     }
@@ -186,8 +186,8 @@ impl Mailboxes {
     }
 
     /// The first half of [`Mailboxes::append`]: gives the posting its place in the order, and waits only while the queue is full.
-    /// Who has several postings of one device under way at once needs it to keep their order (docs/protocol.md §5.2): enqueue
-    /// each after the one before, then wait for any of them.
+    /// Places are given in the order in which these futures, or those of `append`, are first polled: poll each once before the
+    /// next, and the order of a sender's postings is kept (docs/protocol.md §5.2).
     ///
     /// # Errors
     /// [`PostError::Parts`] or [`PostError::Storage`].

@@ -26,7 +26,8 @@ use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend,
     TableError,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::unconstrained;
 
 pub(crate) use schema::*;
 
@@ -69,6 +70,8 @@ pub struct Storage {
 struct Inner {
     database: Arc<Database>,
     epoch: [u8; 16],
+    /// Held by whoever is next to get a place in the queue; its waiters are served in order.
+    line: Mutex<()>,
     queued_kib: Arc<Semaphore>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
@@ -156,6 +159,7 @@ impl Storage {
             inner: Arc::new(Inner {
                 database,
                 epoch,
+                line: Mutex::new(()),
                 queued_kib,
                 jobs: Some(jobs),
                 writer: Some(writer),
@@ -178,9 +182,9 @@ impl Storage {
             .is_some_and(|jobs| !jobs.is_closed())
     }
 
-    /// Puts `work` in the queue for the next transaction, in the order of the calls that return, and gives what waits for its
-    /// commit. Waits while the queue is full. `bytes` is about what `work` holds in memory. `work` MUST NOT write unless it
-    /// succeeds. It runs even if nobody waits for it any more.
+    /// Puts `work` in the queue for the next transaction and gives what waits for its commit. Waits while the queue is full. Jobs
+    /// run in the order in which these futures are first polled. `bytes` is about what `work` holds in memory. `work` MUST NOT
+    /// write unless it succeeds. It runs even if nobody waits for it any more.
     pub(crate) async fn submit<T, F>(
         &self,
         bytes: usize,
@@ -190,6 +194,16 @@ impl Storage {
         T: Send + 'static,
         F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
     {
+        // A task that has used up its turn would otherwise not get a place in the line yet.
+        unconstrained(self.submit_in_turn(bytes, work)).await
+    }
+
+    async fn submit_in_turn<T, F>(&self, bytes: usize, work: F) -> Result<Pending<T>, StorageError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
+    {
+        let _turn = self.inner.line.lock().await;
         let kib = u32::try_from(bytes / 1_024 + 1)
             .unwrap_or(MAX_QUEUED_KIB)
             .min(MAX_QUEUED_KIB);

@@ -140,12 +140,12 @@ async fn writes_that_wait_share_one_commit() {
 
     let release = hold_writer(&storage).await;
     let before = backend.syncs.load(Ordering::SeqCst);
-    let mut waiting = Box::pin(join_all((0..40).map(|_| count(&storage))));
+    let mut waiting = Box::pin(join_all((0..100).map(|_| count(&storage))));
     assert!(waiting.as_mut().now_or_never().is_none());
     drop(release);
     assert_eq!(
         waiting.await.last(),
-        Some(&Ok(41)),
+        Some(&Ok(101)),
         "in the order in which they came"
     );
     assert_eq!(backend.syncs.load(Ordering::SeqCst) - before, one_commit);
@@ -168,6 +168,24 @@ async fn bytes_that_wait_are_bounded() {
     );
     drop(release);
     assert_eq!((first.await, second.await), (Ok(()), Ok(())));
+}
+
+// docs/protocol.md §5.2: the order of a sender's messages
+#[tokio::test]
+async fn who_comes_when_the_queue_has_room_again_does_not_overtake_who_waited() {
+    let (_, storage) = faulty();
+    let release = hold_writer(&storage).await;
+    let all = usize::try_from(MAX_QUEUED_KIB - 2).unwrap() * 1_024;
+    let mut filling = Box::pin(storage.write(all, |_| Ok(())));
+    assert!(filling.as_mut().now_or_never().is_none());
+    let mut waited = Box::pin(count(&storage));
+    assert!(waited.as_mut().now_or_never().is_none());
+    drop(release);
+    filling.await.unwrap();
+    // There is room, but who waited has not been polled since.
+    let mut came_later = Box::pin(count(&storage));
+    assert!(came_later.as_mut().now_or_never().is_none());
+    assert_eq!(tokio::join!(came_later, waited), (Ok(2), Ok(1)));
 }
 
 // docs/protocol.md §5.2: Accepted only when durable
