@@ -69,7 +69,9 @@ pub(crate) fn initiate(
     let ephemeral = X25519Secret::generate(rng);
     let ratchet_key = RatchetKey::generate(rng);
     // docs/protocol.md §1.3: a prekey of low order is refused.
-    let dh1 = ephemeral.diffie_hellman(&card.signed_prekey).map_err(|_| Malformed::Key)?;
+    let dh1 = ephemeral
+        .diffie_hellman(&card.signed_prekey)
+        .map_err(|_| Malformed::Key)?;
     let dh2 = one_time
         .map(|prekey| ephemeral.diffie_hellman(&prekey.x25519))
         .transpose()
@@ -113,7 +115,9 @@ pub(crate) fn initiate(
     Ok(Session {
         id: keys.id,
         created: now,
-        role: Role::Initiator { unanswered: Some(first) },
+        role: Role::Initiator {
+            unanswered: Some(first),
+        },
         ratchet: Ratchet::initiator(keys.root, keys.chain, ratchet_key),
     })
 }
@@ -137,7 +141,9 @@ pub(crate) fn accept(
     let attestation = verify_attestation(first.attestation, device, issuer_keys, policy)?;
     let initiator = attested(&attestation);
     let one_time_public = secrets.one_time.map(|secrets| secrets.x25519.public_key());
-    let kem = secrets.one_time.map_or(&secrets.generation.kem, |secrets| &secrets.kem);
+    let kem = secrets
+        .one_time
+        .map_or(&secrets.generation.kem, |secrets| &secrets.kem);
     let th = Transcript {
         initiator: Side {
             issuer: &initiator.issuer,
@@ -169,8 +175,12 @@ pub(crate) fn accept(
     let signed_prekey = &secrets.generation.signed_prekey;
     // docs/protocol.md §8.2: zeros end in the error of a message that does not authenticate. The ratchet key is tried here, where it can
     // still be refused, rather than when the reply turns the ratchet.
-    signed_prekey.diffie_hellman(&ratchet_key).map_err(|_| Error::Decrypt)?;
-    let dh1 = signed_prekey.diffie_hellman(&ephemeral).map_err(|_| Error::Decrypt)?;
+    signed_prekey
+        .diffie_hellman(&ratchet_key)
+        .map_err(|_| Error::Decrypt)?;
+    let dh1 = signed_prekey
+        .diffie_hellman(&ephemeral)
+        .map_err(|_| Error::Decrypt)?;
     let dh2 = secrets
         .one_time
         .map(|secrets| secrets.x25519.diffie_hellman(&ephemeral))
@@ -210,12 +220,16 @@ fn verify_proof(
     now: u64,
 ) -> Result<(), Error> {
     let malformed = |_| Malformed::Proof;
-    let unverified =
-        UnverifiedStatement::parse(proof.as_bytes(), JwtType::Session, &PROOF_CLAIMS).map_err(malformed)?;
-    let verified = unverified.verify(key).map_err(|_| Misbehaved::ProofSignature)?;
+    let unverified = UnverifiedStatement::parse(proof.as_bytes(), JwtType::Session, &PROOF_CLAIMS)
+        .map_err(malformed)?;
+    let verified = unverified
+        .verify(key)
+        .map_err(|_| Misbehaved::ProofSignature)?;
     let claims = verified.claims();
-    let parties =
-        (claims.thumbprint("iss").map_err(malformed)?, claims.thumbprint("aud").map_err(malformed)?);
+    let parties = (
+        claims.thumbprint("iss").map_err(malformed)?,
+        claims.thumbprint("aud").map_err(malformed)?,
+    );
     if parties != (key.thumbprint(), recipient) {
         return Err(Misbehaved::ProofParties.into());
     }
@@ -267,19 +281,28 @@ impl Transcript<'_> {
         if let Some((id, x25519)) = self.one_time {
             writer.u32(id).bytes(x25519.as_bytes());
         }
-        writer.bytes(self.kem_key).bytes(self.ephemeral).bytes(self.kem_ciphertext).bytes(self.ratchet_key);
+        writer
+            .bytes(self.kem_key)
+            .bytes(self.ephemeral)
+            .bytes(self.kem_ciphertext)
+            .bytes(self.ratchet_key);
         schedule::transcript_hash(&fields)
     }
 }
 
 impl Side<'_> {
-    #[expect(clippy::expect_used, reason = "the types of names allow 1 to 255 bytes only")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the types of names allow 1 to 255 bytes only"
+    )]
     fn write(&self, fields: &mut Vec<u8>) {
         let mut writer = Writer::new(fields);
         for name in [self.issuer.as_bytes(), self.user.as_bytes()] {
             writer.vec8(name, 1..=255).expect("names fit");
         }
-        writer.bytes(self.device.as_bytes()).bytes(self.attestation_hash);
+        writer
+            .bytes(self.device.as_bytes())
+            .bytes(self.attestation_hash);
     }
 }
 
@@ -298,10 +321,21 @@ impl FirstFlight {
     }
 
     pub(crate) fn encoded_len(&self) -> usize {
-        32 + 32 + KEM_CIPHERTEXT_BYTES + 4 + 1 + 4 + 2 + self.proof.len() + 2 + self.attestation.len()
+        32 + 32
+            + KEM_CIPHERTEXT_BYTES
+            + 4
+            + 1
+            + 4
+            + 2
+            + self.proof.len()
+            + 2
+            + self.attestation.len()
     }
 
-    #[expect(clippy::expect_used, reason = "a proof is made here, and an attestation was parsed with the same limit")]
+    #[expect(
+        clippy::expect_used,
+        reason = "a proof is made here, and an attestation was parsed with the same limit"
+    )]
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer
             .bytes(&self.device_key)
@@ -320,14 +354,20 @@ impl FirstFlight {
 
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let text = |bytes: &[u8]| {
-            core::str::from_utf8(bytes).map(ToOwned::to_owned).map_err(|_| DecodeError::UnknownValue)
+            core::str::from_utf8(bytes)
+                .map(ToOwned::to_owned)
+                .map_err(|_| DecodeError::UnknownValue)
         };
         Ok(Self {
             device_key: *reader.array()?,
             ephemeral: *reader.array()?,
             kem_ciphertext: Box::new(*reader.array()?),
             generation: reader.u32()?,
-            one_time: if reader.bool()? { Some(reader.u32()?) } else { None },
+            one_time: if reader.bool()? {
+                Some(reader.u32()?)
+            } else {
+                None
+            },
             proof: text(reader.vec16(1..=MAX_PROOF_BYTES)?)?,
             attestation: text(reader.vec16(1..=MAX_TOKEN_BYTES)?)?,
         })

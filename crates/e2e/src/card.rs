@@ -71,8 +71,13 @@ impl UnverifiedCard {
     /// # Errors
     /// [`Malformed::Card`].
     pub fn parse(compact: &[u8]) -> Result<Self, Error> {
-        let device = statement(compact)?.claims().thumbprint("iss").map_err(|_| Malformed::Card)?;
-        let compact = core::str::from_utf8(compact).map_err(|_| Malformed::Card)?.to_owned();
+        let device = statement(compact)?
+            .claims()
+            .thumbprint("iss")
+            .map_err(|_| Malformed::Card)?;
+        let compact = core::str::from_utf8(compact)
+            .map_err(|_| Malformed::Card)?
+            .to_owned();
         Ok(Self { compact, device })
     }
 
@@ -96,14 +101,19 @@ impl UnverifiedCard {
     ) -> Result<VerifiedCard, Error> {
         let Self { compact, device } = self;
         let unverified = statement(compact.as_bytes())?;
-        let key = unverified.claims().bytes("key").map_err(|_| Malformed::Card)?;
+        let key = unverified
+            .claims()
+            .bytes("key")
+            .map_err(|_| Malformed::Card)?;
         let key = PublicKey::from_bytes(&key).map_err(|_| Malformed::Key)?;
         // §6.1: the thumbprint of `key` is `iss`.
         if key.thumbprint() != device {
             return Err(Misbehaved::CardThumbprint.into());
         }
         // §6.1: the signature.
-        let verified = unverified.verify(&key).map_err(|_| Misbehaved::CardSignature)?;
+        let verified = unverified
+            .verify(&key)
+            .map_err(|_| Misbehaved::CardSignature)?;
         let card = read(verified.claims(), &compact, device, keys, policy)?;
         // §6.1: neither `id` nor `iat` is smaller than before.
         if seen.is_some_and(|seen| card.generation < seen.generation || card.issued < seen.issued) {
@@ -137,7 +147,10 @@ impl VerifiedCard {
     /// What to remember of the card, to notice a rollback.
     #[must_use]
     pub const fn seen(&self) -> SeenCard {
-        SeenCard { generation: self.generation, issued: self.issued }
+        SeenCard {
+            generation: self.generation,
+            issued: self.issued,
+        }
     }
 
     /// The X25519 key for standard JWE to this device (docs/protocol.md §10).
@@ -166,11 +179,13 @@ fn read(
     policy: &AttestationPolicy<'_>,
 ) -> Result<VerifiedCard, Error> {
     let malformed = |_| Error::from(Malformed::Card);
-    let key = PublicKey::from_bytes(&claims.bytes("key").map_err(malformed)?).map_err(|_| Malformed::Key)?;
+    let key = PublicKey::from_bytes(&claims.bytes("key").map_err(malformed)?)
+        .map_err(|_| Malformed::Key)?;
     let kem = claims.bytes::<KEM_KEY_BYTES>("kem").map_err(malformed)?;
     // docs/protocol.md §1.3: the modulus check.
     let kem = KemEncapsulationKey::decode(&kem).map_err(|_| Malformed::Key)?;
-    let attestation = verify_attestation(claims.text("att").map_err(malformed)?, device, keys, policy)?;
+    let attestation =
+        verify_attestation(claims.text("att").map_err(malformed)?, device, keys, policy)?;
     Ok(VerifiedCard {
         identity: attested(&attestation),
         generation: claims.u32("id").map_err(malformed)?,

@@ -42,7 +42,10 @@ pub struct DeviceKeys {
 impl DeviceKeys {
     /// Makes the keys of a new device.
     pub fn generate(rng: &mut (impl CryptoRng + ?Sized)) -> Self {
-        Self { signing: SigningKey::generate(rng), standard_jwe: X25519Secret::generate(rng) }
+        Self {
+            signing: SigningKey::generate(rng),
+            standard_jwe: X25519Secret::generate(rng),
+        }
     }
 
     /// The Ed25519 key that is the device's identity: for proofs in the link handshake.
@@ -118,7 +121,8 @@ impl OwnIdentity {
     /// # Errors
     /// [`Error::Attestation`] if it is malformed, [`Misuse::OwnAttestation`] if it names another device key.
     pub fn new(keys: &DeviceKeys, attestation: &str) -> Result<Self, Error> {
-        let unverified = UnverifiedAttestation::parse(attestation.as_bytes()).map_err(Error::Attestation)?;
+        let unverified =
+            UnverifiedAttestation::parse(attestation.as_bytes()).map_err(Error::Attestation)?;
         let claims = unverified.claims();
         if claims.device != keys.thumbprint() {
             return Err(Misuse::OwnAttestation.into());

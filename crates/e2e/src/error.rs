@@ -72,7 +72,9 @@ pub enum Misbehaved {
     #[error("the one-time prekey is not signed by its device; the relay may have invented it")]
     OneTimePrekeySignature,
     /// The device key in a first message, or a card, is not that of the device it is said to come from.
-    #[error("the device key is not that of the device it was said to be from; the relay may be at fault")]
+    #[error(
+        "the device key is not that of the device it was said to be from; the relay may be at fault"
+    )]
     AnotherDevice,
     /// The same device key is attested for another user or issuer than before.
     #[error("the device is now attested for another user; verify the peer before trusting it")]
@@ -111,13 +113,19 @@ pub enum Misbehaved {
 #[non_exhaustive]
 pub enum Gone {
     /// The message belongs to a session that this device does not have: the sender has to start a new one.
-    #[error("the message belongs to a session that is not here; start a new session with its sender")]
+    #[error(
+        "the message belongs to a session that is not here; start a new session with its sender"
+    )]
     Session,
     /// The secrets of the card's generation were erased, or never existed (docs/protocol.md §6.1).
-    #[error("the first message uses a card whose secrets were erased; its sender must fetch the card again")]
+    #[error(
+        "the first message uses a card whose secrets were erased; its sender must fetch the card again"
+    )]
     Generation,
     /// The one-time prekey was used, or never existed (docs/protocol.md §7.3).
-    #[error("the first message uses a one-time prekey that was used before; its sender must start a new session")]
+    #[error(
+        "the first message uses a one-time prekey that was used before; its sender must start a new session"
+    )]
     OneTimePrekey,
     /// The generation takes no more first messages without a one-time prekey: publish a new card (docs/protocol.md §7.4).
     #[error("this card generation takes no more first messages; publish a new card")]

@@ -33,10 +33,20 @@ pub struct OneTimePrekey {
 
 impl OneTimePrekey {
     /// Signs a one-time prekey of the device with `key` (docs/protocol.md §6.2).
-    pub(crate) fn sign(id: u32, x25519: X25519PublicKey, kem: &KemEncapsulationKey, key: &SigningKey) -> Self {
+    pub(crate) fn sign(
+        id: u32,
+        x25519: X25519PublicKey,
+        kem: &KemEncapsulationKey,
+        key: &SigningKey,
+    ) -> Self {
         let kem = kem.to_bytes();
         let signature = key.sign(&signed_bytes(key.thumbprint(), id, &x25519, &kem));
-        Self { id, x25519, kem, signature }
+        Self {
+            id,
+            x25519,
+            kem,
+            signature,
+        }
     }
 
     /// The id, by which the device finds the secret.
@@ -83,10 +93,18 @@ impl OneTimePrekey {
     pub fn verify(self, card: &VerifiedCard) -> Result<VerifiedOneTimePrekey, Error> {
         let device = card.identity().device;
         card.device_key()
-            .verify(&signed_bytes(device, self.id, &self.x25519, &self.kem), &self.signature)
+            .verify(
+                &signed_bytes(device, self.id, &self.x25519, &self.kem),
+                &self.signature,
+            )
             .map_err(|_| Misbehaved::OneTimePrekeySignature)?;
         let kem = KemEncapsulationKey::decode(&self.kem).map_err(|_| Malformed::Key)?;
-        Ok(VerifiedOneTimePrekey { device, id: self.id, x25519: self.x25519, kem })
+        Ok(VerifiedOneTimePrekey {
+            device,
+            id: self.id,
+            x25519: self.x25519,
+            kem,
+        })
     }
 }
 
@@ -99,7 +117,12 @@ pub struct VerifiedOneTimePrekey {
     pub(crate) kem: KemEncapsulationKey,
 }
 
-fn signed_bytes(device: Thumbprint, id: u32, x25519: &X25519PublicKey, kem: &[u8; KEM_KEY_BYTES]) -> Vec<u8> {
+fn signed_bytes(
+    device: Thumbprint,
+    id: u32,
+    x25519: &X25519PublicKey,
+    kem: &[u8; KEM_KEY_BYTES],
+) -> Vec<u8> {
     let mut out = Vec::with_capacity(ONE_TIME_PREKEY_PREFIX.len() + 32 + 4 + 32 + KEM_KEY_BYTES);
     Writer::new(&mut out)
         .bytes(ONE_TIME_PREKEY_PREFIX)

@@ -97,7 +97,13 @@ impl Peer {
     /// Another device without any session yet.
     #[must_use]
     pub const fn new(device: Thumbprint) -> Self {
-        Self { device, identity: None, sessions: Vec::new(), sealing: None, protected: ProtectedHeader::new() }
+        Self {
+            device,
+            identity: None,
+            sessions: Vec::new(),
+            sealing: None,
+            protected: ProtectedHeader::new(),
+        }
     }
 
     /// Which device it is.
@@ -155,7 +161,11 @@ impl Peer {
     ///
     /// # Errors
     /// [`Misuse`]: there is no session, the chain has ended, or the content is too long.
-    pub fn seal(&mut self, content: &[u8], rng: &mut (impl CryptoRng + ?Sized)) -> Result<Vec<u8>, Error> {
+    pub fn seal(
+        &mut self,
+        content: &[u8],
+        rng: &mut (impl CryptoRng + ?Sized),
+    ) -> Result<Vec<u8>, Error> {
         let session = self
             .sessions
             .iter_mut()
@@ -178,7 +188,11 @@ impl Peer {
         policy: &AttestationPolicy<'_>,
     ) -> Result<Opened, Error> {
         let header = message.header();
-        if let Some(session) = self.sessions.iter_mut().find(|session| session.id == header.session) {
+        if let Some(session) = self
+            .sessions
+            .iter_mut()
+            .find(|session| session.id == header.session)
+        {
             let opened = session.open(message, policy.now, &mut self.protected)?;
             return Ok(Opened {
                 content: opened.content,
@@ -193,7 +207,8 @@ impl Peer {
         if self.device == local.keys.thumbprint() {
             return Err(Misuse::OwnDevice.into());
         }
-        let (identity, mut session) = agreement::accept(&local, self.device, header, first, keys, policy)?;
+        let (identity, mut session) =
+            agreement::accept(&local, self.device, header, first, keys, policy)?;
         self.check_identity(&identity)?;
         let opened = session.open(message, policy.now, &mut self.protected)?;
 
@@ -206,7 +221,11 @@ impl Peer {
             content: opened.content,
             session: header.session,
             missing: opened.skipped,
-            started: Some(Started { generation: first.generation, one_time: first.one_time, seals }),
+            started: Some(Started {
+                generation: first.generation,
+                one_time: first.one_time,
+                seals,
+            }),
         })
     }
 
@@ -225,12 +244,17 @@ impl Peer {
 
     /// All sessions for the encrypted store, with a version number.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "the types of names allow 1 to 255 bytes only")]
+    #[expect(
+        clippy::expect_used,
+        reason = "the types of names allow 1 to 255 bytes only"
+    )]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let sessions: usize = self.sessions.iter().map(Session::encoded_len).sum();
         let mut out = state::begin(Kind::Peer, 32 + 1 + 2 * 256 + 1 + 1 + sessions);
         let mut writer = Writer::new(&mut out);
-        writer.bytes(self.device.as_bytes()).bool(self.identity.is_some());
+        writer
+            .bytes(self.device.as_bytes())
+            .bool(self.identity.is_some());
         if let Some(identity) = &self.identity {
             for name in [identity.issuer.as_bytes(), identity.user.as_bytes()] {
                 writer.vec8(name, 1..=255).expect("names fit");
@@ -281,20 +305,27 @@ impl Peer {
         if identity.device != self.device {
             return Err(Misbehaved::AnotherDevice.into());
         }
-        if self.identity.as_ref().is_some_and(|pinned| pinned != identity) {
+        if self
+            .identity
+            .as_ref()
+            .is_some_and(|pinned| pinned != identity)
+        {
             return Err(Misbehaved::AnotherIdentity.into());
         }
         Ok(())
     }
 
     fn sealing_session(&self) -> Option<&Session> {
-        self.sessions.iter().find(|session| Some(session.id) == self.sealing)
+        self.sessions
+            .iter()
+            .find(|session| Some(session.id) == self.sealing)
     }
 
     /// docs/protocol.md §7.5: a new session of the other device takes over, except that of two which both devices started and
     /// neither has heard of the other's answer, the one with the smaller id wins on both sides.
     fn takes_over(&self, new: &SessionId) -> bool {
-        self.sealing_session().is_none_or(|current| !current.is_unanswered() || *new < current.id)
+        self.sealing_session()
+            .is_none_or(|current| !current.is_unanswered() || *new < current.id)
     }
 
     /// Keeps a new session. The oldest one that does not seal is dropped for a fifth (docs/protocol.md §7.5).
@@ -303,7 +334,10 @@ impl Peer {
             self.sealing = Some(session.id);
         }
         if self.sessions.len() >= MAX_SESSIONS
-            && let Some(oldest) = self.sessions.iter().position(|kept| Some(kept.id) != self.sealing)
+            && let Some(oldest) = self
+                .sessions
+                .iter()
+                .position(|kept| Some(kept.id) != self.sealing)
         {
             self.sessions.remove(oldest);
         }

@@ -18,7 +18,9 @@ use rand_core::CryptoRng;
 use sealwire_protocol::{
     codec::{DecodeError, Reader, Writer},
     crypto::{KemDecapsulationKey, X25519Secret, sha256},
-    limits::{CARD_RENEWAL_DAYS, MAX_CARD_GENERATION_DAYS, MAX_CARD_GENERATIONS, MAX_REPLAY_ENTRIES},
+    limits::{
+        CARD_RENEWAL_DAYS, MAX_CARD_GENERATION_DAYS, MAX_CARD_GENERATIONS, MAX_REPLAY_ENTRIES,
+    },
 };
 use zeroize::Zeroizing;
 
@@ -116,7 +118,10 @@ impl Prekeys {
         let signed_prekey = X25519Secret::generate(rng);
         let kem = KemDecapsulationKey::generate(rng);
         // §6.1: `iat` does not decrease from card to card, whatever the clock does.
-        let issued = self.generations.back().map_or(now, |newest| newest.issued.max(now));
+        let issued = self
+            .generations
+            .back()
+            .map_or(now, |newest| newest.issued.max(now));
         let card = card::sign(
             &CardFields {
                 issued,
@@ -156,12 +161,17 @@ impl Prekeys {
         count: u8,
         rng: &mut (impl CryptoRng + ?Sized),
     ) -> Result<Vec<OneTimePrekey>, Error> {
-        self.next_one_time.peek()?.checked_add(count.into()).ok_or(Misuse::IdsExhausted)?;
+        self.next_one_time
+            .peek()?
+            .checked_add(count.into())
+            .ok_or(Misuse::IdsExhausted)?;
         let mut published = Vec::with_capacity(count.into());
         for _ in 0..count {
             let id = self.next_one_time.peek()?;
-            let secrets =
-                OneTimeSecrets { x25519: X25519Secret::generate(rng), kem: KemDecapsulationKey::generate(rng) };
+            let secrets = OneTimeSecrets {
+                x25519: X25519Secret::generate(rng),
+                kem: KemDecapsulationKey::generate(rng),
+            };
             published.push(OneTimePrekey::sign(
                 id,
                 secrets.x25519.public_key(),
@@ -184,13 +194,15 @@ impl Prekeys {
         self.generations.back().is_none_or(|newest| {
             now.saturating_sub(newest.issued) >= CARD_RENEWAL_DAYS * DAY
                 || newest.replay_guard.len() >= MAX_REPLAY_ENTRIES
-                || (now.saturating_sub(newest.attested) >= 15 * DAY && own.issued() > newest.attested)
+                || (now.saturating_sub(newest.attested) >= 15 * DAY
+                    && own.issued() > newest.attested)
         })
     }
 
     /// Erases generations that are older than 30 days (docs/protocol.md §6.1). They are not used in any case.
     pub fn expire(&mut self, now: u64) {
-        self.generations.retain(|generation| !generation.is_too_old(now));
+        self.generations
+            .retain(|generation| !generation.is_too_old(now));
     }
 
     /// How many one-time prekeys have secrets here, whether the relay still holds them or not.
@@ -209,7 +221,10 @@ impl Prekeys {
         let one_time = match first.one_time {
             Some(id) => Some(self.one_time.get(&id).ok_or(Gone::OneTimePrekey)?),
             None => {
-                if generation.replay_guard.contains(&sha256(&[&first.ephemeral])) {
+                if generation
+                    .replay_guard
+                    .contains(&sha256(&[&first.ephemeral]))
+                {
                     return Err(Misbehaved::Replay.into());
                 }
                 // §7.4: at 4,096 entries such messages are refused.
@@ -219,7 +234,10 @@ impl Prekeys {
                 None
             }
         };
-        Ok(FirstSecrets { generation, one_time })
+        Ok(FirstSecrets {
+            generation,
+            one_time,
+        })
     }
 
     /// What follows from a first message that has opened: its one-time prekey is erased (docs/protocol.md §6.2), or its
@@ -227,7 +245,11 @@ impl Prekeys {
     pub(crate) fn use_up(&mut self, first: &First<'_>) {
         if let Some(id) = first.one_time {
             self.one_time.remove(&id);
-        } else if let Some(generation) = self.generations.iter_mut().find(|kept| kept.id == first.generation) {
+        } else if let Some(generation) = self
+            .generations
+            .iter_mut()
+            .find(|kept| kept.id == first.generation)
+        {
             generation.replay_guard.insert(sha256(&[&first.ephemeral]));
         }
     }
@@ -235,8 +257,13 @@ impl Prekeys {
     /// The secrets for the encrypted store, with a version number.
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
-        let entries: usize = self.generations.iter().map(|generation| generation.replay_guard.len()).sum();
-        let capacity = 16 + self.generations.len() * 192 + entries * 32 + 2 + self.one_time.len() * 100;
+        let entries: usize = self
+            .generations
+            .iter()
+            .map(|generation| generation.replay_guard.len())
+            .sum();
+        let capacity =
+            16 + self.generations.len() * 192 + entries * 32 + 2 + self.one_time.len() * 100;
         let mut out = state::begin(Kind::Prekeys, capacity);
         let mut writer = Writer::new(&mut out);
         for next in [self.next_generation, self.next_one_time] {
@@ -260,7 +287,10 @@ impl Prekeys {
         }
         writer.u16(state::count(self.one_time.len()));
         for (id, secrets) in &self.one_time {
-            writer.u32(*id).bytes(secrets.x25519.to_secret().expose()).bytes(secrets.kem.seed().expose());
+            writer
+                .u32(*id)
+                .bytes(secrets.x25519.to_secret().expose())
+                .bytes(secrets.kem.seed().expose());
         }
         out
     }
@@ -277,7 +307,11 @@ impl Prekeys {
             for _ in 0..reader.count8(0..=MAX_CARD_GENERATIONS)? {
                 let generation = Generation::read(reader)?;
                 state::check(next_generation.is_after(generation.id))?;
-                state::check(generations.back().is_none_or(|last: &Generation| last.id < generation.id))?;
+                state::check(
+                    generations
+                        .back()
+                        .is_none_or(|last: &Generation| last.id < generation.id),
+                )?;
                 generations.push_back(generation);
             }
             let mut one_time = BTreeMap::new();
@@ -290,7 +324,12 @@ impl Prekeys {
                 };
                 state::check(one_time.insert(id, secrets).is_none())?;
             }
-            Ok(Self { generations, one_time, next_generation, next_one_time })
+            Ok(Self {
+                generations,
+                one_time,
+                next_generation,
+                next_one_time,
+            })
         })?)
     }
 }
@@ -336,6 +375,11 @@ fn read_next_id(reader: &mut Reader<'_>) -> Result<NextId, DecodeError> {
 
 impl fmt::Debug for Prekeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Prekeys({} generations, {} one-time prekeys)", self.generations.len(), self.one_time.len())
+        write!(
+            f,
+            "Prekeys({} generations, {} one-time prekeys)",
+            self.generations.len(),
+            self.one_time.len()
+        )
     }
 }

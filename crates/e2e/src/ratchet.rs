@@ -22,7 +22,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{Error, Misbehaved, Misuse},
-    message::{self, First, Header, IV_LEN, MessageKey, ProtectedHeader, SESSION_ID_LEN, SealedMessage},
+    message::{
+        self, First, Header, IV_LEN, MessageKey, ProtectedHeader, SESSION_ID_LEN, SealedMessage,
+    },
     schedule::{ChainKey, RootKey},
     skipped::{SkippedKey, SkippedKeys},
 };
@@ -95,7 +97,11 @@ impl Ratchet {
     pub(crate) fn initiator(root: RootKey, chain: ChainKey, own: RatchetKey) -> Self {
         Self {
             root,
-            sending: Sending::Chain { own, chain: Chain { key: chain, n: 0 }, previous: 0 },
+            sending: Sending::Chain {
+                own,
+                chain: Chain { key: chain, n: 0 },
+                previous: 0,
+            },
             receiving: None,
             skipped: SkippedKeys::default(),
         }
@@ -106,8 +112,14 @@ impl Ratchet {
     pub(crate) fn recipient(root: RootKey, chain: ChainKey, theirs: X25519PublicKey) -> Self {
         Self {
             root,
-            sending: Sending::Turn { theirs, previous: 0 },
-            receiving: Some(Receiving { ratchet_key: theirs, chain: Chain { key: chain, n: 0 } }),
+            sending: Sending::Turn {
+                theirs,
+                previous: 0,
+            },
+            receiving: Some(Receiving {
+                ratchet_key: theirs,
+                chain: Chain { key: chain, n: 0 },
+            }),
             skipped: SkippedKeys::default(),
         }
     }
@@ -125,27 +137,54 @@ impl Ratchet {
         let mut iv = [0; IV_LEN];
         rng.fill_bytes(&mut iv);
         match &mut self.sending {
-            Sending::Chain { own, chain, previous } => {
+            Sending::Chain {
+                own,
+                chain,
+                previous,
+            } => {
                 // docs/protocol.md §8.2: a chain ends at 2^31.
                 if chain.n >= MAX_CHAIN_MESSAGES {
                     return Err(Misuse::ChainEnded.into());
                 }
-                let header =
-                    Header { session, ratchet_key: *own.public.as_bytes(), pn: *previous, n: chain.n, first };
+                let header = Header {
+                    session,
+                    ratchet_key: *own.public.as_bytes(),
+                    pn: *previous,
+                    n: chain.n,
+                    first,
+                };
                 let (key, next) = chain.key.step();
-                let sealed = message::seal(&header, key, iv, content, protected).map_err(Misuse::Seal)?;
-                *chain = Chain { key: next, n: chain.n + 1 };
+                let sealed =
+                    message::seal(&header, key, iv, content, protected).map_err(Misuse::Seal)?;
+                *chain = Chain {
+                    key: next,
+                    n: chain.n + 1,
+                };
                 Ok(sealed)
             }
             Sending::Turn { theirs, previous } => {
                 let own = RatchetKey::generate(rng);
-                let dh = own.secret.diffie_hellman(theirs).map_err(|_| Error::Decrypt)?;
+                let dh = own
+                    .secret
+                    .diffie_hellman(theirs)
+                    .map_err(|_| Error::Decrypt)?;
                 let (root, chain) = self.root.step(&dh);
                 let (key, next) = chain.step();
-                let header = Header { session, ratchet_key: *own.public.as_bytes(), pn: *previous, n: 0, first };
-                let sealed = message::seal(&header, key, iv, content, protected).map_err(Misuse::Seal)?;
+                let header = Header {
+                    session,
+                    ratchet_key: *own.public.as_bytes(),
+                    pn: *previous,
+                    n: 0,
+                    first,
+                };
+                let sealed =
+                    message::seal(&header, key, iv, content, protected).map_err(Misuse::Seal)?;
                 self.root = root;
-                self.sending = Sending::Chain { own, chain: Chain { key: next, n: 1 }, previous: *previous };
+                self.sending = Sending::Chain {
+                    own,
+                    chain: Chain { key: next, n: 1 },
+                    previous: *previous,
+                };
                 Ok(sealed)
             }
         }
@@ -163,9 +202,17 @@ impl Ratchet {
             let content = message::open(message, key, protected).map_err(|_| Error::Decrypt)?;
             self.skipped.use_up(index);
             self.skipped.drop_old(now);
-            return Ok(Opened { content, skipped: 0 });
+            return Ok(Opened {
+                content,
+                skipped: 0,
+            });
         }
-        let Staged { key, root, receiving, passed } = self.derive(header, now)?;
+        let Staged {
+            key,
+            root,
+            receiving,
+            passed,
+        } = self.derive(header, now)?;
         let content = message::open(message, &key, protected).map_err(|_| Error::Decrypt)?;
 
         // From here on nothing fails.
@@ -204,11 +251,25 @@ impl Ratchet {
             && *receiving.ratchet_key.as_bytes() == header.ratchet_key
         {
             // docs/protocol.md §8.2: a message whose key is not there any more does not open.
-            let ahead = header.n.checked_sub(receiving.chain.n).ok_or(Error::Decrypt)?;
+            let ahead = header
+                .n
+                .checked_sub(receiving.chain.n)
+                .ok_or(Error::Decrypt)?;
             allow_skipping(ahead.into())?;
-            let (key, chain) = receiving.chain.advance(ahead, &receiving.ratchet_key, now, &mut passed);
-            let receiving = Receiving { ratchet_key: receiving.ratchet_key, chain };
-            return Ok(Staged { key, root: None, receiving, passed });
+            let (key, chain) =
+                receiving
+                    .chain
+                    .advance(ahead, &receiving.ratchet_key, now, &mut passed);
+            let receiving = Receiving {
+                ratchet_key: receiving.ratchet_key,
+                chain,
+            };
+            return Ok(Staged {
+                key,
+                root: None,
+                receiving,
+                passed,
+            });
         }
 
         // A peer has a new ratchet key only after it has seen our latest one.
@@ -216,7 +277,10 @@ impl Ratchet {
             return Err(Error::Decrypt);
         };
         let behind = match &self.receiving {
-            Some(receiving) => header.pn.checked_sub(receiving.chain.n).ok_or(Error::Decrypt)?,
+            Some(receiving) => header
+                .pn
+                .checked_sub(receiving.chain.n)
+                .ok_or(Error::Decrypt)?,
             None if header.pn == 0 => 0,
             None => return Err(Error::Decrypt),
         };
@@ -224,14 +288,27 @@ impl Ratchet {
         allow_skipping(u64::from(behind) + u64::from(header.n))?;
         let theirs = X25519PublicKey::from_bytes(header.ratchet_key);
         // docs/protocol.md §8.2: zeros end in the error of a message that does not authenticate.
-        let dh = own.secret.diffie_hellman(&theirs).map_err(|_| Error::Decrypt)?;
+        let dh = own
+            .secret
+            .diffie_hellman(&theirs)
+            .map_err(|_| Error::Decrypt)?;
         let (root, chain) = self.root.step(&dh);
         if let Some(receiving) = &self.receiving {
-            receiving.chain.skip(behind, &receiving.ratchet_key, now, &mut passed);
+            receiving
+                .chain
+                .skip(behind, &receiving.ratchet_key, now, &mut passed);
         }
         let (key, chain) = Chain { key: chain, n: 0 }.advance(header.n, &theirs, now, &mut passed);
-        let receiving = Receiving { ratchet_key: theirs, chain };
-        Ok(Staged { key, root: Some(root), receiving, passed })
+        let receiving = Receiving {
+            ratchet_key: theirs,
+            chain,
+        };
+        Ok(Staged {
+            key,
+            root: Some(root),
+            receiving,
+            passed,
+        })
     }
 }
 
@@ -266,7 +343,12 @@ impl Chain {
         let mut after = None;
         for n in (self.n..).zip(0..count).map(|(n, _)| n) {
             let (key, next) = after.as_ref().unwrap_or(&self.key).step();
-            passed.push(SkippedKey { ratchet_key: *ratchet_key.as_bytes(), n, since: now, key: Box::new(key) });
+            passed.push(SkippedKey {
+                ratchet_key: *ratchet_key.as_bytes(),
+                n,
+                since: now,
+                key: Box::new(key),
+            });
             after = Some(next);
         }
         after
@@ -282,7 +364,13 @@ impl Chain {
     ) -> (MessageKey, Self) {
         let after = self.skip(ahead, ratchet_key, now, passed);
         let (key, next) = after.as_ref().unwrap_or(&self.key).step();
-        (key, Self { key: next, n: self.n.saturating_add(ahead).saturating_add(1) })
+        (
+            key,
+            Self {
+                key: next,
+                n: self.n.saturating_add(ahead).saturating_add(1),
+            },
+        )
     }
 }
 

@@ -49,9 +49,13 @@ impl RootKey {
 
     /// The root step: the next root key, and the chain of the turn (docs/protocol.md §8.1).
     pub(crate) fn step(&self, dh: &Secret<32>) -> (Self, ChainKey) {
-        let out: Secret<64> = Prk::extract(self.0.as_secret().expose(), &[dh.expose()]).expand(RATCHET, b"");
+        let out: Secret<64> =
+            Prk::extract(self.0.as_secret().expose(), &[dh.expose()]).expand(RATCHET, b"");
         let (root, chain) = halves(&out);
-        (Self(Prk::from_secret(root)), ChainKey(Prk::from_secret(chain)))
+        (
+            Self(Prk::from_secret(root)),
+            ChainKey(Prk::from_secret(chain)),
+        )
     }
 }
 
@@ -71,7 +75,10 @@ impl ChainKey {
     /// The chain step: the key of this message, and the chain key of the next (docs/protocol.md §8.1).
     pub(crate) fn step(&self) -> (MessageKey, Self) {
         let key: Secret<32> = self.0.expand(MESSAGE, b"");
-        (MessageKey::new(key), Self(Prk::from_secret(self.0.expand(NEXT, b""))))
+        (
+            MessageKey::new(key),
+            Self(Prk::from_secret(self.0.expand(NEXT, b""))),
+        )
     }
 }
 
@@ -106,4 +113,104 @@ fn halves(out: &Secret<64>) -> (Secret<32>, Secret<32>) {
     root.copy_from_slice(first);
     chain.copy_from_slice(second);
     (Secret::take(&mut root), Secret::take(&mut chain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{collections::BTreeSet, format, string::String};
+
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn secret(byte: u8) -> Secret<32> {
+        Secret::take(&mut [byte; 32])
+    }
+
+    fn keys(with_one_time: bool) -> SessionKeys {
+        let dh2 = with_one_time.then(|| secret(2));
+        session_keys(
+            &secret(1),
+            dh2.as_ref(),
+            &secret(3),
+            &transcript_hash(b"fields"),
+        )
+    }
+
+    /// docs/protocol.md §7.2. The values were computed from the specification with Python's `hmac` alone.
+    #[test]
+    fn session_keys_are_those_of_the_specification() {
+        assert_eq!(
+            hex(&transcript_hash(b"fields")),
+            "9bc15c70a84abbf074bcc723ff149dc0c704b8bd722d986058f616600a04450c"
+        );
+        let with = keys(true);
+        assert_eq!(hex(&with.id), "a74e28e87323903c6fe68dd084600bc4");
+        assert_eq!(
+            hex(with.root.expose_for_store()),
+            "67f62cbfbcf6fe3b7503855522c56d220aaf0c970e913d4e34ccc03b15f9e484"
+        );
+        assert_eq!(
+            hex(with.chain.expose_for_store()),
+            "bdfdaaf65c69329519f69e7776da91a71b94ad72fb5e32274fd8611f207e680c"
+        );
+        let without = keys(false);
+        assert_eq!(hex(&without.id), "c5db0c4995a24b34b2bc7a216a63b0eb");
+        assert_eq!(
+            hex(without.root.expose_for_store()),
+            "5b471a557ef29a62b28360a77b0913700c2b1b0b5f3b3c2120ca2dc6055e9f35"
+        );
+    }
+
+    /// docs/protocol.md §8.1. The values were computed from the specification with Python's `hmac` alone.
+    #[test]
+    fn steps_are_those_of_the_specification() {
+        let SessionKeys { root, chain, .. } = keys(true);
+        let (message, next) = chain.step();
+        assert_eq!(
+            hex(message.expose_for_store()),
+            "215517356b5cb6cbfc2cdc2a4148c3e69cd4866b7c6123d35073e779540e9b3e"
+        );
+        assert_eq!(
+            hex(next.expose_for_store()),
+            "0740f00792665b37cd149554d3fe223511e8a57aa79a75285dba3d6160811242"
+        );
+        let (root, chain) = root.step(&secret(4));
+        assert_eq!(
+            hex(root.expose_for_store()),
+            "c05d07027e730d42a7a7498ae77dc6fb3983dc6af02a358540576b63b5afb370"
+        );
+        assert_eq!(
+            hex(chain.expose_for_store()),
+            "0598592b6be3caddad35c36490ebbea1bf0f67e4e8140841f659ff89893b36ec"
+        );
+    }
+
+    /// docs/protocol.md §1.4: no label is used twice.
+    #[test]
+    fn no_label_is_used_twice() {
+        let labels = [
+            ONE_TIME_PREKEY,
+            SESSION,
+            TRANSCRIPT,
+            SESSION_ID,
+            ROOT,
+            CHAIN,
+            RATCHET,
+            MESSAGE,
+            NEXT,
+        ];
+        let distinct: BTreeSet<_> = labels.iter().map(Label::as_bytes).collect();
+        assert_eq!(distinct.len(), labels.len());
+    }
+
+    #[test]
+    fn debug_shows_nothing_secret() {
+        let SessionKeys { root, chain, .. } = keys(true);
+        assert_eq!(
+            format!("{root:?} {chain:?}"),
+            "RootKey(Prk(Secret<32>(..))) ChainKey(Prk(Secret<32>(..)))"
+        );
+    }
 }

@@ -42,7 +42,12 @@ pub(crate) enum Role {
 impl Session {
     /// Whether this device started the session and has not been answered (docs/protocol.md §7.5).
     pub(crate) const fn is_unanswered(&self) -> bool {
-        matches!(self.role, Role::Initiator { unanswered: Some(_) })
+        matches!(
+            self.role,
+            Role::Initiator {
+                unanswered: Some(_)
+            }
+        )
     }
 
     pub(crate) fn seal(
@@ -52,7 +57,9 @@ impl Session {
         protected: &mut ProtectedHeader,
     ) -> Result<Vec<u8>, Error> {
         let first = match &self.role {
-            Role::Initiator { unanswered: Some(first) } => Some(first.as_first()),
+            Role::Initiator {
+                unanswered: Some(first),
+            } => Some(first.as_first()),
             Role::Initiator { unanswered: None } | Role::Recipient => None,
         };
         self.ratchet.seal(self.id, first, content, rng, protected)
@@ -78,7 +85,9 @@ impl Session {
     /// At least as many bytes as [`write`](Self::write) adds, so that a buffer with secrets does not move.
     pub(crate) fn encoded_len(&self) -> usize {
         let first = match &self.role {
-            Role::Initiator { unanswered: Some(first) } => first.encoded_len(),
+            Role::Initiator {
+                unanswered: Some(first),
+            } => first.encoded_len(),
             Role::Initiator { unanswered: None } | Role::Recipient => 0,
         };
         256 + first + self.ratchet.skipped.len() * SKIPPED_KEY_BYTES
@@ -87,7 +96,9 @@ impl Session {
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
         writer.bytes(&self.id).u64(self.created);
         match &self.role {
-            Role::Initiator { unanswered: Some(first) } => first.write(writer.u8(0)),
+            Role::Initiator {
+                unanswered: Some(first),
+            } => first.write(writer.u8(0)),
             Role::Initiator { unanswered: None } => {
                 writer.u8(1);
             }
@@ -103,7 +114,9 @@ impl Session {
             id: *reader.array()?,
             created: reader.u64()?,
             role: match reader.u8()? {
-                0 => Role::Initiator { unanswered: Some(FirstFlight::read(reader)?) },
+                0 => Role::Initiator {
+                    unanswered: Some(FirstFlight::read(reader)?),
+                },
                 1 => Role::Initiator { unanswered: None },
                 2 => Role::Recipient,
                 _ => return Err(DecodeError::UnknownValue),
@@ -125,7 +138,11 @@ impl Ratchet {
             Sending::Turn { theirs, previous } => {
                 writer.u8(0).bytes(theirs.as_bytes()).u32(*previous);
             }
-            Sending::Chain { own, chain, previous } => {
+            Sending::Chain {
+                own,
+                chain,
+                previous,
+            } => {
                 writer.u8(1).bytes(own.secret.to_secret().expose());
                 chain.write(writer);
                 writer.u32(*previous);
@@ -169,7 +186,11 @@ impl Ratchet {
             None
         };
         if let Sending::Turn { theirs, .. } = &sending {
-            state::check(receiving.as_ref().is_some_and(|receiving| receiving.ratchet_key == *theirs))?;
+            state::check(
+                receiving
+                    .as_ref()
+                    .is_some_and(|receiving| receiving.ratchet_key == *theirs),
+            )?;
         }
         let skipped = (0..state::count16(reader, MAX_SKIPPED_KEPT)?)
             .map(|_| {
@@ -181,7 +202,12 @@ impl Ratchet {
                 })
             })
             .collect::<Result<SkippedKeys, DecodeError>>()?;
-        Ok(Self { root, sending, receiving, skipped })
+        Ok(Self {
+            root,
+            sending,
+            receiving,
+            skipped,
+        })
     }
 }
 
@@ -191,7 +217,10 @@ impl Chain {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { key: ChainKey::from_store(state::secret(reader)?), n: chain_length(reader)? })
+        Ok(Self {
+            key: ChainKey::from_store(state::secret(reader)?),
+            n: chain_length(reader)?,
+        })
     }
 }
 

@@ -29,9 +29,17 @@ pub(crate) struct SkippedKeys {
 
 impl SkippedKeys {
     /// Where the key of a message is, if it is kept and not too old at `now`.
-    pub(crate) fn find(&self, ratchet_key: &[u8; 32], n: u32, now: u64) -> Option<(usize, &MessageKey)> {
-        let (index, found) =
-            self.keys.iter().enumerate().find(|(_, kept)| kept.n == n && kept.ratchet_key == *ratchet_key)?;
+    pub(crate) fn find(
+        &self,
+        ratchet_key: &[u8; 32],
+        n: u32,
+        now: u64,
+    ) -> Option<(usize, &MessageKey)> {
+        let (index, found) = self
+            .keys
+            .iter()
+            .enumerate()
+            .find(|(_, kept)| kept.n == n && kept.ratchet_key == *ratchet_key)?;
         // §8.2: a key that is too old is gone, even before it is erased.
         (!is_too_old(found, now)).then_some((index, &*found.key))
     }
@@ -51,7 +59,11 @@ impl SkippedKeys {
 
     /// Erases the keys that are older than 30 days at `now` (§8.2).
     pub(crate) fn drop_old(&mut self, now: u64) {
-        while self.keys.front().is_some_and(|oldest| is_too_old(oldest, now)) {
+        while self
+            .keys
+            .front()
+            .is_some_and(|oldest| is_too_old(oldest, now))
+        {
             self.keys.pop_front();
         }
     }
@@ -67,7 +79,9 @@ impl SkippedKeys {
 
 impl FromIterator<SkippedKey> for SkippedKeys {
     fn from_iter<I: IntoIterator<Item = SkippedKey>>(keys: I) -> Self {
-        Self { keys: keys.into_iter().collect() }
+        Self {
+            keys: keys.into_iter().collect(),
+        }
     }
 }
 

@@ -88,5 +88,9 @@ pub(crate) fn count16(reader: &mut Reader<'_>, max: usize) -> Result<usize, Deco
 
 /// Refuses state whose parts do not fit each other.
 pub(crate) const fn check(fits: bool) -> Result<(), DecodeError> {
-    if fits { Ok(()) } else { Err(DecodeError::UnknownValue) }
+    if fits {
+        Ok(())
+    } else {
+        Err(DecodeError::UnknownValue)
+    }
 }

@@ -5,7 +5,9 @@ use sealwire_e2e::{
     message::{Header, SealedMessage},
     peer::{Peer, Started},
 };
-use sealwire_protocol::{ClaimDefect, TokenError, crypto::X25519Secret, jws::SignatureError, key::SigningKey};
+use sealwire_protocol::{
+    ClaimDefect, TokenError, crypto::X25519Secret, jws::SignatureError, key::SigningKey,
+};
 
 use crate::{
     forge::{Forgery, sealed_with_any_key},
@@ -33,9 +35,19 @@ fn a_first_message_written_from_the_specification_opens() {
         let opened = world.open(&mut bob, &message).unwrap();
         assert_eq!(*opened.content, b"by the book");
         let one_time = with_one_time.then_some(1);
-        assert_eq!(opened.started, Some(Started { generation: 1, one_time, seals: true }));
+        assert_eq!(
+            opened.started,
+            Some(Started {
+                generation: 1,
+                one_time,
+                seals: true
+            })
+        );
         let identity = bob.peer.identity().unwrap();
-        assert_eq!((identity.issuer.as_str(), identity.user.as_str()), (ISSUER, "alice"));
+        assert_eq!(
+            (identity.issuer.as_str(), identity.user.as_str()),
+            (ISSUER, "alice")
+        );
         assert_eq!(identity.device, alice.keys.thumbprint());
     }
 }
@@ -73,7 +85,10 @@ fn a_session_starts_with_its_second_message_when_the_first_is_lost() {
     assert_eq!(*world.open(&mut bob, &lost).unwrap().content, b"lost");
     world.send(&mut bob, &mut alice, "answer");
     let answered = world.seal(&mut alice, "short");
-    assert_eq!(SealedMessage::decode(&answered).unwrap().header().first, None);
+    assert_eq!(
+        SealedMessage::decode(&answered).unwrap().header().first,
+        None
+    );
 }
 
 /// docs/protocol.md §7.3: whoever holds the signed prekey's secret, or anybody at all, can make the keys; not the proof.
@@ -99,15 +114,27 @@ fn a_first_message_does_not_authenticate_under_another_name_for_the_same_key() {
     let attestation = world.attest("mallory", alice.keys.thumbprint());
     let mut first = header.first.unwrap();
     first.attestation = &attestation;
-    let renamed = sealed_with_any_key(&mut world, Header { first: Some(first), ..*header });
-    assert_eq!(world.open(&mut bob, &renamed).unwrap_err(), Error::Misbehaved(Misbehaved::ProofTranscript));
+    let renamed = sealed_with_any_key(
+        &mut world,
+        Header {
+            first: Some(first),
+            ..*header
+        },
+    );
+    assert_eq!(
+        world.open(&mut bob, &renamed).unwrap_err(),
+        Error::Misbehaved(Misbehaved::ProofTranscript)
+    );
 
     // The same with only the names in the transcript wrong.
     bob.one_time.clear();
     forgery = Forgery::honest(&world, &alice, &mut bob);
     forgery.initiator.1 = "mallory";
     let message = forgery.seal(&mut world, "x");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Misbehaved(Misbehaved::ProofTranscript));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Misbehaved(Misbehaved::ProofTranscript)
+    );
 }
 
 /// docs/protocol.md §7.1: Alice believes that she writes to Mallory, whose card names Bob's key.
@@ -120,7 +147,9 @@ fn a_first_message_meant_for_another_user_with_the_same_key_is_refused() {
 /// docs/protocol.md §7.1
 #[test]
 fn a_first_message_meant_for_another_issuer_is_refused() {
-    let error = refusal(37, |_, forgery| forgery.recipient.0 = "https://other.example");
+    let error = refusal(37, |_, forgery| {
+        forgery.recipient.0 = "https://other.example"
+    });
     assert_eq!(error, Error::Misbehaved(Misbehaved::ProofTranscript));
 }
 
@@ -157,11 +186,23 @@ fn a_proof_of_another_session_is_refused() {
     bob.one_time.clear();
     let one = Forgery::honest(&world, &alice, &mut bob).seal(&mut world, "one");
     let other = Forgery::honest(&world, &alice, &mut bob).seal(&mut world, "other");
-    let (one, other) = (SealedMessage::decode(&one).unwrap(), SealedMessage::decode(&other).unwrap());
+    let (one, other) = (
+        SealedMessage::decode(&one).unwrap(),
+        SealedMessage::decode(&other).unwrap(),
+    );
     let mut first = one.header().first.unwrap();
     first.proof = other.header().first.unwrap().proof;
-    let spliced = sealed_with_any_key(&mut world, Header { first: Some(first), ..*one.header() });
-    assert_eq!(world.open(&mut bob, &spliced).unwrap_err(), Error::Misbehaved(Misbehaved::ProofTranscript));
+    let spliced = sealed_with_any_key(
+        &mut world,
+        Header {
+            first: Some(first),
+            ..*one.header()
+        },
+    );
+    assert_eq!(
+        world.open(&mut bob, &spliced).unwrap_err(),
+        Error::Misbehaved(Misbehaved::ProofTranscript)
+    );
 }
 
 /// docs/protocol.md §7.3: at most 30 days in the past, 60 seconds in the future.
@@ -175,9 +216,15 @@ fn a_proof_is_refused_outside_its_time() {
         world.open(&mut bob, &message).map(|_| ())
     };
     assert_eq!(at(START - 30 * DAY), Ok(()));
-    assert_eq!(at(START - 30 * DAY - 1), Err(Error::Misbehaved(Misbehaved::ProofTooOld)));
+    assert_eq!(
+        at(START - 30 * DAY - 1),
+        Err(Error::Misbehaved(Misbehaved::ProofTooOld))
+    );
     assert_eq!(at(START + 60), Ok(()));
-    assert_eq!(at(START + 61), Err(Error::Misbehaved(Misbehaved::ProofInFuture)));
+    assert_eq!(
+        at(START + 61),
+        Err(Error::Misbehaved(Misbehaved::ProofInFuture))
+    );
 }
 
 /// docs/protocol.md §2.1, §7.3: exactly these claims, this type.
@@ -186,14 +233,23 @@ fn a_proof_of_another_form_is_refused() {
     let edits: [fn(String) -> String; 4] = [
         |claims| claims.replace("\"iat\":", "\"iat\":1,\"nbf\":"),
         |claims| claims.replace("\"th\":", "\"ath\":"),
-        |claims| claims.replace("\"iat\":1", "\"iat\":\"1").replace('}', "\"}"),
+        |claims| {
+            claims
+                .replace("\"iat\":1", "\"iat\":\"1")
+                .replace('}', "\"}")
+        },
         |claims| claims.replace("\"th\":\"", "\"th\":\"AA"),
     ];
     for edit in edits {
         let error = refusal(42, |_, forgery| forgery.edit_proof = edit);
         assert_eq!(error, Error::Malformed(Malformed::Proof));
     }
-    for typ in ["sealwire-device-proof+jwt", "sealwire-card+jwt", "at+jwt", "JWT"] {
+    for typ in [
+        "sealwire-device-proof+jwt",
+        "sealwire-card+jwt",
+        "at+jwt",
+        "JWT",
+    ] {
         let error = refusal(42, |_, forgery| forgery.proof_type = typ);
         assert_eq!(error, Error::Malformed(Malformed::Proof), "{typ}");
     }
@@ -202,37 +258,73 @@ fn a_proof_of_another_form_is_refused() {
 /// docs/protocol.md §7.3: the attestation is for the device key.
 #[test]
 fn an_attestation_of_another_device_is_refused() {
-    let error = refusal(43, |world, forgery| forgery.attestation = world.attest("alice", forgery.recipient.2));
-    assert_eq!(error, Error::Misbehaved(Misbehaved::AttestationOfAnotherDevice));
+    let error = refusal(43, |world, forgery| {
+        forgery.attestation = world.attest("alice", forgery.recipient.2)
+    });
+    assert_eq!(
+        error,
+        Error::Misbehaved(Misbehaved::AttestationOfAnotherDevice)
+    );
 }
 
 /// docs/protocol.md §2.3: 30 days, unless the verifier decides otherwise.
 #[test]
 fn an_attestation_that_is_too_old_is_refused() {
     let error = refusal(44, |world, forgery| {
-        forgery.attestation =
-            attestation(&world.issuer_key, ISSUER, "alice", forgery.initiator.2, START - 30 * DAY - 1);
+        forgery.attestation = attestation(
+            &world.issuer_key,
+            ISSUER,
+            "alice",
+            forgery.initiator.2,
+            START - 30 * DAY - 1,
+        );
     });
-    assert_eq!(error, Error::Attestation(TokenError::Claim { claim: "iat", defect: ClaimDefect::TooOld }));
+    assert_eq!(
+        error,
+        Error::Attestation(TokenError::Claim {
+            claim: "iat",
+            defect: ClaimDefect::TooOld
+        })
+    );
 }
 
 /// docs/protocol.md §2.2, §2.3
 #[test]
 fn an_attestation_of_another_issuer_is_refused() {
     let error = refusal(45, |world, forgery| {
-        forgery.attestation =
-            attestation(&world.issuer_key, "https://other.example", "alice", forgery.initiator.2, START);
+        forgery.attestation = attestation(
+            &world.issuer_key,
+            "https://other.example",
+            "alice",
+            forgery.initiator.2,
+            START,
+        );
     });
-    assert_eq!(error, Error::Attestation(TokenError::Claim { claim: "iss", defect: ClaimDefect::Mismatch }));
+    assert_eq!(
+        error,
+        Error::Attestation(TokenError::Claim {
+            claim: "iss",
+            defect: ClaimDefect::Mismatch
+        })
+    );
 }
 
 /// docs/protocol.md §2.3
 #[test]
 fn an_attestation_that_the_issuer_did_not_sign_is_refused() {
     let error = refusal(46, |_, forgery| {
-        forgery.attestation = attestation(forgery.proof_key, ISSUER, "alice", forgery.initiator.2, START);
+        forgery.attestation = attestation(
+            forgery.proof_key,
+            ISSUER,
+            "alice",
+            forgery.initiator.2,
+            START,
+        );
     });
-    assert_eq!(error, Error::Attestation(TokenError::Signature(SignatureError::Invalid)));
+    assert_eq!(
+        error,
+        Error::Attestation(TokenError::Signature(SignatureError::Invalid))
+    );
 }
 
 /// docs/protocol.md §7.3: the attestation for the device key; here the relay says that the message is from another device.
@@ -241,7 +333,10 @@ fn a_first_message_of_another_device_than_the_relay_says_is_refused() {
     let (mut world, _alice, mut bob) = World::pair(47);
     let carol = world.device("carol");
     let message = Forgery::honest(&world, &carol, &mut bob).seal(&mut world, "x");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Misbehaved(Misbehaved::AnotherDevice));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Misbehaved(Misbehaved::AnotherDevice)
+    );
 }
 
 /// docs/protocol.md §1.3: small-order and malformed device keys.
@@ -257,22 +352,33 @@ fn a_first_message_with_an_unusable_device_key_is_refused() {
 #[test]
 fn swapped_one_time_prekeys_are_refused() {
     let (mut world, alice, mut bob) = World::pair(49);
-    let more = bob.prekeys.publish_one_time(&bob.keys, 1, &mut world.rng).unwrap();
+    let more = bob
+        .prekeys
+        .publish_one_time(&bob.keys, 1, &mut world.rng)
+        .unwrap();
     let mut forgery = Forgery::honest(&world, &alice, &mut bob);
     forgery.one_time_id = Some(more[0].id());
     let message = forgery.seal(&mut world, "x");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Misbehaved(Misbehaved::ProofTranscript));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Misbehaved(Misbehaved::ProofTranscript)
+    );
 }
 
 /// docs/protocol.md §7.1: the card is in the transcript.
 #[test]
 fn the_generation_of_another_card_is_refused() {
     let (mut world, alice, mut bob) = World::pair(50);
-    bob.prekeys.publish(&bob.keys, &bob.own, &mut world.rng, world.now).unwrap();
+    bob.prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+        .unwrap();
     let mut forgery = Forgery::honest(&world, &alice, &mut bob);
     forgery.generation = 2;
     let message = forgery.seal(&mut world, "x");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Misbehaved(Misbehaved::ProofTranscript));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Misbehaved(Misbehaved::ProofTranscript)
+    );
 }
 
 /// docs/protocol.md §7.1: the KEM ciphertext is in the transcript (re-encapsulation).
@@ -320,7 +426,10 @@ fn a_one_time_prekey_that_was_used_or_never_was_is_refused() {
     world.send(&mut alice, &mut bob, "first");
     bob.one_time.push(again);
     let message = Forgery::honest(&world, &alice, &mut bob).seal(&mut world, "again");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Gone(Gone::OneTimePrekey));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Gone(Gone::OneTimePrekey)
+    );
 }
 
 /// docs/protocol.md §7.4: as the prekey is gone.
@@ -331,7 +440,10 @@ fn a_replayed_first_message_with_a_one_time_prekey_is_refused() {
     let first = world.seal(&mut alice, "first");
     world.open(&mut bob, &first).unwrap();
     bob.peer.forget_sessions();
-    assert_eq!(world.open(&mut bob, &first).unwrap_err(), Error::Gone(Gone::OneTimePrekey));
+    assert_eq!(
+        world.open(&mut bob, &first).unwrap_err(),
+        Error::Gone(Gone::OneTimePrekey)
+    );
 }
 
 /// docs/protocol.md §7.4: SHA-256(ephemeral) is kept.
@@ -340,11 +452,17 @@ fn a_replayed_first_message_to_the_last_resort_key_is_refused() {
     let (mut world, mut alice, mut bob) = World::pair(57);
     bob.one_time.clear();
     world.start(&mut alice, &mut bob);
-    let messages = [world.seal(&mut alice, "first"), world.seal(&mut alice, "second")];
+    let messages = [
+        world.seal(&mut alice, "first"),
+        world.seal(&mut alice, "second"),
+    ];
     world.open(&mut bob, &messages[0]).unwrap();
     bob.peer.forget_sessions();
     for message in &messages {
-        assert_eq!(world.open(&mut bob, message).unwrap_err(), Error::Misbehaved(Misbehaved::Replay));
+        assert_eq!(
+            world.open(&mut bob, message).unwrap_err(),
+            Error::Misbehaved(Misbehaved::Replay)
+        );
     }
 }
 
@@ -358,7 +476,10 @@ fn the_replay_guard_is_stored() {
     world.open(&mut bob, &first).unwrap();
     bob.peer = Peer::new(alice.keys.thumbprint());
     bob.prekeys = sealwire_e2e::prekeys::Prekeys::decode(&bob.prekeys.encode()).unwrap();
-    assert_eq!(world.open(&mut bob, &first).unwrap_err(), Error::Misbehaved(Misbehaved::Replay));
+    assert_eq!(
+        world.open(&mut bob, &first).unwrap_err(),
+        Error::Misbehaved(Misbehaved::Replay)
+    );
 }
 
 /// docs/protocol.md §6.1: the last 8 generations, for at most 30 days.
@@ -372,7 +493,9 @@ fn first_messages_to_old_generations_are_refused() {
         world.start(&mut alice, &mut bob);
         let first = world.seal(&mut alice, "first");
         for _ in 0..cards {
-            bob.prekeys.publish(&bob.keys, &bob.own, &mut world.rng, world.now).unwrap();
+            bob.prekeys
+                .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+                .unwrap();
         }
         world.now += seconds;
         world.open(&mut bob, &first).map(|_| ())
@@ -404,12 +527,22 @@ fn a_device_that_is_attested_for_another_user_later_is_refused() {
     alice.own = sealwire_e2e::device::OwnIdentity::new(&alice.keys, &renamed).unwrap();
     bob.one_time.clear();
     let message = Forgery::honest(&world, &alice, &mut bob).seal(&mut world, "x");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Misbehaved(Misbehaved::AnotherIdentity));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Misbehaved(Misbehaved::AnotherIdentity)
+    );
 
-    let Device { keys, own, prekeys, .. } = &mut alice;
-    let card = prekeys.publish(keys, own, &mut world.rng, world.now).unwrap();
+    let Device {
+        keys, own, prekeys, ..
+    } = &mut alice;
+    let card = prekeys
+        .publish(keys, own, &mut world.rng, world.now)
+        .unwrap();
     let card = world.verify_card(&card, None).unwrap();
-    let error = bob.peer.start(&bob.keys, &bob.own, &card, None, &mut world.rng, world.now).unwrap_err();
+    let error = bob
+        .peer
+        .start(&bob.keys, &bob.own, &card, None, &mut world.rng, world.now)
+        .unwrap_err();
     assert_eq!(error, Error::Misbehaved(Misbehaved::AnotherIdentity));
 }
 
@@ -419,11 +552,24 @@ fn a_device_does_not_agree_with_itself() {
     let (mut world, mut alice, _bob) = World::pair(62);
     alice.peer = Peer::new(alice.keys.thumbprint());
     let (card, _) = world.fetch(&mut alice);
-    let error = alice.peer.start(&alice.keys, &alice.own, &card, None, &mut world.rng, world.now).unwrap_err();
+    let error = alice
+        .peer
+        .start(
+            &alice.keys,
+            &alice.own,
+            &card,
+            None,
+            &mut world.rng,
+            world.now,
+        )
+        .unwrap_err();
     assert_eq!(error, Error::Misuse(Misuse::OwnDevice));
     let keys = World::pair(62).1;
     let message = Forgery::honest(&world, &keys, &mut alice).seal(&mut world, "x");
-    assert_eq!(world.open(&mut alice, &message).unwrap_err(), Error::Misuse(Misuse::OwnDevice));
+    assert_eq!(
+        world.open(&mut alice, &message).unwrap_err(),
+        Error::Misuse(Misuse::OwnDevice)
+    );
 }
 
 /// docs/protocol.md §7.4: at 4,096 entries such messages are refused, and a new card is due.
@@ -439,7 +585,10 @@ fn a_full_replay_guard_refuses_first_messages_without_a_one_time_prekey() {
     assert!(bob.prekeys.needs_new_card(&bob.own, world.now));
     world.start(&mut alice, &mut bob);
     let refused = world.seal(&mut alice, "refused");
-    assert_eq!(world.open(&mut bob, &refused).unwrap_err(), Error::Gone(Gone::ReplayGuardFull));
+    assert_eq!(
+        world.open(&mut bob, &refused).unwrap_err(),
+        Error::Gone(Gone::ReplayGuardFull)
+    );
     // One with a one-time prekey still opens.
     bob.one_time.extend(one_time);
     world.start(&mut alice, &mut bob);

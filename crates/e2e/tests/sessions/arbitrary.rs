@@ -11,14 +11,36 @@ fn offer(world: &World, at: &mut Device, bytes: &[u8]) -> bool {
         return false;
     };
     let before = (at.peer.encode(), at.prekeys.encode());
-    let Device { keys, own, prekeys, peer, .. } = at;
-    let opened = peer.open(Local { keys, own, prekeys }, &message, &world.issuer_keys, &world.policy()).is_ok();
-    assert!(opened || before == (at.peer.encode(), at.prekeys.encode()), "a refused message changed the state");
+    let Device {
+        keys,
+        own,
+        prekeys,
+        peer,
+        ..
+    } = at;
+    let opened = peer
+        .open(
+            Local { keys, own, prekeys },
+            &message,
+            &world.issuer_keys,
+            &world.policy(),
+        )
+        .is_ok();
+    assert!(
+        opened || before == (at.peer.encode(), at.prekeys.encode()),
+        "a refused message changed the state"
+    );
     opened
 }
 
 fn ordinary() -> impl Strategy<Value = Vec<u8>> {
-    (any::<[u8; 32]>(), any::<(u32, u32)>(), any::<[u8; 12]>(), prop::collection::vec(any::<u8>(), 1..64), any::<[u8; 16]>())
+    (
+        any::<[u8; 32]>(),
+        any::<(u32, u32)>(),
+        any::<[u8; 12]>(),
+        prop::collection::vec(any::<u8>(), 1..64),
+        any::<[u8; 16]>(),
+    )
         .prop_map(|(key, (pn, n), iv, ciphertext, tag)| {
             let mut bytes = vec![1, 1];
             bytes.extend([0; 16]);

@@ -8,11 +8,7 @@ use sealwire_e2e::{
     peer::Peer,
     prekeys::MAX_ONE_TIME_SECRETS,
 };
-use sealwire_protocol::{
-    ClaimDefect, TokenError, base64url,
-    jws::SignatureError,
-    key::SigningKey,
-};
+use sealwire_protocol::{ClaimDefect, TokenError, base64url, jws::SignatureError, key::SigningKey};
 
 use crate::{
     forge::resigned_card,
@@ -31,8 +27,20 @@ fn a_card_verifies_and_says_whose_it_is() {
     let (world, _alice, bob) = World::pair(100);
     let card = world.verify_card(&bob.card, None).unwrap();
     assert_eq!(card.identity().device, bob.keys.thumbprint());
-    assert_eq!((card.identity().issuer.as_str(), card.identity().user.as_str()), (ISSUER, "bob"));
-    assert_eq!(card.seen(), SeenCard { generation: 1, issued: START });
+    assert_eq!(
+        (
+            card.identity().issuer.as_str(),
+            card.identity().user.as_str()
+        ),
+        (ISSUER, "bob")
+    );
+    assert_eq!(
+        card.seen(),
+        SeenCard {
+            generation: 1,
+            issued: START
+        }
+    );
     assert_eq!(*card.standard_jwe(), bob.keys.standard_jwe_public());
     // The same card again is not a rollback.
     world.verify_card(&bob.card, Some(card.seen())).unwrap();
@@ -43,10 +51,25 @@ fn a_card_verifies_and_says_whose_it_is() {
 fn a_card_rolled_back_is_refused() {
     let (mut world, _alice, mut bob) = World::pair(101);
     world.now += 7 * DAY;
-    let newer = bob.prekeys.publish(&bob.keys, &bob.own, &mut world.rng, world.now).unwrap();
+    let newer = bob
+        .prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+        .unwrap();
     let seen = world.verify_card(&newer, None).unwrap().seen();
-    assert_eq!(world.verify_card(&bob.card, Some(seen)).unwrap_err(), Error::Misbehaved(Misbehaved::CardRollback));
-    for seen in [SeenCard { generation: 2, issued: START }, SeenCard { generation: 1, issued: START + 1 }] {
+    assert_eq!(
+        world.verify_card(&bob.card, Some(seen)).unwrap_err(),
+        Error::Misbehaved(Misbehaved::CardRollback)
+    );
+    for seen in [
+        SeenCard {
+            generation: 2,
+            issued: START,
+        },
+        SeenCard {
+            generation: 1,
+            issued: START + 1,
+        },
+    ] {
         let error = world.verify_card(&bob.card, Some(seen)).unwrap_err();
         assert_eq!(error, Error::Misbehaved(Misbehaved::CardRollback));
     }
@@ -57,8 +80,17 @@ fn a_card_rolled_back_is_refused() {
 fn a_device_whose_clock_goes_back_still_publishes_cards_that_are_accepted() {
     let (mut world, _alice, mut bob) = World::pair(102);
     let seen = world.verify_card(&bob.card, None).unwrap().seen();
-    let card = bob.prekeys.publish(&bob.keys, &bob.own, &mut world.rng, START - DAY).unwrap();
-    assert_eq!(world.verify_card(&card, Some(seen)).unwrap().seen(), SeenCard { generation: 2, issued: START });
+    let card = bob
+        .prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, START - DAY)
+        .unwrap();
+    assert_eq!(
+        world.verify_card(&card, Some(seen)).unwrap().seen(),
+        SeenCard {
+            generation: 2,
+            issued: START
+        }
+    );
 }
 
 /// docs/protocol.md §6.1: the thumbprint of `key` is `iss`.
@@ -88,8 +120,13 @@ fn a_card_with_another_key_and_the_users_attestation_is_refused() {
 fn a_card_that_its_device_did_not_sign_is_refused() {
     let (world, _alice, bob) = World::pair(104);
     let relay = SigningKey::generate(&mut World::new(9).rng);
-    let card = resigned_card(&bob.card, &relay, |claims| claims["spk"] = base64url::encode(&[9; 32]).into());
-    assert_eq!(world.verify_card(&card, None).unwrap_err(), Error::Misbehaved(Misbehaved::CardSignature));
+    let card = resigned_card(&bob.card, &relay, |claims| {
+        claims["spk"] = base64url::encode(&[9; 32]).into()
+    });
+    assert_eq!(
+        world.verify_card(&card, None).unwrap_err(),
+        Error::Misbehaved(Misbehaved::CardSignature)
+    );
 }
 
 /// docs/protocol.md §6.1: the attestation, as §2.3 says.
@@ -98,19 +135,65 @@ fn a_card_with_an_attestation_that_is_not_accepted_is_refused() {
     let with = |attest: fn(&World, sealwire_protocol::key::Thumbprint) -> String| {
         let (world, _alice, bob) = World::pair(105);
         let attestation = attest(&world, bob.keys.thumbprint());
-        let card = resigned_card(&bob.card, bob.keys.signing(), |claims| claims["att"] = attestation.into());
+        let card = resigned_card(&bob.card, bob.keys.signing(), |claims| {
+            claims["att"] = attestation.into()
+        });
         world.verify_card(&card, None).unwrap_err()
     };
-    let too_old = with(|world, device| attestation(&world.issuer_key, ISSUER, "bob", device, START - 30 * DAY - 1));
-    assert_eq!(too_old, Error::Attestation(TokenError::Claim { claim: "iat", defect: ClaimDefect::TooOld }));
-    let future = with(|world, device| attestation(&world.issuer_key, ISSUER, "bob", device, START + 61));
-    assert_eq!(future, Error::Attestation(TokenError::Claim { claim: "iat", defect: ClaimDefect::InFuture }));
-    let other = with(|world, device| attestation(&world.issuer_key, "https://evil.example", "bob", device, START));
-    assert_eq!(other, Error::Attestation(TokenError::Claim { claim: "iss", defect: ClaimDefect::Mismatch }));
-    let unsigned = with(|_, device| {
-        attestation(&SigningKey::generate(&mut World::new(9).rng), ISSUER, "bob", device, START)
+    let too_old = with(|world, device| {
+        attestation(
+            &world.issuer_key,
+            ISSUER,
+            "bob",
+            device,
+            START - 30 * DAY - 1,
+        )
     });
-    assert_eq!(unsigned, Error::Attestation(TokenError::Signature(SignatureError::Invalid)));
+    assert_eq!(
+        too_old,
+        Error::Attestation(TokenError::Claim {
+            claim: "iat",
+            defect: ClaimDefect::TooOld
+        })
+    );
+    let future =
+        with(|world, device| attestation(&world.issuer_key, ISSUER, "bob", device, START + 61));
+    assert_eq!(
+        future,
+        Error::Attestation(TokenError::Claim {
+            claim: "iat",
+            defect: ClaimDefect::InFuture
+        })
+    );
+    let other = with(|world, device| {
+        attestation(
+            &world.issuer_key,
+            "https://evil.example",
+            "bob",
+            device,
+            START,
+        )
+    });
+    assert_eq!(
+        other,
+        Error::Attestation(TokenError::Claim {
+            claim: "iss",
+            defect: ClaimDefect::Mismatch
+        })
+    );
+    let unsigned = with(|_, device| {
+        attestation(
+            &SigningKey::generate(&mut World::new(9).rng),
+            ISSUER,
+            "bob",
+            device,
+            START,
+        )
+    });
+    assert_eq!(
+        unsigned,
+        Error::Attestation(TokenError::Signature(SignatureError::Invalid))
+    );
 }
 
 /// docs/protocol.md §2.3: it does not check `exp`, so that a device that is offline can still be written to.
@@ -121,7 +204,13 @@ fn a_card_with_an_expired_attestation_is_used_for_thirty_days() {
     world.verify_card(&bob.card, None).unwrap();
     world.now += 1;
     let error = world.verify_card(&bob.card, None).unwrap_err();
-    assert_eq!(error, Error::Attestation(TokenError::Claim { claim: "iat", defect: ClaimDefect::TooOld }));
+    assert_eq!(
+        error,
+        Error::Attestation(TokenError::Claim {
+            claim: "iat",
+            defect: ClaimDefect::TooOld
+        })
+    );
 }
 
 /// docs/protocol.md §2.1, §6.1: exactly these claims, of these forms.
@@ -140,7 +229,11 @@ fn a_card_of_another_form_is_refused() {
         |claims| claims["att"] = 7.into(),
     ];
     for (number, edit) in edits.into_iter().enumerate() {
-        assert_eq!(refusal(|_, claims| edit(claims)), Error::Malformed(Malformed::Card), "edit {number}");
+        assert_eq!(
+            refusal(|_, claims| edit(claims)),
+            Error::Malformed(Malformed::Card),
+            "edit {number}"
+        );
     }
 }
 
@@ -150,13 +243,20 @@ fn a_jwt_of_another_type_is_not_a_card() {
     let (_world, _alice, bob) = World::pair(107);
     for typ in ["at+jwt", "sealwire-session+jwt", "JWT", ""] {
         let other = jws(bob.keys.signing(), typ, &payload(&bob.card));
-        assert_eq!(UnverifiedCard::parse(other.as_bytes()).unwrap_err(), Error::Malformed(Malformed::Card), "{typ}");
+        assert_eq!(
+            UnverifiedCard::parse(other.as_bytes()).unwrap_err(),
+            Error::Malformed(Malformed::Card),
+            "{typ}"
+        );
     }
     assert_eq!(
         UnverifiedCard::parse(bob.own.attestation().as_bytes()).unwrap_err(),
         Error::Malformed(Malformed::Card)
     );
-    assert_eq!(UnverifiedCard::parse(&[b'a'; 16_385]).unwrap_err(), Error::Malformed(Malformed::Card));
+    assert_eq!(
+        UnverifiedCard::parse(&[b'a'; 16_385]).unwrap_err(),
+        Error::Malformed(Malformed::Card)
+    );
 }
 
 /// docs/protocol.md §1.3: the modulus check, and no small-order device key.
@@ -172,10 +272,22 @@ fn a_card_with_an_unusable_key_is_refused() {
 #[test]
 fn a_session_is_not_started_with_low_order_prekeys() {
     let (mut world, mut alice, bob) = World::pair(108);
-    let card = resigned_card(&bob.card, bob.keys.signing(), |claims| claims["spk"] = base64url::encode(&[0; 32]).into());
+    let card = resigned_card(&bob.card, bob.keys.signing(), |claims| {
+        claims["spk"] = base64url::encode(&[0; 32]).into()
+    });
     let card = world.verify_card(&card, None).unwrap();
     let before = alice.peer.encode();
-    let error = alice.peer.start(&alice.keys, &alice.own, &card, None, &mut world.rng, world.now).unwrap_err();
+    let error = alice
+        .peer
+        .start(
+            &alice.keys,
+            &alice.own,
+            &card,
+            None,
+            &mut world.rng,
+            world.now,
+        )
+        .unwrap_err();
     assert_eq!(error, Error::Malformed(Malformed::Key));
     assert!(before == alice.peer.encode());
 }
@@ -186,15 +298,37 @@ fn a_session_is_not_started_with_the_card_of_another_device() {
     let (mut world, mut alice, mut bob) = World::pair(109);
     let mut carol = world.device("carol");
     let (card, _) = world.fetch(&mut carol);
-    let error = alice.peer.start(&alice.keys, &alice.own, &card, None, &mut world.rng, world.now).unwrap_err();
+    let error = alice
+        .peer
+        .start(
+            &alice.keys,
+            &alice.own,
+            &card,
+            None,
+            &mut world.rng,
+            world.now,
+        )
+        .unwrap_err();
     assert_eq!(error, Error::Misbehaved(Misbehaved::AnotherDevice));
 
     // Nor with the right card and another device's prekey.
-    let more = carol.prekeys.publish_one_time(&carol.keys, 1, &mut world.rng).unwrap();
+    let more = carol
+        .prekeys
+        .publish_one_time(&carol.keys, 1, &mut world.rng)
+        .unwrap();
     let foreign = more[0].clone().verify(&card).unwrap();
     let (card, _) = world.fetch(&mut bob);
-    let error =
-        alice.peer.start(&alice.keys, &alice.own, &card, Some(foreign), &mut world.rng, world.now).unwrap_err();
+    let error = alice
+        .peer
+        .start(
+            &alice.keys,
+            &alice.own,
+            &card,
+            Some(foreign),
+            &mut world.rng,
+            world.now,
+        )
+        .unwrap_err();
     assert_eq!(error, Error::Misbehaved(Misbehaved::AnotherDevice));
     assert_eq!(alice.peer.identity(), None);
 }
@@ -206,7 +340,10 @@ fn a_one_time_prekey_of_another_device_is_refused() {
     let mut carol = world.device("carol");
     let (card, _) = world.fetch(&mut bob);
     let foreign = carol.one_time.pop().unwrap();
-    assert_eq!(foreign.verify(&card).unwrap_err(), Error::Misbehaved(Misbehaved::OneTimePrekeySignature));
+    assert_eq!(
+        foreign.verify(&card).unwrap_err(),
+        Error::Misbehaved(Misbehaved::OneTimePrekeySignature)
+    );
 }
 
 /// docs/protocol.md §6.2: id and both keys are signed.
@@ -219,8 +356,15 @@ fn a_one_time_prekey_with_any_field_changed_is_refused() {
     for at in [3, 4, 35, 36, 1_219, 1_220, ONE_TIME_PREKEY_BYTES - 1] {
         let mut changed = encoded.clone();
         changed[at] ^= 1;
-        let error = OneTimePrekey::decode(&changed).unwrap().verify(&card).unwrap_err();
-        assert_eq!(error, Error::Misbehaved(Misbehaved::OneTimePrekeySignature), "byte {at}");
+        let error = OneTimePrekey::decode(&changed)
+            .unwrap()
+            .verify(&card)
+            .unwrap_err();
+        assert_eq!(
+            error,
+            Error::Misbehaved(Misbehaved::OneTimePrekeySignature),
+            "byte {at}"
+        );
     }
 }
 
@@ -237,7 +381,10 @@ fn a_one_time_prekey_of_another_length_is_refused() {
         );
     }
     encoded.push(0);
-    assert_eq!(OneTimePrekey::decode(&encoded).unwrap_err(), Error::Malformed(Malformed::OneTimePrekey));
+    assert_eq!(
+        OneTimePrekey::decode(&encoded).unwrap_err(),
+        Error::Malformed(Malformed::OneTimePrekey)
+    );
 }
 
 /// docs/protocol.md §6.2: ids are never reused, and the number of secrets is bounded.
@@ -247,7 +394,11 @@ fn one_time_prekeys_have_new_ids_and_the_oldest_secrets_are_erased_first() {
     let first = bob.one_time.clone();
     let mut last = first[0].id();
     for _ in 0..6 {
-        for prekey in bob.prekeys.publish_one_time(&bob.keys, 100, &mut world.rng).unwrap() {
+        for prekey in bob
+            .prekeys
+            .publish_one_time(&bob.keys, 100, &mut world.rng)
+            .unwrap()
+        {
             assert_eq!(prekey.id(), last + 1);
             last = prekey.id();
             bob.one_time = vec![prekey];
@@ -259,7 +410,10 @@ fn one_time_prekeys_have_new_ids_and_the_oldest_secrets_are_erased_first() {
     bob.one_time = first;
     world.start(&mut alice, &mut bob);
     let message = world.seal(&mut alice, "with the oldest");
-    assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Gone(sealwire_e2e::error::Gone::OneTimePrekey));
+    assert_eq!(
+        world.open(&mut bob, &message).unwrap_err(),
+        Error::Gone(sealwire_e2e::error::Gone::OneTimePrekey)
+    );
 }
 
 /// docs/protocol.md §6.1: a new card after 7 days, or when a newer attestation is needed for freshness.
@@ -271,9 +425,16 @@ fn a_new_card_is_due_after_a_week_or_with_a_fresher_attestation() {
     assert!(bob.prekeys.needs_new_card(&bob.own, START + 7 * DAY));
 
     // A card made late in an attestation's life.
-    let Device { keys, own, mut prekeys, .. } = bob;
+    let Device {
+        keys,
+        own,
+        mut prekeys,
+        ..
+    } = bob;
     world.now += 12 * DAY;
-    prekeys.publish(&keys, &own, &mut world.rng, world.now).unwrap();
+    prekeys
+        .publish(&keys, &own, &mut world.rng, world.now)
+        .unwrap();
     let newer = OwnIdentity::new(&keys, &world.attest("bob", keys.thumbprint())).unwrap();
     world.now += 3 * DAY - 1;
     assert!(!prekeys.needs_new_card(&newer, world.now));
@@ -289,8 +450,14 @@ fn an_own_attestation_of_another_device_is_refused() {
     let keys = DeviceKeys::generate(&mut world.rng);
     let another = DeviceKeys::generate(&mut world.rng).thumbprint();
     let other = world.attest("alice", another);
-    assert_eq!(OwnIdentity::new(&keys, &other).unwrap_err(), Error::Misuse(Misuse::OwnAttestation));
-    assert!(matches!(OwnIdentity::new(&keys, "a.b.c").unwrap_err(), Error::Attestation(_)));
+    assert_eq!(
+        OwnIdentity::new(&keys, &other).unwrap_err(),
+        Error::Misuse(Misuse::OwnAttestation)
+    );
+    assert!(matches!(
+        OwnIdentity::new(&keys, "a.b.c").unwrap_err(),
+        Error::Attestation(_)
+    ));
 }
 
 #[test]
@@ -298,7 +465,16 @@ fn debug_shows_nothing_secret() {
     let (_world, alice, bob) = World::talking(116);
     let device = alice.keys.thumbprint();
     assert_eq!(format!("{:?}", alice.keys), format!("DeviceKeys({device})"));
-    assert_eq!(format!("{:?}", bob.prekeys), "Prekeys(1 generations, 0 one-time prekeys)");
-    assert_eq!(format!("{:?}", bob.peer), format!("Peer({device}, 1 sessions)"));
-    assert_eq!(format!("{:?}", Peer::new(device)), format!("Peer({device}, 0 sessions)"));
+    assert_eq!(
+        format!("{:?}", bob.prekeys),
+        "Prekeys(1 generations, 0 one-time prekeys)"
+    );
+    assert_eq!(
+        format!("{:?}", bob.peer),
+        format!("Peer({device}, 1 sessions)")
+    );
+    assert_eq!(
+        format!("{:?}", Peer::new(device)),
+        format!("Peer({device}, 0 sessions)")
+    );
 }

@@ -16,15 +16,33 @@ fn session_of(message: &[u8]) -> [u8; 16] {
 fn two_devices_that_start_at_once_converge_on_the_smaller_session_id() {
     for seed in 70..76 {
         let (mut world, mut alice, mut bob) = World::pair(seed);
-        let ids = [world.start(&mut alice, &mut bob), world.start(&mut bob, &mut alice)];
+        let ids = [
+            world.start(&mut alice, &mut bob),
+            world.start(&mut bob, &mut alice),
+        ];
         let (from_alice, from_bob) = (world.seal(&mut alice, "a"), world.seal(&mut bob, "b"));
-        let started = [world.open(&mut bob, &from_alice).unwrap(), world.open(&mut alice, &from_bob).unwrap()];
+        let started = [
+            world.open(&mut bob, &from_alice).unwrap(),
+            world.open(&mut alice, &from_bob).unwrap(),
+        ];
         let smaller = ids.into_iter().min();
-        assert_eq!(started.map(|opened| opened.started.unwrap().seals), ids.map(|id| Some(id) == smaller));
-        assert_eq!((alice.peer.sealing(), bob.peer.sealing()), (smaller, smaller));
+        assert_eq!(
+            started.map(|opened| opened.started.unwrap().seals),
+            ids.map(|id| Some(id) == smaller)
+        );
+        assert_eq!(
+            (alice.peer.sealing(), bob.peer.sealing()),
+            (smaller, smaller)
+        );
         for _ in 0..2 {
-            assert_eq!(Some(world.send(&mut alice, &mut bob, "on").session), smaller);
-            assert_eq!(Some(world.send(&mut bob, &mut alice, "on").session), smaller);
+            assert_eq!(
+                Some(world.send(&mut alice, &mut bob, "on").session),
+                smaller
+            );
+            assert_eq!(
+                Some(world.send(&mut bob, &mut alice, "on").session),
+                smaller
+            );
         }
     }
 }
@@ -34,8 +52,12 @@ fn messages_under_way_in_the_session_that_lost_still_open() {
     let (mut world, mut alice, mut bob) = World::pair(77);
     world.start(&mut alice, &mut bob);
     world.start(&mut bob, &mut alice);
-    let from_alice: Vec<_> = (0..3).map(|n| world.seal(&mut alice, &format!("a{n}"))).collect();
-    let from_bob: Vec<_> = (0..3).map(|n| world.seal(&mut bob, &format!("b{n}"))).collect();
+    let from_alice: Vec<_> = (0..3)
+        .map(|n| world.seal(&mut alice, &format!("a{n}")))
+        .collect();
+    let from_bob: Vec<_> = (0..3)
+        .map(|n| world.seal(&mut bob, &format!("b{n}")))
+        .collect();
     for n in 0..3 {
         world.open(&mut bob, &from_alice[n]).unwrap();
         world.open(&mut alice, &from_bob[n]).unwrap();
@@ -49,10 +71,20 @@ fn a_session_of_a_peer_that_lost_its_state_takes_over() {
     let (mut world, mut alice, mut bob) = World::talking(78);
     bob.peer = Peer::new(alice.keys.thumbprint());
     let unreadable = world.seal(&mut alice, "into the void");
-    assert_eq!(world.open(&mut bob, &unreadable).unwrap_err(), Error::Gone(Gone::Session));
+    assert_eq!(
+        world.open(&mut bob, &unreadable).unwrap_err(),
+        Error::Gone(Gone::Session)
+    );
     let id = world.start(&mut bob, &mut alice);
     let first = world.seal(&mut bob, "I am back");
-    assert!(world.open(&mut alice, &first).unwrap().started.unwrap().seals);
+    assert!(
+        world
+            .open(&mut alice, &first)
+            .unwrap()
+            .started
+            .unwrap()
+            .seals
+    );
     assert_eq!(world.send(&mut alice, &mut bob, "welcome").session, id);
     world.send(&mut bob, &mut alice, "thanks");
 }
@@ -74,13 +106,19 @@ fn the_oldest_session_that_does_not_seal_is_dropped_for_a_fifth() {
     let (mut world, mut alice, mut bob) = World::pair(80);
     let mut late = Vec::new();
     for n in 0..5 {
-        bob.one_time = bob.prekeys.publish_one_time(&bob.keys, 1, &mut world.rng).unwrap();
+        bob.one_time = bob
+            .prekeys
+            .publish_one_time(&bob.keys, 1, &mut world.rng)
+            .unwrap();
         world.start(&mut alice, &mut bob);
         late.push(world.seal(&mut alice, "late"));
         world.send(&mut alice, &mut bob, &format!("{n}"));
     }
     // The first session's message would start it again, but its prekey is gone.
-    assert_eq!(world.open(&mut bob, &late[0]).unwrap_err(), Error::Gone(Gone::OneTimePrekey));
+    assert_eq!(
+        world.open(&mut bob, &late[0]).unwrap_err(),
+        Error::Gone(Gone::OneTimePrekey)
+    );
     for message in &late[1..] {
         world.open(&mut bob, message).unwrap();
     }
@@ -94,18 +132,27 @@ fn sessions_that_lose_the_choice_never_push_out_the_one_that_seals() {
     let (card, _) = world.fetch(&mut alice);
     let smallest = loop {
         let mut peer = Peer::new(alice.keys.thumbprint());
-        let id = peer.start(&bob.keys, &bob.own, &card, None, &mut world.rng, world.now).unwrap();
+        let id = peer
+            .start(&bob.keys, &bob.own, &card, None, &mut world.rng, world.now)
+            .unwrap();
         if id[0] < 4 {
             bob.peer = peer;
             break id;
         }
     };
     for _ in 0..8 {
-        bob.one_time = bob.prekeys.publish_one_time(&bob.keys, 1, &mut world.rng).unwrap();
+        bob.one_time = bob
+            .prekeys
+            .publish_one_time(&bob.keys, 1, &mut world.rng)
+            .unwrap();
         let id = world.start(&mut alice, &mut bob);
         let opened = world.send(&mut alice, &mut bob, "x");
         assert_eq!(opened.started.unwrap().seals, id < smallest);
-        assert!(bob.peer.sealing().is_some_and(|sealing| sealing <= smallest));
+        assert!(
+            bob.peer
+                .sealing()
+                .is_some_and(|sealing| sealing <= smallest)
+        );
     }
 }
 
@@ -116,7 +163,14 @@ fn the_smaller_id_does_not_keep_a_confirmed_session() {
         let (mut world, mut alice, mut bob) = World::talking(seed);
         let id = world.start(&mut bob, &mut alice);
         let first = world.seal(&mut bob, "new");
-        assert!(world.open(&mut alice, &first).unwrap().started.unwrap().seals);
+        assert!(
+            world
+                .open(&mut alice, &first)
+                .unwrap()
+                .started
+                .unwrap()
+                .seals
+        );
         assert_eq!(session_of(&world.seal(&mut alice, "x")), id);
     }
 }
@@ -127,10 +181,16 @@ fn sealing_without_a_session_is_refused() {
     assert!(!alice.peer.needs_session(world.now));
     alice.peer.forget_sessions();
     assert!(alice.peer.needs_session(world.now));
-    assert_eq!(alice.peer.seal(b"x", &mut world.rng).unwrap_err(), Error::Misuse(Misuse::NoSession));
+    assert_eq!(
+        alice.peer.seal(b"x", &mut world.rng).unwrap_err(),
+        Error::Misuse(Misuse::NoSession)
+    );
     assert!(alice.peer.identity().is_some());
     let message = world.seal(&mut bob, "x");
-    assert_eq!(world.open(&mut alice, &message).unwrap_err(), Error::Gone(Gone::Session));
+    assert_eq!(
+        world.open(&mut alice, &message).unwrap_err(),
+        Error::Gone(Gone::Session)
+    );
 }
 
 #[test]
@@ -152,7 +212,12 @@ fn content_that_is_too_long_changes_nothing() {
         let Device { peer, .. } = &mut alice;
         let before = peer.encode();
         let error = peer.seal(&vec![0; 100_000], &mut world.rng).unwrap_err();
-        assert_eq!(error, Error::Misuse(Misuse::Seal(sealwire_e2e::message::SealError::ContentTooLong)));
+        assert_eq!(
+            error,
+            Error::Misuse(Misuse::Seal(
+                sealwire_e2e::message::SealError::ContentTooLong
+            ))
+        );
         assert!(before == peer.encode(), "{with_turn}");
         assert_eq!(world.send(&mut alice, &mut bob, "short").missing, 0);
     }

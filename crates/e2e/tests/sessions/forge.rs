@@ -66,7 +66,8 @@ impl<'a> Forgery<'a> {
     /// The sealed first message with `text` in it.
     pub(crate) fn seal(self, world: &mut World, text: &str) -> Vec<u8> {
         let card: serde_json::Value = serde_json::from_str(&payload(&self.card)).unwrap();
-        let bytes = |name: &str| base64url::decode(card[name].as_str().unwrap().as_bytes()).unwrap();
+        let bytes =
+            |name: &str| base64url::decode(card[name].as_str().unwrap().as_bytes()).unwrap();
         let spk: [u8; 32] = bytes("spk").try_into().unwrap();
         let one_time = self.one_time.as_ref().map(OneTimePrekey::encode);
         let kem: [u8; 1184] = match &one_time {
@@ -75,16 +76,22 @@ impl<'a> Forgery<'a> {
         };
         let ephemeral = X25519Secret::generate(&mut world.rng);
         let ephemeral_public = self.ephemeral.unwrap_or(*ephemeral.public_key().as_bytes());
-        let ratchet_key =
-            self.ratchet_key.unwrap_or(*X25519Secret::generate(&mut world.rng).public_key().as_bytes());
-        let (mut kem_ciphertext, ss) = KemEncapsulationKey::decode(&kem).unwrap().encapsulate(&mut world.rng);
+        let ratchet_key = self.ratchet_key.unwrap_or(
+            *X25519Secret::generate(&mut world.rng)
+                .public_key()
+                .as_bytes(),
+        );
+        let (mut kem_ciphertext, ss) = KemEncapsulationKey::decode(&kem)
+            .unwrap()
+            .encapsulate(&mut world.rng);
 
         // §7.1
         let mut transcript = b"sealwire/1 session transcript".to_vec();
         let attestation_of_card = card["att"].as_str().unwrap();
-        for ((issuer, user, device), attestation) in
-            [(self.initiator, self.attestation.as_str()), (self.recipient, attestation_of_card)]
-        {
+        for ((issuer, user, device), attestation) in [
+            (self.initiator, self.attestation.as_str()),
+            (self.recipient, attestation_of_card),
+        ] {
             for name in [issuer, user] {
                 transcript.push(u8::try_from(name.len()).unwrap());
                 transcript.extend(name.as_bytes());
@@ -109,9 +116,15 @@ impl<'a> Forgery<'a> {
         let th = sha256(&[&transcript]);
 
         // §7.2
-        let agree = |theirs: [u8; 32]| ephemeral.diffie_hellman(&X25519PublicKey::from_bytes(theirs)).unwrap();
+        let agree = |theirs: [u8; 32]| {
+            ephemeral
+                .diffie_hellman(&X25519PublicKey::from_bytes(theirs))
+                .unwrap()
+        };
         let dh1 = agree(spk);
-        let dh2 = one_time.as_ref().map(|prekey| agree(prekey[4..36].try_into().unwrap()));
+        let dh2 = one_time
+            .as_ref()
+            .map(|prekey| agree(prekey[4..36].try_into().unwrap()));
         let dh2: &[u8] = dh2.as_ref().map_or(&[], |dh2| dh2.expose());
         let prk = Prk::extract(b"sealwire/1 session", &[dh1.expose(), dh2, ss.expose()]);
         let id: Secret<16> = prk.expand(Label::new("sealwire/1 session id"), &th);
@@ -142,25 +155,45 @@ impl<'a> Forgery<'a> {
                 ephemeral: ephemeral_public,
                 kem_ciphertext: &kem_ciphertext,
                 generation: self.generation,
-                one_time: self.one_time_id.or(self.one_time.as_ref().map(OneTimePrekey::id)),
+                one_time: self
+                    .one_time_id
+                    .or(self.one_time.as_ref().map(OneTimePrekey::id)),
                 proof: &proof,
                 attestation: &self.attestation,
             }),
         };
         let mut iv = [0; 12];
         world.rng.fill_bytes(&mut iv);
-        message::seal(&header, MessageKey::new(key), iv, text.as_bytes(), &mut ProtectedHeader::new()).unwrap()
+        message::seal(
+            &header,
+            MessageKey::new(key),
+            iv,
+            text.as_bytes(),
+            &mut ProtectedHeader::new(),
+        )
+        .unwrap()
     }
 }
 
 /// A well-formed message with this header that no key of any session opens.
 pub(crate) fn sealed_with_any_key(world: &mut World, header: Header<'_>) -> Vec<u8> {
     let key = MessageKey::new(Secret::random(&mut world.rng));
-    message::seal(&header, key, [0; 12], b"forged", &mut ProtectedHeader::new()).unwrap()
+    message::seal(
+        &header,
+        key,
+        [0; 12],
+        b"forged",
+        &mut ProtectedHeader::new(),
+    )
+    .unwrap()
 }
 
 /// Signs a card again after its claims were changed.
-pub(crate) fn resigned_card(card: &str, key: &SigningKey, edit: impl FnOnce(&mut serde_json::Value)) -> String {
+pub(crate) fn resigned_card(
+    card: &str,
+    key: &SigningKey,
+    edit: impl FnOnce(&mut serde_json::Value),
+) -> String {
     let mut claims: serde_json::Value = serde_json::from_str(&payload(card)).unwrap();
     edit(&mut claims);
     jws(key, "sealwire-card+jwt", &claims.to_string())

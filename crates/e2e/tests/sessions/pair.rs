@@ -14,8 +14,8 @@ use sealwire_protocol::{
     base64url,
     key::{SigningKey, Thumbprint},
     key_set::Ed25519KeySet,
-    name::Issuer,
     limits::MAX_ATTESTATION_AGE_SECONDS,
+    name::Issuer,
     token::AttestationPolicy,
 };
 
@@ -48,7 +48,13 @@ impl World {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let issuer_key = SigningKey::generate(&mut rng);
         let issuer_keys = Ed25519KeySet::single(*issuer_key.public());
-        Self { issuer_key, issuer: Issuer::new(ISSUER).unwrap(), issuer_keys, rng, now: START }
+        Self {
+            issuer_key,
+            issuer: Issuer::new(ISSUER).unwrap(),
+            issuer_keys,
+            rng,
+            now: START,
+        }
     }
 
     /// Alice and Bob, with cards and one one-time prekey each.
@@ -77,10 +83,19 @@ impl World {
         let keys = DeviceKeys::generate(&mut self.rng);
         let own = OwnIdentity::new(&keys, &self.attest(user, keys.thumbprint())).unwrap();
         let mut prekeys = Prekeys::new();
-        let card = prekeys.publish(&keys, &own, &mut self.rng, self.now).unwrap();
+        let card = prekeys
+            .publish(&keys, &own, &mut self.rng, self.now)
+            .unwrap();
         let one_time = prekeys.publish_one_time(&keys, 1, &mut self.rng).unwrap();
         let peer = Peer::new(Thumbprint::from_bytes([0; 32]));
-        Device { keys, own, prekeys, peer, card, one_time }
+        Device {
+            keys,
+            own,
+            prekeys,
+            peer,
+            card,
+            one_time,
+        }
     }
 
     pub(crate) fn attest(&self, user: &str, device: Thumbprint) -> String {
@@ -96,21 +111,37 @@ impl World {
         }
     }
 
-    pub(crate) fn verify_card(&self, card: &str, seen: Option<SeenCard>) -> Result<VerifiedCard, Error> {
+    pub(crate) fn verify_card(
+        &self,
+        card: &str,
+        seen: Option<SeenCard>,
+    ) -> Result<VerifiedCard, Error> {
         UnverifiedCard::parse(card.as_bytes())?.verify(&self.issuer_keys, &self.policy(), seen)
     }
 
     /// What a relay hands out of a device: its card, and its next one-time prekey.
     pub(crate) fn fetch(&self, of: &mut Device) -> (VerifiedCard, Option<VerifiedOneTimePrekey>) {
         let card = self.verify_card(&of.card, None).unwrap();
-        let one_time = of.one_time.pop().map(|prekey| prekey.verify(&card).unwrap());
+        let one_time = of
+            .one_time
+            .pop()
+            .map(|prekey| prekey.verify(&card).unwrap());
         (card, one_time)
     }
 
     /// Has `from` start a session with `to`, with a one-time prekey while there is one.
     pub(crate) fn start(&mut self, from: &mut Device, to: &mut Device) -> SessionId {
         let (card, one_time) = self.fetch(to);
-        from.peer.start(&from.keys, &from.own, &card, one_time, &mut self.rng, self.now).unwrap()
+        from.peer
+            .start(
+                &from.keys,
+                &from.own,
+                &card,
+                one_time,
+                &mut self.rng,
+                self.now,
+            )
+            .unwrap()
     }
 
     pub(crate) fn seal(&mut self, from: &mut Device, text: &str) -> Vec<u8> {
@@ -121,10 +152,24 @@ impl World {
     pub(crate) fn open(&self, at: &mut Device, message: &[u8]) -> Result<Opened, Error> {
         let before = (at.peer.encode(), at.prekeys.encode());
         let message = SealedMessage::decode(message).unwrap();
-        let Device { keys, own, prekeys, peer, .. } = at;
-        let result = peer.open(Local { keys, own, prekeys }, &message, &self.issuer_keys, &self.policy());
+        let Device {
+            keys,
+            own,
+            prekeys,
+            peer,
+            ..
+        } = at;
+        let result = peer.open(
+            Local { keys, own, prekeys },
+            &message,
+            &self.issuer_keys,
+            &self.policy(),
+        );
         if result.is_err() {
-            assert!(before == (at.peer.encode(), at.prekeys.encode()), "a refused message changed the state");
+            assert!(
+                before == (at.peer.encode(), at.prekeys.encode()),
+                "a refused message changed the state"
+            );
         }
         result
     }
@@ -139,7 +184,13 @@ impl World {
 }
 
 /// An attestation as an issuer would sign it (docs/protocol.md §2.3).
-pub(crate) fn attestation(key: &SigningKey, issuer: &str, user: &str, device: Thumbprint, iat: u64) -> String {
+pub(crate) fn attestation(
+    key: &SigningKey,
+    issuer: &str,
+    user: &str,
+    device: Thumbprint,
+    iat: u64,
+) -> String {
     let payload = format!(
         r#"{{"iss":"{issuer}","sub":"{user}","aud":"{AUDIENCE}","iat":{iat},"exp":{},"cnf":{{"jkt":"{device}"}}}}"#,
         iat + 3_600
@@ -150,7 +201,11 @@ pub(crate) fn attestation(key: &SigningKey, issuer: &str, user: &str, device: Th
 /// Any JWS: the tests' own signer, so that a statement can say what no API would let it.
 pub(crate) fn jws(key: &SigningKey, typ: &str, payload: &str) -> String {
     let header = format!(r#"{{"alg":"EdDSA","typ":"{typ}"}}"#);
-    let input = format!("{}.{}", base64url::encode(header.as_bytes()), base64url::encode(payload.as_bytes()));
+    let input = format!(
+        "{}.{}",
+        base64url::encode(header.as_bytes()),
+        base64url::encode(payload.as_bytes())
+    );
     let signature = base64url::encode(&key.sign(input.as_bytes()));
     format!("{input}.{signature}")
 }

@@ -26,7 +26,12 @@ fn messages_open_in_order_across_turns() {
             assert_eq!(opened.missing, 0);
         }
         for n in 0..2 {
-            assert_eq!(world.send(&mut bob, &mut alice, &format!("b{turn}.{n}")).missing, 0);
+            assert_eq!(
+                world
+                    .send(&mut bob, &mut alice, &format!("b{turn}.{n}"))
+                    .missing,
+                0
+            );
         }
     }
 }
@@ -34,15 +39,23 @@ fn messages_open_in_order_across_turns() {
 #[test]
 fn messages_open_out_of_order_across_turns_and_the_gap_is_told_once() {
     let (mut world, mut alice, mut bob) = World::talking(2);
-    let old: Vec<_> = (0..4).map(|n| world.seal(&mut alice, &format!("old {n}"))).collect();
+    let old: Vec<_> = (0..4)
+        .map(|n| world.seal(&mut alice, &format!("old {n}")))
+        .collect();
     assert_eq!(world.open(&mut bob, &old[0]).unwrap().missing, 0);
     world.send(&mut bob, &mut alice, "turn");
-    let new: Vec<_> = (0..3).map(|n| world.seal(&mut alice, &format!("new {n}"))).collect();
+    let new: Vec<_> = (0..3)
+        .map(|n| world.seal(&mut alice, &format!("new {n}")))
+        .collect();
     // Three of the old chain and two of the new one are missing now.
     assert_eq!(world.open(&mut bob, &new[2]).unwrap().missing, 5);
-    for (message, text) in
-        [(&old[3], "old 3"), (&new[0], "new 0"), (&old[1], "old 1"), (&new[1], "new 1"), (&old[2], "old 2")]
-    {
+    for (message, text) in [
+        (&old[3], "old 3"),
+        (&new[0], "new 0"),
+        (&old[1], "old 1"),
+        (&new[1], "new 1"),
+        (&old[2], "old 2"),
+    ] {
         let opened = world.open(&mut bob, message).unwrap();
         assert_eq!((&**opened.content, opened.missing), (text.as_bytes(), 0));
     }
@@ -53,7 +66,12 @@ fn lost_messages_do_not_hold_up_later_ones() {
     let (mut world, mut alice, mut bob) = World::talking(3);
     for round in 0..10 {
         world.seal(&mut alice, "lost");
-        assert_eq!(world.send(&mut alice, &mut bob, &format!("{round}")).missing, 1);
+        assert_eq!(
+            world
+                .send(&mut alice, &mut bob, &format!("{round}"))
+                .missing,
+            1
+        );
         world.send(&mut bob, &mut alice, "answer");
     }
 }
@@ -66,9 +84,18 @@ fn every_answer_has_a_new_ratchet_key() {
     let mut keys = Vec::new();
     for _ in 0..3 {
         for by_alice in [true, false] {
-            let (from, to) = if by_alice { (&mut alice, &mut bob) } else { (&mut bob, &mut alice) };
+            let (from, to) = if by_alice {
+                (&mut alice, &mut bob)
+            } else {
+                (&mut bob, &mut alice)
+            };
             let message = world.seal(from, "x");
-            keys.push(SealedMessage::decode(&message).unwrap().header().ratchet_key);
+            keys.push(
+                SealedMessage::decode(&message)
+                    .unwrap()
+                    .header()
+                    .ratchet_key,
+            );
             world.open(to, &message).unwrap();
         }
     }
@@ -93,10 +120,15 @@ fn a_restored_copy_of_a_device_seals_with_another_iv() {
 #[test]
 fn a_message_does_not_open_twice() {
     let (mut world, mut alice, mut bob) = World::talking(6);
-    let messages: Vec<_> = (0..3).map(|n| world.seal(&mut alice, &format!("{n}"))).collect();
+    let messages: Vec<_> = (0..3)
+        .map(|n| world.seal(&mut alice, &format!("{n}")))
+        .collect();
     for n in [2, 0, 1] {
         world.open(&mut bob, &messages[n]).unwrap();
-        assert_eq!(world.open(&mut bob, &messages[n]).unwrap_err(), Error::Decrypt);
+        assert_eq!(
+            world.open(&mut bob, &messages[n]).unwrap_err(),
+            Error::Decrypt
+        );
     }
 }
 
@@ -116,10 +148,25 @@ fn a_message_with_any_byte_changed_does_not_open() {
     let (mut world, mut alice, mut bob) = World::talking(8);
     let message = world.seal(&mut alice, "authentic");
     let last = message.len() - 1;
-    for at in [RATCHET_KEY, RATCHET_KEY + 31, PN + 3, N + 3, IV, IV + 11, CIPHERTEXT, CIPHERTEXT + 5, last - 15, last] {
+    for at in [
+        RATCHET_KEY,
+        RATCHET_KEY + 31,
+        PN + 3,
+        N + 3,
+        IV,
+        IV + 11,
+        CIPHERTEXT,
+        CIPHERTEXT + 5,
+        last - 15,
+        last,
+    ] {
         let mut changed = message.clone();
         changed[at] ^= 1;
-        assert_eq!(world.open(&mut bob, &changed).unwrap_err(), Error::Decrypt, "byte {at}");
+        assert_eq!(
+            world.open(&mut bob, &changed).unwrap_err(),
+            Error::Decrypt,
+            "byte {at}"
+        );
     }
     world.open(&mut bob, &message).unwrap();
 }
@@ -158,7 +205,11 @@ fn a_low_order_ratchet_key_is_refused_like_any_message_that_does_not_open() {
     world.send(&mut alice, &mut bob, "alice's turn");
     world.send(&mut bob, &mut alice, "bob's turn");
     let message = world.seal(&mut alice, "x");
-    for low_order in [[0; 32], { let mut one = [0; 32]; one[0] = 1; one }] {
+    for low_order in [[0; 32], {
+        let mut one = [0; 32];
+        one[0] = 1;
+        one
+    }] {
         let mut changed = message.clone();
         changed[RATCHET_KEY..PN].copy_from_slice(&low_order);
         assert_eq!(world.open(&mut bob, &changed).unwrap_err(), Error::Decrypt);
@@ -176,7 +227,10 @@ fn a_message_a_thousand_ahead_opens_and_one_more_is_refused() {
     let mut other = Peer::decode(&alice.peer.encode()).unwrap();
     other.seal(b"lost too", &mut world.rng).unwrap();
     let beyond = other.seal(b"beyond", &mut world.rng).unwrap();
-    assert_eq!(world.open(&mut bob, &beyond).unwrap_err(), Error::Misbehaved(Misbehaved::SkipsTooMany));
+    assert_eq!(
+        world.open(&mut bob, &beyond).unwrap_err(),
+        Error::Misbehaved(Misbehaved::SkipsTooMany)
+    );
     let at_the_limit = world.seal(&mut alice, "at the limit");
     assert_eq!(world.open(&mut bob, &at_the_limit).unwrap().missing, 1_000);
 }
@@ -194,7 +248,10 @@ fn keys_skipped_in_two_chains_count_together() {
         world.seal(&mut alice, "lost");
     }
     let beyond = world.seal(&mut alice, "600 and 401");
-    assert_eq!(world.open(&mut bob, &beyond).unwrap_err(), Error::Misbehaved(Misbehaved::SkipsTooMany));
+    assert_eq!(
+        world.open(&mut bob, &beyond).unwrap_err(),
+        Error::Misbehaved(Misbehaved::SkipsTooMany)
+    );
 }
 
 /// docs/protocol.md §8.2: a header that claims a huge `pn` or `n` costs nothing.
@@ -205,7 +262,11 @@ fn numbers_at_the_end_of_their_range_are_refused() {
     for (at, value, error) in [
         (N, u32::MAX, Error::Decrypt),
         (N, 1 << 31, Error::Decrypt),
-        (N, (1 << 31) - 1, Error::Misbehaved(Misbehaved::SkipsTooMany)),
+        (
+            N,
+            (1 << 31) - 1,
+            Error::Misbehaved(Misbehaved::SkipsTooMany),
+        ),
         (PN, u32::MAX, Error::Misbehaved(Misbehaved::SkipsTooMany)),
     ] {
         let mut changed = message.clone();
@@ -224,7 +285,10 @@ fn the_oldest_skipped_keys_are_dropped_beyond_two_thousand() {
         assert_eq!(world.send(&mut alice, &mut bob, "on time").missing, 700);
     }
     // 2,100 were skipped.
-    assert_eq!(world.open(&mut bob, &skipped[99]).unwrap_err(), Error::Decrypt);
+    assert_eq!(
+        world.open(&mut bob, &skipped[99]).unwrap_err(),
+        Error::Decrypt
+    );
     world.open(&mut bob, &skipped[100]).unwrap();
     world.open(&mut bob, &skipped[2_099]).unwrap();
 }
@@ -279,7 +343,13 @@ fn a_first_message_from_the_recipient_is_refused() {
         proof: "a.b.c",
         attestation: "a.b.c",
     };
-    let forged = crate::forge::sealed_with_any_key(&mut world, sealwire_e2e::message::Header { first: Some(first), ..*header });
+    let forged = crate::forge::sealed_with_any_key(
+        &mut world,
+        sealwire_e2e::message::Header {
+            first: Some(first),
+            ..*header
+        },
+    );
     assert_eq!(
         world.open(&mut alice, &forged).unwrap_err(),
         Error::Misbehaved(Misbehaved::FirstFromRecipient)

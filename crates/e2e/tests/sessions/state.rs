@@ -29,11 +29,19 @@ pub(crate) fn with_replay_entries(prekeys: &Prekeys, entries: u16) -> Prekeys {
 }
 
 fn restart(device: &mut Device) {
-    let (keys, prekeys, peer) = (device.keys.encode(), device.prekeys.encode(), device.peer.encode());
+    let (keys, prekeys, peer) = (
+        device.keys.encode(),
+        device.prekeys.encode(),
+        device.peer.encode(),
+    );
     device.keys = DeviceKeys::decode(&keys).unwrap();
     device.prekeys = Prekeys::decode(&prekeys).unwrap();
     device.peer = Peer::decode(&peer).unwrap();
-    assert!(keys == device.keys.encode() && prekeys == device.prekeys.encode() && peer == device.peer.encode());
+    assert!(
+        keys == device.keys.encode()
+            && prekeys == device.prekeys.encode()
+            && peer == device.peer.encode()
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -120,14 +128,24 @@ fn restored_device_keys_are_the_same_device() {
     let (_world, alice, _bob) = World::pair(122);
     let restored = DeviceKeys::decode(&alice.keys.encode()).unwrap();
     assert_eq!(restored.thumbprint(), alice.keys.thumbprint());
-    assert_eq!(restored.standard_jwe_public(), alice.keys.standard_jwe_public());
-    assert_eq!(restored.expose_standard_jwe_secret(), alice.keys.expose_standard_jwe_secret());
+    assert_eq!(
+        restored.standard_jwe_public(),
+        alice.keys.standard_jwe_public()
+    );
+    assert_eq!(
+        restored.expose_standard_jwe_secret(),
+        alice.keys.expose_standard_jwe_secret()
+    );
 }
 
 #[test]
 fn state_of_another_version_is_refused_by_its_number() {
     let (_world, alice, _bob) = World::talking(123);
-    for encoded in [alice.keys.encode(), alice.prekeys.encode(), alice.peer.encode()] {
+    for encoded in [
+        alice.keys.encode(),
+        alice.prekeys.encode(),
+        alice.peer.encode(),
+    ] {
         for version in [0_u16, 2, u16::MAX] {
             let mut other = encoded.to_vec();
             other[..2].copy_from_slice(&version.to_be_bytes());
@@ -143,7 +161,10 @@ fn state_of_another_version_is_refused_by_its_number() {
 fn state_of_another_kind_is_refused() {
     let (_world, alice, _bob) = World::talking(124);
     let damaged = Error::State(StateError::Damaged);
-    assert_eq!(DeviceKeys::decode(&alice.peer.encode()).unwrap_err(), damaged);
+    assert_eq!(
+        DeviceKeys::decode(&alice.peer.encode()).unwrap_err(),
+        damaged
+    );
     assert_eq!(Prekeys::decode(&alice.keys.encode()).unwrap_err(), damaged);
     assert_eq!(Peer::decode(&alice.prekeys.encode()).unwrap_err(), damaged);
 }
@@ -174,13 +195,22 @@ fn counts_beyond_their_bounds_are_refused() {
     let (_world, _alice, bob) = World::pair(126);
     let mut prekeys = bob.prekeys.encode().to_vec();
     prekeys[REPLAY_COUNT..REPLAY_COUNT + 2].copy_from_slice(&4_097_u16.to_be_bytes());
-    assert_eq!(Prekeys::decode(&prekeys).unwrap_err(), Error::State(StateError::Damaged));
+    assert_eq!(
+        Prekeys::decode(&prekeys).unwrap_err(),
+        Error::State(StateError::Damaged)
+    );
     let mut generations = bob.prekeys.encode().to_vec();
     generations[11] = 9;
-    assert_eq!(Prekeys::decode(&generations).unwrap_err(), Error::State(StateError::Damaged));
+    assert_eq!(
+        Prekeys::decode(&generations).unwrap_err(),
+        Error::State(StateError::Damaged)
+    );
     let mut sessions = Peer::new(bob.keys.thumbprint()).encode().to_vec();
     *sessions.last_mut().unwrap() = 5;
-    assert_eq!(Peer::decode(&sessions).unwrap_err(), Error::State(StateError::Damaged));
+    assert_eq!(
+        Peer::decode(&sessions).unwrap_err(),
+        Error::State(StateError::Damaged)
+    );
 }
 
 /// docs/protocol.md §6.1, §6.2: an id that was not given out yet cannot have secrets.
@@ -190,7 +220,10 @@ fn prekeys_with_ids_that_were_never_given_out_are_refused() {
     for next in [3, 7] {
         let mut prekeys = bob.prekeys.encode().to_vec();
         prekeys[next..next + 4].copy_from_slice(&1_u32.to_be_bytes());
-        assert_eq!(Prekeys::decode(&prekeys).unwrap_err(), Error::State(StateError::Damaged));
+        assert_eq!(
+            Prekeys::decode(&prekeys).unwrap_err(),
+            Error::State(StateError::Damaged)
+        );
     }
 }
 
@@ -202,11 +235,28 @@ fn ids_end_and_do_not_start_again() {
     encoded[3..11].fill(0xff);
     let mut prekeys = Prekeys::decode(&encoded).unwrap();
     let exhausted = Error::Misuse(sealwire_e2e::error::Misuse::IdsExhausted);
-    assert_eq!(prekeys.publish_one_time(&bob.keys, 2, &mut world.rng).unwrap_err(), exhausted);
-    prekeys.publish(&bob.keys, &bob.own, &mut world.rng, world.now).unwrap();
-    assert_eq!(prekeys.publish(&bob.keys, &bob.own, &mut world.rng, world.now).unwrap_err(), exhausted);
+    assert_eq!(
+        prekeys
+            .publish_one_time(&bob.keys, 2, &mut world.rng)
+            .unwrap_err(),
+        exhausted
+    );
+    prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+        .unwrap();
+    assert_eq!(
+        prekeys
+            .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+            .unwrap_err(),
+        exhausted
+    );
     let mut restored = Prekeys::decode(&prekeys.encode()).unwrap();
-    assert_eq!(restored.publish(&bob.keys, &bob.own, &mut world.rng, world.now).unwrap_err(), exhausted);
+    assert_eq!(
+        restored
+            .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+            .unwrap_err(),
+        exhausted
+    );
 }
 
 /// docs/protocol.md §8.2: sealing is refused at n = 2^31, until the ratchet turns.
@@ -221,12 +271,21 @@ fn a_chain_at_its_end_refuses_to_seal_until_the_ratchet_turns() {
     assert_eq!(encoded[n..n + 4], 1_u32.to_be_bytes());
     encoded[n..n + 4].copy_from_slice(&(1_u32 << 31).to_be_bytes());
     alice.peer = Peer::decode(&encoded).unwrap();
-    let error = alice.peer.seal(b"one too many", &mut world.rng).unwrap_err();
-    assert_eq!(error, Error::Misuse(sealwire_e2e::error::Misuse::ChainEnded));
+    let error = alice
+        .peer
+        .seal(b"one too many", &mut world.rng)
+        .unwrap_err();
+    assert_eq!(
+        error,
+        Error::Misuse(sealwire_e2e::error::Misuse::ChainEnded)
+    );
     assert!(*alice.peer.encode() == encoded);
     world.send(&mut bob, &mut alice, "answer");
     alice.peer.seal(b"goes on", &mut world.rng).unwrap();
 
     encoded[n..n + 4].copy_from_slice(&((1_u32 << 31) + 1).to_be_bytes());
-    assert_eq!(Peer::decode(&encoded).unwrap_err(), Error::State(StateError::Damaged));
+    assert_eq!(
+        Peer::decode(&encoded).unwrap_err(),
+        Error::State(StateError::Damaged)
+    );
 }
