@@ -24,7 +24,7 @@ pub enum NameError {
 }
 
 /// Enforces `docs/protocol.md` §1.2.
-fn checked(name: &str) -> Result<&str, NameError> {
+pub(crate) fn checked(name: &str) -> Result<&str, NameError> {
     if name.is_empty() {
         return Err(NameError::Empty);
     }

@@ -29,6 +29,7 @@ use crate::limits::{
     MAX_CARD_BYTES, MAX_FRAME_PAYLOAD_BYTES, MAX_NAME_BYTES, MAX_PUBLISHED_PREKEYS,
     MAX_SEALED_MESSAGE_BYTES,
 };
+use crate::name::{self, NameError};
 
 const USER: RangeInclusive<usize> = 1..=MAX_NAME_BYTES;
 const CARD: RangeInclusive<usize> = 1..=MAX_CARD_BYTES;
@@ -171,15 +172,11 @@ fn write_request(writer: &mut Writer<'_>, request: RequestId) -> Result<(), Enco
 /// A user (docs/protocol.md §1.2): 1 to 255 bytes of UTF-8 without control characters.
 fn user<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
     let user = core::str::from_utf8(reader.vec8(USER)?).map_err(|_| DecodeError::InvalidText)?;
-    if user.chars().any(char::is_control) {
-        Err(DecodeError::InvalidText)
-    } else {
-        Ok(user)
-    }
+    name::checked(user).map_err(|_| DecodeError::InvalidText)
 }
 
 fn write_user(writer: &mut Writer<'_>, user: &str) -> Result<(), EncodeError> {
-    if user.chars().any(char::is_control) {
+    if let Err(NameError::ControlCharacter) = name::checked(user) {
         return Err(EncodeError::InvalidText);
     }
     writer.vec8(user.as_bytes(), USER)?;
