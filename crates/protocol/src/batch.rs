@@ -164,3 +164,172 @@ impl<D> fmt::Debug for Frames<'_, D> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::EncodeError;
+    use crate::frame::{DeviceToRelay, Part as SendPart, RelayToDevice, Send, ToDevice, ToRelay};
+    use crate::key::Thumbprint;
+    use alloc::format;
+
+    /// A Send of the largest size: 16 messages of 98,304 bytes.
+    fn largest_send(
+        parts: &[SendPart<'_>],
+        batch: &mut Batch<DeviceToRelay>,
+    ) -> Result<(), Misuse> {
+        batch.push(&ToRelay::Send(Send {
+            request: 1,
+            id: [0; 16],
+            user: "bob",
+            parts: parts.into(),
+        }))
+    }
+
+    /// docs/protocol.md §4: at most 2 MiB + 4 bytes together
+    #[test]
+    fn a_frame_that_does_not_fit_leaves_the_batch_as_it_was() {
+        let message = vec![7; 98_304];
+        let parts = vec![
+            SendPart {
+                device: Thumbprint::from_bytes([1; 32]),
+                message: &message
+            };
+            16
+        ];
+        let mut batch = Batch::new();
+        largest_send(&parts, &mut batch).unwrap();
+        let before = (batch.len(), batch.bytes());
+        assert_eq!(largest_send(&parts, &mut batch), Err(Misuse::BatchFull));
+        assert_eq!((batch.len(), batch.bytes()), before);
+        largest_send(&parts[..5], &mut batch).unwrap();
+        assert!(batch.bytes() <= MAX_RECORD_PLAINTEXT_BYTES);
+        assert_eq!(
+            Frames::<DeviceToRelay>::check(&batch.into_record()[1..])
+                .unwrap()
+                .len(),
+            2
+        );
+    }
+
+    /// docs/protocol.md §5.1, §5.2: nothing is sent that the other side would refuse
+    #[test]
+    fn frames_out_of_bounds_cannot_be_put_in_a_batch() {
+        let (length, count) = (
+            EncodeError::LengthOutOfBounds,
+            EncodeError::CountOutOfBounds,
+        );
+        let long = vec![0; 98_305];
+        let part = SendPart {
+            device: Thumbprint::from_bytes([1; 32]),
+            message: b"m",
+        };
+        let fetch = |request, user| ToRelay::FetchCards {
+            request,
+            user,
+            take: false,
+        };
+        let send = |parts| {
+            ToRelay::Send(Send {
+                request: 1,
+                id: [0; 16],
+                user: "bob",
+                parts,
+            })
+        };
+        let too_many = [part; 17];
+        let too_long = [SendPart {
+            message: &long,
+            ..part
+        }];
+        let empty = [SendPart {
+            message: b"",
+            ..part
+        }];
+        let name = "a".repeat(256);
+        let mut batch = Batch::<DeviceToRelay>::new();
+        for (frame, error) in [
+            (send(too_many.as_slice().into()), count),
+            (send([].as_slice().into()), count),
+            (send(too_long.as_slice().into()), length),
+            (send(empty.as_slice().into()), length),
+            (fetch(0, "bob"), EncodeError::ReservedValue),
+            (fetch(1, ""), length),
+            (fetch(1, &name), length),
+            (fetch(1, "a\u{85}"), EncodeError::InvalidText),
+            (
+                ToRelay::PublishCard {
+                    request: 1,
+                    card: b"",
+                },
+                length,
+            ),
+            (
+                ToRelay::PublishCard {
+                    request: 1,
+                    card: &long[..16_385],
+                },
+                length,
+            ),
+            (
+                ToRelay::PublishPrekeys {
+                    request: 1,
+                    prekeys: [].as_slice().into(),
+                },
+                count,
+            ),
+            (
+                ToRelay::Refresh {
+                    request: 1,
+                    proof: b"",
+                    token: b"",
+                },
+                length,
+            ),
+            (
+                ToRelay::Refresh {
+                    request: 1,
+                    proof: &long[..2_049],
+                    token: b"",
+                },
+                length,
+            ),
+            (
+                ToRelay::Refresh {
+                    request: 1,
+                    proof: b"p",
+                    token: &long[..8_193],
+                },
+                length,
+            ),
+        ] {
+            assert_eq!(batch.push(&frame), Err(Misuse::Encode(error)));
+            assert_eq!((batch.len(), batch.bytes()), (0, 0));
+        }
+        let mut batch = Batch::<RelayToDevice>::new();
+        assert_eq!(
+            batch.push(&ToDevice::Accepted { request: 0 }),
+            Err(Misuse::Encode(EncodeError::ReservedValue))
+        );
+        let empty = ToDevice::Token {
+            request: 0,
+            expires: 1,
+            token: b"",
+        };
+        assert_eq!(batch.push(&empty), Err(Misuse::Encode(length)));
+        assert!(batch.is_empty());
+    }
+
+    #[test]
+    fn debug_shows_no_content() {
+        let mut batch = Batch::<DeviceToRelay>::new();
+        batch
+            .push(&ToRelay::Refresh {
+                request: 1,
+                proof: b"proof",
+                token: b"token",
+            })
+            .unwrap();
+        assert_eq!(format!("{batch:?}"), "Batch { frames: 1, .. }");
+    }
+}
