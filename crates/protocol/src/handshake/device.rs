@@ -141,9 +141,10 @@ impl DeviceHello {
     ) -> Result<(DeviceLink, Vec<u8>), LinkError> {
         terms.credential.check()?;
         let accept = Accept::decode(accept)?;
-        let t1 = t1(&self.hello, accept.head);
-        let prk = self.agree(&accept)?;
-        let relay = self.check_relay(&accept, &prk, &t1, terms)?;
+        let Self { x25519, kem, hello } = self;
+        let t1 = t1(&hello, accept.head);
+        let prk = agree(x25519, kem, &accept)?;
+        let relay = check_relay(&hello, &accept, &prk, &t1, terms)?;
         let t2 = next_transcript(&t1, accept.sealed);
         let sealed = seal(
             &finish_key(&prk, &t2),
@@ -157,47 +158,52 @@ impl DeviceHello {
             finish,
         ))
     }
+}
 
-    fn agree(&self, accept: &Accept<'_>) -> Result<Prk, LinkError> {
-        // RFC 7748 §6.1, docs/protocol.md §1.3
-        let shared = self
-            .x25519
-            .diffie_hellman(&accept.x25519)
-            .map_err(|_| Misbehaviour::LowOrderKey)?;
-        Ok(link_prk(
-            &shared,
-            &self.kem.decapsulate(accept.kem_ciphertext),
-        ))
-    }
+/// Both ephemeral secrets are erased here, whatever comes of it.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "taking the secrets is what erases them"
+)]
+fn agree(
+    x25519: X25519Secret,
+    kem: KemDecapsulationKey,
+    accept: &Accept<'_>,
+) -> Result<Prk, LinkError> {
+    // RFC 7748 §6.1, docs/protocol.md §1.3
+    let shared = x25519
+        .diffie_hellman(&accept.x25519)
+        .map_err(|_| Misbehaviour::LowOrderKey)?;
+    Ok(link_prk(&shared, &kem.decapsulate(accept.kem_ciphertext)))
+}
 
-    /// In the order of docs/protocol.md §3.5: the thumbprint, the signature, every claim.
-    fn check_relay(
-        &self,
-        accept: &Accept<'_>,
-        prk: &Prk,
-        t1: &TranscriptHash,
-        terms: &DeviceTerms<'_>,
-    ) -> Result<Thumbprint, LinkError> {
-        let text = open(&accept_key(prk, t1), t1, accept.sealed)?;
-        let secret = AcceptSecret::decode(&text)?;
-        let key = PublicKey::from_bytes(secret.relay_key).map_err(Malformed::Ed25519Key)?;
-        let presented = key.thumbprint();
-        let expected = *terms.relays.first().ok_or(Misuse::NoRelayExpected)?;
-        if !terms.relays.contains(&presented) {
-            return Err(NotAuthorised::UnexpectedRelay {
-                expected,
-                presented,
-            }
-            .into());
+/// In the order of docs/protocol.md §3.5: the thumbprint, the signature, every claim.
+fn check_relay(
+    hello: &[u8],
+    accept: &Accept<'_>,
+    prk: &Prk,
+    t1: &TranscriptHash,
+    terms: &DeviceTerms<'_>,
+) -> Result<Thumbprint, LinkError> {
+    let text = open(&accept_key(prk, t1), t1, accept.sealed)?;
+    let secret = AcceptSecret::decode(&text)?;
+    let key = PublicKey::from_bytes(secret.relay_key).map_err(Malformed::Ed25519Key)?;
+    let presented = key.thumbprint();
+    let expected = *terms.relays.first().ok_or(Misuse::NoRelayExpected)?;
+    if !terms.relays.contains(&presented) {
+        return Err(NotAuthorised::UnexpectedRelay {
+            expected,
+            presented,
         }
-        RelayProof {
-            hello: sha256(&[&self.hello]),
-            transcript: *t1,
-        }
-        .verify(secret.proof, &key, terms.now)
-        .map_err(NotAuthorised::RelayProof)?;
-        Ok(presented)
+        .into());
     }
+    RelayProof {
+        hello: sha256(&[hello]),
+        transcript: *t1,
+    }
+    .verify(secret.proof, &key, terms.now)
+    .map_err(NotAuthorised::RelayProof)?;
+    Ok(presented)
 }
 
 fn finish_secret(

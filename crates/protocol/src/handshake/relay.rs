@@ -11,7 +11,9 @@ use super::message::{
     AcceptSecret, FinishSecret, Hello, Kind, accept_head, decode_finish, finish_accept,
 };
 use super::{open, relay_core, seal};
-use crate::crypto::{KemEncapsulationKey, Prk, X25519Secret, sha256};
+use crate::crypto::{
+    KEM_CIPHERTEXT_BYTES, KemEncapsulationKey, Prk, X25519PublicKey, X25519Secret, sha256,
+};
 use crate::error::{LinkError, Malformed, Misbehaviour, Misuse, NotAuthorised};
 use crate::key::{PublicKey, SigningKey, Thumbprint};
 use crate::limits::{MAX_INVITE_BYTES, MIN_INVITE_BYTES};
@@ -50,22 +52,15 @@ impl<'k> RelayHandshake<'k> {
         rng: &mut (impl CryptoRng + ?Sized),
         now: u64,
     ) -> Result<(RelayAccept, Vec<u8>), LinkError> {
-        let message = Hello::decode(hello)?;
-        // FIPS 203 §7.2, docs/protocol.md §1.3
-        let kem_key =
-            KemEncapsulationKey::decode(message.kem_key).map_err(|_| Malformed::KemKey)?;
-        let x25519 = X25519Secret::generate(rng);
-        // RFC 7748 §6.1, docs/protocol.md §1.3
-        let shared = x25519
-            .diffie_hellman(&message.x25519)
-            .map_err(|_| Misbehaviour::LowOrderKey)?;
-        let (kem_ciphertext, kem_shared) = kem_key.encapsulate(rng);
+        let Agreed {
+            prk,
+            x25519,
+            kem_ciphertext,
+        } = agree(&Hello::decode(hello)?, rng)?;
         let mut random = [0; 32];
         rng.fill_bytes(&mut random);
-
-        let mut accept = accept_head(&random, &x25519.public_key(), &kem_ciphertext);
+        let mut accept = accept_head(&random, &x25519, &kem_ciphertext);
         let t1 = t1(hello, &accept);
-        let prk = link_prk(&shared, &kem_shared);
         let proof: String = RelayProof {
             hello: sha256(&[hello]),
             transcript: t1,
@@ -90,6 +85,29 @@ impl<'k> RelayHandshake<'k> {
         };
         Ok((state, accept))
     }
+}
+
+/// What the relay has once its ephemeral secret is erased.
+struct Agreed {
+    prk: Prk,
+    x25519: X25519PublicKey,
+    kem_ciphertext: [u8; KEM_CIPHERTEXT_BYTES],
+}
+
+fn agree(hello: &Hello<'_>, rng: &mut (impl CryptoRng + ?Sized)) -> Result<Agreed, LinkError> {
+    // FIPS 203 §7.2, docs/protocol.md §1.3
+    let kem_key = KemEncapsulationKey::decode(hello.kem_key).map_err(|_| Malformed::KemKey)?;
+    let x25519 = X25519Secret::generate(rng);
+    // RFC 7748 §6.1, docs/protocol.md §1.3
+    let shared = x25519
+        .diffie_hellman(&hello.x25519)
+        .map_err(|_| Misbehaviour::LowOrderKey)?;
+    let (kem_ciphertext, kem_shared) = kem_key.encapsulate(rng);
+    Ok(Agreed {
+        prk: link_prk(&shared, &kem_shared),
+        x25519: x25519.public_key(),
+        kem_ciphertext,
+    })
 }
 
 /// A relay that has sent Accept and waits for Finish. Dropping it erases its secrets.
