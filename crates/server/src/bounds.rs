@@ -12,7 +12,7 @@ pub(crate) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a connection that is being closed may take to read the close frame and hang up.
 pub(crate) const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// Bytes thrown away while lingering.
-pub(crate) const MAX_LINGER_BYTES: usize = 4 << 20;
+pub(crate) const MAX_LINGER_BYTES: usize = 1 << 20;
 /// How long [`crate::Relay::shutdown`] waits for links before it drops them.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 

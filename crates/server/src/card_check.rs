@@ -2,14 +2,14 @@
 //!
 //! The recipients of a card check all of it again: this keeps rubbish out of the directory and lets the publisher learn of a mistake at once. The
 //! keys in it are only read as keys; the code that could agree on anything with them is not in the relay.
+use sealwire_protocol::TokenError;
 use sealwire_protocol::crypto::{InvalidKemKey, KemEncapsulationKey};
 use sealwire_protocol::frame::OneTimePrekey;
 use sealwire_protocol::jws::JwtType;
 use sealwire_protocol::key::{BadSignature, PublicKey, PublicKeyError, Thumbprint};
 use sealwire_protocol::limits::CLOCK_TOLERANCE_SECONDS;
-use sealwire_protocol::statement::UnverifiedStatement;
-use sealwire_protocol::TokenError;
 use sealwire_protocol::name::User;
+use sealwire_protocol::statement::UnverifiedStatement;
 
 use crate::authority::Authority;
 
@@ -55,7 +55,13 @@ pub(crate) enum CardError {
 
 /// Checks a card for the device and user of a link, at `now` in seconds since 1970. Whether it rolls back an earlier card is for the directory, which
 /// knows that one, to say.
-pub(crate) fn check_card(card: &[u8], device: Thumbprint, user: &User, authority: &Authority, now: u64) -> Result<CheckedCard, CardError> {
+pub(crate) fn check_card(
+    card: &[u8],
+    device: Thumbprint,
+    user: &User,
+    authority: &Authority,
+    now: u64,
+) -> Result<CheckedCard, CardError> {
     let card = UnverifiedStatement::parse(card, JwtType::Card, &CLAIMS)?;
     let key = PublicKey::from_bytes(&card.claims().bytes("key")?)?;
     let issuer = card.claims().thumbprint("iss")?;
@@ -79,7 +85,11 @@ pub(crate) fn check_card(card: &[u8], device: Thumbprint, user: &User, authority
     if attestation.device() != device || attestation.user() != user {
         return Err(CardError::Attestation);
     }
-    Ok(CheckedCard { generation, issued, key })
+    Ok(CheckedCard {
+        generation,
+        issued,
+        key,
+    })
 }
 
 /// Why a one-time prekey is not stored.
@@ -97,8 +107,18 @@ pub(crate) enum PrekeyError {
 const PREKEY_LABEL: &[u8] = b"sealwire/1 one-time prekey";
 
 /// Checks that a one-time prekey is signed by `device` and that its KEM key is one (docs/protocol.md §6.2).
-pub(crate) fn check_prekey(prekey: &OneTimePrekey<'_>, device: &PublicKey) -> Result<(), PrekeyError> {
-    let signed = [PREKEY_LABEL, device.thumbprint().as_bytes(), &prekey.id.to_be_bytes(), prekey.x25519, prekey.kem_key].concat();
+pub(crate) fn check_prekey(
+    prekey: &OneTimePrekey<'_>,
+    device: &PublicKey,
+) -> Result<(), PrekeyError> {
+    let signed = [
+        PREKEY_LABEL,
+        device.thumbprint().as_bytes(),
+        &prekey.id.to_be_bytes(),
+        prekey.x25519,
+        prekey.kem_key,
+    ]
+    .concat();
     device.verify(&signed, prekey.signature)?;
     KemEncapsulationKey::decode(prekey.kem_key)?;
     Ok(())
@@ -106,7 +126,13 @@ pub(crate) fn check_prekey(prekey: &OneTimePrekey<'_>, device: &PublicKey) -> Re
 
 /// A one-time prekey as on the wire, for the store.
 pub(crate) fn encode_prekey(prekey: &OneTimePrekey<'_>) -> Vec<u8> {
-    [prekey.id.to_be_bytes().as_slice(), prekey.x25519, prekey.kem_key, prekey.signature].concat()
+    [
+        prekey.id.to_be_bytes().as_slice(),
+        prekey.x25519,
+        prekey.kem_key,
+        prekey.signature,
+    ]
+    .concat()
 }
 
 /// A one-time prekey as it came from the store.
@@ -115,5 +141,10 @@ pub(crate) fn decode_prekey(stored: &[u8]) -> Option<OneTimePrekey<'_>> {
     let (x25519, rest) = rest.split_first_chunk()?;
     let (kem_key, rest) = rest.split_first_chunk()?;
     let (signature, rest) = rest.split_first_chunk()?;
-    rest.is_empty().then_some(OneTimePrekey { id: u32::from_be_bytes(*id), x25519, kem_key, signature })
+    rest.is_empty().then_some(OneTimePrekey {
+        id: u32::from_be_bytes(*id),
+        x25519,
+        kem_key,
+        signature,
+    })
 }

@@ -1,7 +1,9 @@
 //! Why a link ends, and what the other side is told of it: a close code and its plain name, nothing else (docs/protocol.md §13).
+use std::fmt;
+
 use sealwire_protocol::TokenError;
 use sealwire_protocol::close::CloseCode;
-use sealwire_protocol::error::LinkError;
+use sealwire_protocol::error::{LinkError, NotAuthorised};
 
 use crate::bounds::MAX_PINGS;
 use crate::issuer::IssuerError;
@@ -15,7 +17,7 @@ pub(crate) enum End {
     #[error(transparent)]
     Socket(#[from] SocketError),
     /// The device, or now and then the relay, broke the protocol.
-    #[error(transparent)]
+    #[error("{}", without_ids(.0))]
     Link(#[from] LinkError),
     /// The handshake was not complete in time.
     #[error("the handshake was not complete in time")]
@@ -61,6 +63,14 @@ pub(crate) enum End {
     Storage(#[from] StorageError),
 }
 
+/// Whole thumbprints identify people, so they stay out of the log.
+fn without_ids(error: &LinkError) -> &dyn fmt::Display {
+    if let LinkError::NotAuthorised(NotAuthorised::TokenOfAnotherDevice { .. }) = error {
+        return &"the token is another device's";
+    }
+    error
+}
+
 impl End {
     /// What the other side is told. `None`: there is nobody left to tell.
     pub(crate) fn close_code(&self) -> Option<CloseCode> {
@@ -75,7 +85,9 @@ impl End {
             Self::Link(error) => error.close_code(),
             Self::HandshakeDeadline | Self::Silent => CloseCode::Timeout,
             Self::Issuer(error) if error.is_internal() => CloseCode::Internal,
-            Self::Token(_) | Self::NoUpgradeToken | Self::Issuer(_) | Self::NoIssuer => CloseCode::NotAuthorised,
+            Self::Token(_) | Self::NoUpgradeToken | Self::Issuer(_) | Self::NoIssuer => {
+                CloseCode::NotAuthorised
+            }
             Self::Expired => CloseCode::TokenExpired,
             Self::Replaced => CloseCode::Replaced,
             Self::Stopping => CloseCode::GoingAway,

@@ -24,7 +24,11 @@ pub(crate) struct Established {
 }
 
 /// Performs the handshake. Ready is the link's to say.
-pub(crate) async fn perform(socket: &mut Socket<Upgraded>, shared: &Arc<Shared>, bearer: Option<Bearer>) -> Result<Established, End> {
+pub(crate) async fn perform(
+    socket: &mut Socket<Upgraded>,
+    shared: &Arc<Shared>,
+    bearer: Option<Bearer>,
+) -> Result<Established, End> {
     let upgrade_token = bearer.map(|bearer| bearer.verified);
     let handshake = RelayHandshake::new(&shared.relay_key, upgrade_token.as_ref());
     let hello = message(socket).await?;
@@ -38,12 +42,17 @@ pub(crate) async fn perform(socket: &mut Socket<Upgraded>, shared: &Arc<Shared>,
         Presented::UpgradeToken => (upgrade_token.ok_or(End::NoUpgradeToken)?, None),
         Presented::Invite(code) => {
             let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
-            let minted = issuer.redeem(code, proven.device_key(), clock::seconds()).await.map_err(End::Issuer)?;
+            let minted = issuer
+                .redeem(code, proven.device_key(), clock::seconds())
+                .await
+                .map_err(End::Issuer)?;
             (minted.verified.clone(), Some(minted))
         }
         Presented::Renewal => {
             let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
-            let minted = issuer.renew(proven.device_key(), clock::seconds()).map_err(End::Issuer)?;
+            let minted = issuer
+                .renew(proven.device_key(), clock::seconds())
+                .map_err(End::Issuer)?;
             (minted.verified.clone(), Some(minted))
         }
     };

@@ -43,7 +43,12 @@ pub(crate) fn take(slot: &Slot) -> Option<Upgrade> {
 }
 
 /// Answers one request.
-pub(crate) fn answer(request: Request<Incoming>, origins: &Origins, authority: &Authority, slot: &Slot) -> Response<Full<Bytes>> {
+pub(crate) fn answer(
+    request: Request<Incoming>,
+    origins: &Origins,
+    authority: &Authority,
+    slot: &Slot,
+) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => healthy(),
         (&Method::GET, "/v1") => match upgrade(request, origins, authority, slot) {
@@ -87,7 +92,11 @@ impl Refusal {
             Self::Token => StatusCode::UNAUTHORIZED,
         };
         tracing::debug!(%status, reason = %self, "request refused");
-        let mut response = plain(status, "text/plain; charset=utf-8", format!("{self}\n").into());
+        let mut response = plain(
+            status,
+            "text/plain; charset=utf-8",
+            format!("{self}\n").into(),
+        );
         let headers = response.headers_mut();
         match self {
             Self::Method => {
@@ -96,7 +105,10 @@ impl Refusal {
             Self::NotWebSocket => {
                 headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
                 // RFC 6455 §4.2.2
-                headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+                headers.insert(
+                    header::SEC_WEBSOCKET_VERSION,
+                    HeaderValue::from_static("13"),
+                );
             }
             Self::Token => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -133,7 +145,10 @@ fn upgrade(
     let headers = response.headers_mut();
     headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUB_PROTOCOL));
+    headers.insert(
+        header::SEC_WEBSOCKET_PROTOCOL,
+        HeaderValue::from_static(SUB_PROTOCOL),
+    );
     headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
     Ok(response)
 }
@@ -143,7 +158,14 @@ impl Origins {
     fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         match single(headers, &header::ORIGIN).map_err(|_| Refusal::Origin)? {
             None => Ok(()),
-            Some(origin) if self.0.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes()) => Ok(()),
+            Some(origin)
+                if self
+                    .0
+                    .iter()
+                    .any(|allowed| allowed.as_bytes() == origin.as_bytes()) =>
+            {
+                Ok(())
+            }
             Some(_) => Err(Refusal::Origin),
         }
     }
@@ -151,9 +173,11 @@ impl Origins {
 
 /// Checks the fields of RFC 6455 §4.2.1 and gives the value of `Sec-WebSocket-Accept`.
 fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
-    if !lists(headers, &header::CONNECTION, |token| token.eq_ignore_ascii_case("upgrade"))
-        || !lists(headers, &header::UPGRADE, |token| token.eq_ignore_ascii_case("websocket"))
-    {
+    if !lists(headers, &header::CONNECTION, |token| {
+        token.eq_ignore_ascii_case("upgrade")
+    }) || !lists(headers, &header::UPGRADE, |token| {
+        token.eq_ignore_ascii_case("websocket")
+    }) {
         return Err(Refusal::NotWebSocket);
     }
     match single(headers, &header::SEC_WEBSOCKET_VERSION)? {
@@ -167,7 +191,9 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
         Ok(_) | Err(_) => return Err(Refusal::Malformed),
     }
     // docs/protocol.md §3.1; the comparison is exact, as sub-protocol names are case-sensitive.
-    if !lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, |token| token == SUB_PROTOCOL) {
+    if !lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, |token| {
+        token == SUB_PROTOCOL
+    }) {
         return Err(Refusal::SubProtocol);
     }
     HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| Refusal::Malformed)
@@ -187,10 +213,17 @@ fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
 }
 
 /// The value of a field that may be there once.
-fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Refusal> {
+fn single<'h>(
+    headers: &'h HeaderMap,
+    name: &HeaderName,
+) -> Result<Option<&'h HeaderValue>, Refusal> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
-    if values.next().is_some() { Err(Refusal::Malformed) } else { Ok(first) }
+    if values.next().is_some() {
+        Err(Refusal::Malformed)
+    } else {
+        Ok(first)
+    }
 }
 
 /// Whether a comma-separated field has a token that `fits`.
@@ -204,7 +237,11 @@ fn lists(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bool) ->
 }
 
 fn healthy() -> Response<Full<Bytes>> {
-    plain(StatusCode::OK, "application/json", Bytes::from_static(b"{\"status\":\"ok\"}\n"))
+    plain(
+        StatusCode::OK,
+        "application/json",
+        Bytes::from_static(b"{\"status\":\"ok\"}\n"),
+    )
 }
 
 fn plain(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
@@ -224,7 +261,10 @@ mod tests {
     fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
-            headers.append(HeaderName::from_static(name), HeaderValue::from_static(value));
+            headers.append(
+                HeaderName::from_static(name),
+                HeaderValue::from_static(value),
+            );
         }
         headers
     }
@@ -249,7 +289,10 @@ mod tests {
 
     #[test]
     fn the_example_of_rfc_6455_1_3_is_accepted() {
-        assert_eq!(accept_key(&request(&GOOD)).unwrap(), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(
+            accept_key(&request(&GOOD)).unwrap(),
+            "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        );
     }
 
     #[test]
@@ -262,24 +305,50 @@ mod tests {
             ("sec-websocket-version", None),
             ("sec-websocket-version", Some("8")),
         ] {
-            assert_eq!(accept_key(&with(name, value)), Err(Refusal::NotWebSocket), "{name} {value:?}");
+            assert_eq!(
+                accept_key(&with(name, value)),
+                Err(Refusal::NotWebSocket),
+                "{name} {value:?}"
+            );
         }
     }
 
     #[test]
     fn a_key_that_is_not_16_bytes_of_base64_is_refused() {
-        for key in [None, Some(""), Some("c2hvcnQ="), Some("dGhlIHNhbXBsZSBub25jZQ"), Some("dGhlIHNhbXBsZSBub25jZSE=")] {
-            assert_eq!(accept_key(&with("sec-websocket-key", key)), Err(Refusal::Malformed), "{key:?}");
+        for key in [
+            None,
+            Some(""),
+            Some("c2hvcnQ="),
+            Some("dGhlIHNhbXBsZSBub25jZQ"),
+            Some("dGhlIHNhbXBsZSBub25jZSE="),
+        ] {
+            assert_eq!(
+                accept_key(&with("sec-websocket-key", key)),
+                Err(Refusal::Malformed),
+                "{key:?}"
+            );
         }
         let mut twice = request(&GOOD);
-        twice.append(header::SEC_WEBSOCKET_KEY, HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="));
+        twice.append(
+            header::SEC_WEBSOCKET_KEY,
+            HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="),
+        );
         assert_eq!(accept_key(&twice), Err(Refusal::Malformed));
     }
 
     #[test]
     fn another_sub_protocol_is_refused_3_1() {
-        for protocols in [None, Some("sealwire.v2"), Some("Sealwire.v1"), Some("sealwire.v1x")] {
-            assert_eq!(accept_key(&with("sec-websocket-protocol", protocols)), Err(Refusal::SubProtocol), "{protocols:?}");
+        for protocols in [
+            None,
+            Some("sealwire.v2"),
+            Some("Sealwire.v1"),
+            Some("sealwire.v1x"),
+        ] {
+            assert_eq!(
+                accept_key(&with("sec-websocket-protocol", protocols)),
+                Err(Refusal::SubProtocol),
+                "{protocols:?}"
+            );
         }
     }
 
@@ -288,23 +357,50 @@ mod tests {
         let none = Origins::default();
         let some = Origins(vec!["https://app.example".into()]);
         assert_eq!(none.check(&request(&[])), Ok(()));
-        assert_eq!(some.check(&request(&[("origin", "https://app.example")])), Ok(()));
-        for origin in ["null", "https://app.example.evil", "http://app.example", "https://app.example:8443"] {
-            assert_eq!(none.check(&request(&[("origin", origin)])), Err(Refusal::Origin));
-            assert_eq!(some.check(&request(&[("origin", origin)])), Err(Refusal::Origin));
+        assert_eq!(
+            some.check(&request(&[("origin", "https://app.example")])),
+            Ok(())
+        );
+        for origin in [
+            "null",
+            "https://app.example.evil",
+            "http://app.example",
+            "https://app.example:8443",
+        ] {
+            assert_eq!(
+                none.check(&request(&[("origin", origin)])),
+                Err(Refusal::Origin)
+            );
+            assert_eq!(
+                some.check(&request(&[("origin", origin)])),
+                Err(Refusal::Origin)
+            );
         }
-        let twice = request(&[("origin", "https://app.example"), ("origin", "https://evil.example")]);
+        let twice = request(&[
+            ("origin", "https://app.example"),
+            ("origin", "https://evil.example"),
+        ]);
         assert_eq!(some.check(&twice), Err(Refusal::Origin));
     }
 
     #[test]
     fn only_a_single_bearer_authorization_is_a_token() {
         assert_eq!(bearer_token(&request(&[])), Ok(None));
-        assert_eq!(bearer_token(&request(&[("authorization", "bearer a.b.c")])), Ok(Some("a.b.c")));
+        assert_eq!(
+            bearer_token(&request(&[("authorization", "bearer a.b.c")])),
+            Ok(Some("a.b.c"))
+        );
         for value in ["Basic dXNlcg==", "Bearer", "a.b.c"] {
-            assert_eq!(bearer_token(&request(&[("authorization", value)])), Err(Refusal::Token), "{value}");
+            assert_eq!(
+                bearer_token(&request(&[("authorization", value)])),
+                Err(Refusal::Token),
+                "{value}"
+            );
         }
-        let twice = request(&[("authorization", "Bearer a.b.c"), ("authorization", "Bearer a.b.d")]);
+        let twice = request(&[
+            ("authorization", "Bearer a.b.c"),
+            ("authorization", "Bearer a.b.d"),
+        ]);
         assert_eq!(bearer_token(&twice), Err(Refusal::Malformed));
     }
 }

@@ -69,7 +69,9 @@ pub(crate) struct Hub {
 
 impl Hub {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
+        Arc::new(Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+        })
     }
 
     /// Enters a link, and tells an older one of the same device that it is replaced (docs/protocol.md §5.2). The entry goes when the
@@ -80,7 +82,11 @@ impl Hub {
         if let Some(older) = self.shard(&device).insert(device, Arc::clone(&doorbell)) {
             older.ring(News::REPLACED);
         }
-        Registration { hub: Arc::clone(self), device, doorbell }
+        Registration {
+            hub: Arc::clone(self),
+            device,
+            doorbell,
+        }
     }
 
     /// Tells a device's link, if there is one.
@@ -93,7 +99,10 @@ impl Hub {
 
     fn shard(&self, device: &Thumbprint) -> MutexGuard<'_, HashMap<Thumbprint, Arc<Doorbell>>> {
         let [first, ..] = *device;
-        #[expect(clippy::indexing_slicing, reason = "the remainder is below the number of shards, which never changes")]
+        #[expect(
+            clippy::indexing_slicing,
+            reason = "the remainder is below the number of shards, which never changes"
+        )]
         let shard = &self.shards[usize::from(first) % SHARDS];
         // A map is consistent between its own calls, whoever panicked.
         shard.lock().unwrap_or_else(PoisonError::into_inner)

@@ -24,7 +24,8 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::authority::Bearer;
 use crate::bounds::{
-    KEEP_ALIVE, MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT, MAX_PINGS, MAX_READ_BYTES, MAX_RECORDS_AT_ONCE, WRITE_TIMEOUT,
+    KEEP_ALIVE, MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT, MAX_PINGS, MAX_READ_BYTES, MAX_RECORDS_AT_ONCE,
+    WRITE_TIMEOUT,
 };
 use crate::clock;
 use crate::closing::End;
@@ -49,12 +50,25 @@ pub(crate) struct Admission {
 }
 
 /// Runs a connection to its end.
-pub(crate) async fn run(admission: Admission, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    let Admission { stream, bearer, deadline, budget, unauthenticated } = admission;
+pub(crate) async fn run(
+    admission: Admission,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let Admission {
+        stream,
+        bearer,
+        deadline,
+        budget,
+        unauthenticated,
+    } = admission;
     let mut socket = Socket::new(stream);
     let established = {
         // Boxed, so that what only the handshake needs does not stay for the life of the link.
-        let handshake = Box::pin(timeout_at(deadline, handshake::perform(&mut socket, &shared, bearer)));
+        let handshake = Box::pin(timeout_at(
+            deadline,
+            handshake::perform(&mut socket, &shared, bearer),
+        ));
         tokio::select! {
             biased;
             established = handshake => established.unwrap_or(Err(End::HandshakeDeadline)),
@@ -65,6 +79,8 @@ pub(crate) async fn run(admission: Admission, shared: Arc<Shared>, mut stop: wat
         Ok(established) => established,
         Err(end) => {
             tracing::debug!(%end, "connection did not authenticate");
+            // What still comes is thrown away, within a bound of its own.
+            budget.lift();
             close(socket, &end).await;
             return;
         }
@@ -81,7 +97,12 @@ pub(crate) async fn run(admission: Admission, shared: Arc<Shared>, mut stop: wat
     let mut link = Link::new(link, socket, shared);
     let end = link.drive(minted, &mut stop).await;
     tracing::debug!(device, %end, "link closed");
-    let Link { socket, mut pending, registration, .. } = link;
+    let Link {
+        socket,
+        mut pending,
+        registration,
+        ..
+    } = link;
     drop(registration);
     // What was begun is finished, so that recipients hear of what was stored for them.
     let finish = async { while pending.next().await.is_some() {} };
@@ -161,7 +182,12 @@ impl Link {
             requests: 0,
             acknowledgement: Acknowledgement::default(),
             owed_since: None,
-            keep_alive: KeepAlive { next: Instant::now() + KEEP_ALIVE, heard: true, pinged: false, pings: 0 },
+            keep_alive: KeepAlive {
+                next: Instant::now() + KEEP_ALIVE,
+                heard: true,
+                pinged: false,
+                pings: 0,
+            },
         }
     }
 
@@ -190,7 +216,8 @@ impl Link {
             user: user.as_str(),
             time: clock::seconds(),
             token_expires,
-            max_message: u32::try_from(self.requester.allowance.max_message_bytes).unwrap_or(u32::MAX),
+            max_message: u32::try_from(self.requester.allowance.max_message_bytes)
+                .unwrap_or(u32::MAX),
             has_card: published.has_card,
             prekeys: u8::try_from(published.prekeys).unwrap_or(u8::MAX),
             epoch: mailbox.epoch,
@@ -207,7 +234,8 @@ impl Link {
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Infallible, End> {
         loop {
             self.deliver()?;
-            self.outbox.seal(&mut self.requester.link, &mut self.socket)?;
+            self.outbox
+                .seal(&mut self.requester.link, &mut self.socket)?;
             if self.socket.backlog() > 0 && self.owed_since.is_none() {
                 self.owed_since = Some(Instant::now());
             }
@@ -260,7 +288,11 @@ impl Link {
                 Incoming::Pong => {}
             }
             let room = records < MAX_RECORDS_AT_ONCE && self.socket.backlog() < MAX_BACKLOG_BYTES;
-            next = if room { self.socket.receive_now().await? } else { None };
+            next = if room {
+                self.socket.receive_now().await?
+            } else {
+                None
+            };
         }
         self.acknowledge();
         Ok(())
@@ -270,16 +302,32 @@ impl Link {
         let mut record = BytesMut::from(record);
         let frames = self.requester.link.handle_message(&mut record)?;
         for frame in frames {
+            // docs/protocol.md §5: at most 64 open requests.
+            if self.requests >= MAX_OPEN_REQUESTS && !matches!(frame, ToRelay::Ack { .. }) {
+                return Err(End::TooManyRequests);
+            }
             let outcome = match frame {
                 ToRelay::Ack { position } => {
                     self.on_ack(position)?;
                     continue;
                 }
-                ToRelay::Send(send) => self.requester.send(&send),
-                ToRelay::FetchCards { request, user, take } => self.requester.fetch_cards(request, user, take),
-                ToRelay::PublishCard { request, card } => self.requester.publish_card(request, card),
-                ToRelay::PublishPrekeys { request, prekeys } => self.requester.publish_prekeys(request, &prekeys),
-                ToRelay::Refresh { request, proof, token } => {
+                ToRelay::Send(send) => self.requester.send(&send).await,
+                ToRelay::FetchCards {
+                    request,
+                    user,
+                    take,
+                } => self.requester.fetch_cards(request, user, take),
+                ToRelay::PublishCard { request, card } => {
+                    self.requester.publish_card(request, card)
+                }
+                ToRelay::PublishPrekeys { request, prekeys } => {
+                    self.requester.publish_prekeys(request, &prekeys)
+                }
+                ToRelay::Refresh {
+                    request,
+                    proof,
+                    token,
+                } => {
                     let reply = self.requester.refresh(request, proof, token);
                     self.remember_limits();
                     Outcome::Answered(reply)
@@ -288,10 +336,6 @@ impl Link {
             match outcome {
                 Outcome::Answered(reply) => self.answer(&reply)?,
                 Outcome::Pending(reply) => {
-                    // docs/protocol.md §5: at most 64 open requests.
-                    if self.requests >= MAX_OPEN_REQUESTS {
-                        return Err(End::TooManyRequests);
-                    }
                     self.requests += 1;
                     self.begin(Box::pin(reply.map(Finished::Request))).await?;
                 }
@@ -331,7 +375,8 @@ impl Link {
     }
 
     fn say(&mut self, frame: &ToDevice<'_>) -> Result<(), End> {
-        self.outbox.push(frame, &mut self.requester.link, &mut self.socket)
+        self.outbox
+            .push(frame, &mut self.requester.link, &mut self.socket)
     }
 
     /// Ack, docs/protocol.md §5.2.
@@ -341,7 +386,11 @@ impl Link {
             return Ok(());
         }
         if position > self.window.position() {
-            let mailbox = self.requester.shared.mailboxes.status(&self.requester.device())?;
+            let mailbox = self
+                .requester
+                .shared
+                .mailboxes
+                .status(&self.requester.device())?;
             if position > mailbox.head {
                 return Err(End::AckBeyondMailbox);
             }
@@ -356,11 +405,17 @@ impl Link {
         if self.acknowledgement.under_way {
             return;
         }
-        let Some(position) = self.acknowledgement.wanted.take() else { return };
+        let Some(position) = self.acknowledgement.wanted.take() else {
+            return;
+        };
         self.acknowledgement.under_way = true;
         let (shared, device) = (Arc::clone(&self.requester.shared), self.requester.device());
         self.pending.push(Box::pin(async move {
-            if let Err(error) = shared.mailboxes.acknowledge(&device, position, clock::milliseconds()).await {
+            if let Err(error) = shared
+                .mailboxes
+                .acknowledge(&device, position, clock::milliseconds())
+                .await
+            {
                 // What is not erased is delivered again, and the device knows it by its id.
                 tracing::warn!(%error, "acknowledged mail not erased");
             }
@@ -388,7 +443,12 @@ impl Link {
         while self.socket.backlog() < MAX_READ_BYTES
             && let Some(next) = self.window.next()
         {
-            let batch = self.requester.shared.mailboxes.read(&self.requester.device(), next.after, next.messages, next.bytes)?;
+            let batch = self.requester.shared.mailboxes.read(
+                &self.requester.device(),
+                next.after,
+                next.messages,
+                next.bytes,
+            )?;
             for mail in &batch.mail {
                 let deliver = ToDevice::Deliver(Deliver {
                     position: mail.position,
@@ -415,7 +475,9 @@ impl Link {
         }
         if news.has(News::DEVICES) {
             let user = self.requester.user().clone();
-            self.say(&ToDevice::DeviceChanged { user: user.as_str() })?;
+            self.say(&ToDevice::DeviceChanged {
+                user: user.as_str(),
+            })?;
         }
         Ok(())
     }
@@ -423,18 +485,25 @@ impl Link {
     /// The next moment at which something is due.
     fn deadline(&self) -> Instant {
         let next = self.keep_alive.next.min(self.expiry());
-        self.owed_since.map_or(next, |since| next.min(since + WRITE_TIMEOUT))
+        self.owed_since
+            .map_or(next, |since| next.min(since + WRITE_TIMEOUT))
     }
 
     /// When the link ends unless it is refreshed, in seconds since 1970: with the tolerance with which the token was accepted.
     fn expires(&self) -> u64 {
-        self.requester.link.token().claims().expires.saturating_add(CLOCK_TOLERANCE_SECONDS)
+        self.requester
+            .link
+            .token()
+            .claims()
+            .expires
+            .saturating_add(CLOCK_TOLERANCE_SECONDS)
     }
 
     /// When the token is over, or a later look at the clock is due: the clock of tokens may be set while we wait.
     fn expiry(&self) -> Instant {
         let over = self.expires().saturating_mul(1_000);
-        Instant::now() + Duration::from_millis(over.saturating_sub(clock::milliseconds())).min(MAX_CLOCK_WAIT)
+        Instant::now()
+            + Duration::from_millis(over.saturating_sub(clock::milliseconds())).min(MAX_CLOCK_WAIT)
     }
 
     fn on_time(&mut self) -> Result<(), End> {
@@ -443,7 +512,10 @@ impl Link {
             return Err(End::Expired);
         }
         let now = Instant::now();
-        if self.owed_since.is_some_and(|since| now >= since + WRITE_TIMEOUT) {
+        if self
+            .owed_since
+            .is_some_and(|since| now >= since + WRITE_TIMEOUT)
+        {
             return Err(End::TooSlow);
         }
         if now >= self.keep_alive.next {

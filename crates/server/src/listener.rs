@@ -27,7 +27,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bounds::{
-    ACCEPT_BACK_OFF, MAX_CONNECTIONS, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS, MAX_UNAUTHENTICATED_PER_ADDRESS, SHUTDOWN_GRACE,
+    ACCEPT_BACK_OFF, MAX_CONNECTIONS, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS,
+    MAX_UNAUTHENTICATED_PER_ADDRESS, SHUTDOWN_GRACE,
 };
 use crate::http;
 use crate::link::{self, Admission};
@@ -35,7 +36,12 @@ use crate::relay::Shared;
 use crate::socket::TooManyUnauthenticatedBytes;
 
 /// Serves `listener` until `stop` turns true, then waits for the connections to end.
-pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    mut stop: watch::Receiver<bool>,
+) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let addresses = Addresses::default();
     let mut tasks = JoinSet::new();
@@ -62,7 +68,9 @@ pub(crate) async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>, share
             continue;
         };
         let Some(unauthenticated) = addresses.admit(peer.ip()) else {
-            tracing::debug!("connection dropped: its address has {MAX_UNAUTHENTICATED_PER_ADDRESS} that have not authenticated");
+            tracing::debug!(
+                "connection dropped: its address has {MAX_UNAUTHENTICATED_PER_ADDRESS} that have not authenticated"
+            );
             continue;
         };
         let tls = tls.clone();
@@ -102,7 +110,10 @@ async fn connect(
         return None;
     }
     let budget = Budget::default();
-    let tcp = Metered { stream: tcp, budget: budget.clone() };
+    let tcp = Metered {
+        stream: tcp,
+        budget: budget.clone(),
+    };
     let upgraded = match tls {
         None => timeout_at(deadline, Box::pin(speak_http(tcp, shared, deadline))).await,
         Some(tls) => {
@@ -119,7 +130,13 @@ async fn connect(
         }
     };
     match upgraded {
-        Ok(Some((stream, bearer))) => Some(Admission { stream, bearer, deadline, budget, unauthenticated }),
+        Ok(Some((stream, bearer))) => Some(Admission {
+            stream,
+            bearer,
+            deadline,
+            budget,
+            unauthenticated,
+        }),
         Ok(None) => None,
         Err(_) => {
             tracing::debug!("connection dropped: not upgraded in time");
@@ -140,7 +157,14 @@ async fn speak_http(
     let slot = http::Slot::default();
     let service = service_fn(|request| {
         let (shared, slot) = (Arc::clone(shared), Arc::clone(&slot));
-        async move { Ok::<_, Infallible>(http::answer(request, &shared.origins, &shared.authority, &slot)) }
+        async move {
+            Ok::<_, Infallible>(http::answer(
+                request,
+                &shared.origins,
+                &shared.authority,
+                &slot,
+            ))
+        }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -148,7 +172,11 @@ async fn speak_http(
         .header_read_timeout(deadline.saturating_duration_since(Instant::now()))
         .max_buf_size(MAX_HTTP_HEADER_BYTES)
         .max_headers(MAX_HTTP_HEADERS);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).with_upgrades().await {
+    if let Err(error) = builder
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades()
+        .await
+    {
         tracing::debug!(%error, "HTTP failed");
         return None;
     }
@@ -187,7 +215,11 @@ impl Budget {
             left => {
                 // Reads and the lifting are one task's, so nothing comes between the load and the store.
                 self.0.store(left.saturating_sub(bytes), Ordering::Relaxed);
-                if bytes > left { Err(TooManyUnauthenticatedBytes) } else { Ok(()) }
+                if bytes > left {
+                    Err(TooManyUnauthenticatedBytes)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -201,7 +233,11 @@ struct Metered {
 }
 
 impl AsyncRead for Metered {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         std::task::ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
         let read = buffer.filled().len().saturating_sub(before);
@@ -210,11 +246,19 @@ impl AsyncRead for Metered {
 }
 
 impl AsyncWrite for Metered {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buffer)
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffers: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
     }
 
@@ -245,7 +289,10 @@ impl Addresses {
             return None;
         }
         *count += 1;
-        Some(Unauthenticated { addresses: self.clone(), address })
+        Some(Unauthenticated {
+            addresses: self.clone(),
+            address,
+        })
     }
 }
 
@@ -253,7 +300,9 @@ impl Addresses {
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
     }
 }
 
@@ -266,7 +315,11 @@ pub(crate) struct Unauthenticated {
 
 impl Drop for Unauthenticated {
     fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self
+            .addresses
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {
             *count = count.saturating_sub(1);
             if *count == 0 {
@@ -284,7 +337,9 @@ mod tests {
     fn an_address_is_refused_past_its_allowance_and_admitted_again_after() {
         let addresses = Addresses::default();
         let here = "192.0.2.1".parse().unwrap();
-        let mut admitted: Vec<_> = (0..MAX_UNAUTHENTICATED_PER_ADDRESS).map(|_| addresses.admit(here).unwrap()).collect();
+        let mut admitted: Vec<_> = (0..MAX_UNAUTHENTICATED_PER_ADDRESS)
+            .map(|_| addresses.admit(here).unwrap())
+            .collect();
         assert!(addresses.admit(here).is_none());
         assert!(addresses.admit("192.0.2.2".parse().unwrap()).is_some());
         admitted.pop();

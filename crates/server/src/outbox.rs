@@ -17,7 +17,12 @@ pub(crate) struct Outbox {
 
 impl Outbox {
     /// Adds a frame, and seals the record if it is large enough to go.
-    pub(crate) fn push(&mut self, frame: &ToDevice<'_>, link: &mut RelayLink, socket: &mut Socket<Upgraded>) -> Result<(), End> {
+    pub(crate) fn push(
+        &mut self,
+        frame: &ToDevice<'_>,
+        link: &mut RelayLink,
+        socket: &mut Socket<Upgraded>,
+    ) -> Result<(), End> {
         match self.batch.push(frame) {
             Ok(()) => {}
             Err(Misuse::BatchFull) => {
@@ -26,11 +31,19 @@ impl Outbox {
             }
             Err(misuse) => return Err(LinkError::from(misuse).into()),
         }
-        if self.batch.bytes() >= RECORD_TARGET_BYTES { self.seal(link, socket) } else { Ok(()) }
+        if self.batch.bytes() >= RECORD_TARGET_BYTES {
+            self.seal(link, socket)
+        } else {
+            Ok(())
+        }
     }
 
     /// Seals what is there, if anything, and queues it at the socket.
-    pub(crate) fn seal(&mut self, link: &mut RelayLink, socket: &mut Socket<Upgraded>) -> Result<(), End> {
+    pub(crate) fn seal(
+        &mut self,
+        link: &mut RelayLink,
+        socket: &mut Socket<Upgraded>,
+    ) -> Result<(), End> {
         if self.batch.is_empty() {
             return Ok(());
         }

@@ -92,7 +92,9 @@ impl Relay {
     /// The self-signed certificate in PEM, if that is what the relay serves: what a device has to trust.
     #[must_use]
     pub fn certificate_pem(&self) -> Option<&str> {
-        self.certificate.as_ref().map(|certificate| certificate.pem.as_str())
+        self.certificate
+            .as_ref()
+            .map(|certificate| certificate.pem.as_str())
     }
 
     /// Invites `user` at the built-in issuer, for `lifetime`. What comes back has all a device needs to join, once; its
@@ -107,7 +109,10 @@ impl Relay {
         let code = issuer.invite(&user, lifetime, now).await?;
         Ok(Invitation {
             address: self.address.clone(),
-            certificate: self.certificate.as_ref().map(|certificate| certificate.fingerprint),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|certificate| certificate.fingerprint),
             issuer_key: *issuer.public_key(),
             user,
             code,
@@ -118,7 +123,12 @@ impl Relay {
     /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory
     /// can be opened again then.
     pub async fn shutdown(self) {
-        let Self { shared, stop, tasks, .. } = self;
+        let Self {
+            shared,
+            stop,
+            tasks,
+            ..
+        } = self;
         stop.send_replace(true);
         tasks.finished().await;
         // The last owner of the store waits for its writer thread.
@@ -157,8 +167,17 @@ impl RelayBuilder {
 
     /// Accepts the tokens of `issuer` (its exact `iss`) for `audience` that verify with `keys`, in place of the built-in issuer's. Invitations
     /// and renewals are refused then (docs/protocol.md §3.6).
-    pub fn issuer(mut self, issuer: IssuerName, audience: impl Into<String>, keys: impl SignatureVerifier + Send + Sync + 'static) -> Self {
-        self.issuer = Some(ExternalIssuer { name: issuer, audience: audience.into(), keys: Arc::new(keys) });
+    pub fn issuer(
+        mut self,
+        issuer: IssuerName,
+        audience: impl Into<String>,
+        keys: impl SignatureVerifier + Send + Sync + 'static,
+    ) -> Self {
+        self.issuer = Some(ExternalIssuer {
+            name: issuer,
+            audience: audience.into(),
+            keys: Arc::new(keys),
+        });
         self
     }
 
@@ -186,7 +205,12 @@ impl RelayBuilder {
     /// # Errors
     /// [`RelayError`] says what could not be read, opened or bound.
     pub async fn bind(self, address: impl ToSocketAddrs) -> Result<Relay, RelayError> {
-        self.serve(TcpListener::bind(address).await.map_err(RelayError::Listen)?).await
+        self.serve(
+            TcpListener::bind(address)
+                .await
+                .map_err(RelayError::Listen)?,
+        )
+        .await
     }
 
     /// Serves on a listener that the application made, on the current tokio runtime.
@@ -197,15 +221,32 @@ impl RelayBuilder {
         let local_addr = listener.local_addr().map_err(RelayError::Listen)?;
         // Opening and, on the first start, filling the directory is disk work.
         let opened = tokio::task::spawn_blocking(move || self.open(local_addr)).await;
-        let Opened { shared, acceptor, certificate, address } = opened.map_err(|_| RelayError::Interrupted)??;
+        let Opened {
+            shared,
+            acceptor,
+            certificate,
+            address,
+        } = opened.map_err(|_| RelayError::Interrupted)??;
 
         let (stop, stopped) = watch::channel(false);
         let tasks = Tasks(vec![
             tokio::spawn(sweep(Arc::clone(&shared), stopped.clone())),
-            tokio::spawn(listener::serve(listener, acceptor, Arc::clone(&shared), stopped)),
+            tokio::spawn(listener::serve(
+                listener,
+                acceptor,
+                Arc::clone(&shared),
+                stopped,
+            )),
         ]);
         tracing::info!(%address, "relay listening");
-        Ok(Relay { local_addr, address, certificate, shared, stop, tasks })
+        Ok(Relay {
+            local_addr,
+            address,
+            certificate,
+            shared,
+            stop,
+            tasks,
+        })
     }
 
     fn open(self, local_addr: SocketAddr) -> Result<Opened, RelayError> {
@@ -215,36 +256,64 @@ impl RelayBuilder {
         };
         let (acceptor, certificate) = match (&self.tls, &directory) {
             (Tls::Plain, _) => (None, None),
-            (Tls::Files { certificates, key }, _) => (Some(tls::acceptor(certificates, key)?), None),
+            (Tls::Files { certificates, key }, _) => {
+                (Some(tls::acceptor(certificates, key)?), None)
+            }
             (Tls::SelfSigned, Some(directory)) => {
                 let certificate = SelfSigned::read(&directory.certificate_path())?;
-                (Some(tls::acceptor(&directory.certificate_path(), &directory.certificate_key_path())?), Some(certificate))
+                (
+                    Some(tls::acceptor(
+                        &directory.certificate_path(),
+                        &directory.certificate_key_path(),
+                    )?),
+                    Some(certificate),
+                )
             }
             (Tls::SelfSigned, None) => return Err(RelayError::NoCertificate),
         };
         let (storage, waiting, address, (relay_key, issuer_key)) = match directory {
             None => {
                 let mut rng = rand::rng();
-                let keys = (SigningKey::generate(&mut rng), SigningKey::generate(&mut rng));
-                (Storage::in_memory()?, None, self.address(local_addr, &keys.0)?, keys)
+                let keys = (
+                    SigningKey::generate(&mut rng),
+                    SigningKey::generate(&mut rng),
+                );
+                (
+                    Storage::in_memory()?,
+                    None,
+                    self.address(local_addr, &keys.0)?,
+                    keys,
+                )
             }
             Some(directory) => {
                 // The store is locked first: a directory in use is left as it is.
                 let storage = Storage::open(directory.path(), &StorageOptions::default())?;
                 let address = self.address(local_addr, directory.relay_key())?;
                 directory.announce(&address, certificate.is_some())?;
-                (storage, Some(directory.invites_path()), address, directory.into_keys())
+                (
+                    storage,
+                    Some(directory.invites_path()),
+                    address,
+                    directory.into_keys(),
+                )
             }
         };
         let (issuer, authority) = match self.issuer {
-            Some(external) => (None, Authority::new(external.name, &external.audience, external.keys)),
+            Some(external) => (
+                None,
+                Authority::new(external.name, &external.audience, external.keys),
+            ),
             None => {
                 let issuer = Issuer::new(storage.clone(), issuer_key, &relay_key.thumbprint());
                 let issuer = match waiting {
                     Some(invites) => issuer.with_waiting_invites(invites),
                     None => issuer,
                 };
-                let authority = Authority::new(issuer.name().clone(), issuer.audience(), Arc::new(*issuer.public_key()));
+                let authority = Authority::new(
+                    issuer.name().clone(),
+                    issuer.audience(),
+                    Arc::new(*issuer.public_key()),
+                );
                 (Some(issuer), authority)
             }
         };
@@ -263,7 +332,12 @@ impl RelayBuilder {
             publish_rates: Rates::default(),
             refresh_rates: Rates::default(),
         });
-        Ok(Opened { shared, acceptor, certificate, address })
+        Ok(Opened {
+            shared,
+            acceptor,
+            certificate,
+            address,
+        })
     }
 
     /// The address that devices use (docs/protocol.md §3.1).
@@ -272,14 +346,24 @@ impl RelayBuilder {
             // Without TLS here, it is the proxy at the public host that speaks it.
             (Some(host), _) => ("wss", host.clone()),
             (None, Tls::Plain) => ("ws", reachable(local_addr).to_string()),
-            (None, Tls::SelfSigned | Tls::Files { .. }) => ("wss", reachable(local_addr).to_string()),
+            (None, Tls::SelfSigned | Tls::Files { .. }) => {
+                ("wss", reachable(local_addr).to_string())
+            }
         };
-        format!("{scheme}://{host}/v1#{}", relay.thumbprint()).parse().map_err(RelayError::Address)
+        format!("{scheme}://{host}/v1#{}", relay.thumbprint())
+            .parse()
+            .map_err(RelayError::Address)
     }
 
     fn init_options(&self) -> InitOptions {
-        let address = self.public_host.as_ref().map(|host| format!("wss://{host}/v1"));
-        InitOptions { address, hosts: Vec::new() }
+        let address = self
+            .public_host
+            .as_ref()
+            .map(|host| format!("wss://{host}/v1"));
+        InitOptions {
+            address,
+            hosts: Vec::new(),
+        }
     }
 }
 
@@ -297,10 +381,14 @@ pub enum RelayError {
     #[error("cannot read the certificate or its key: {0}")]
     CertificateFile(#[source] std::io::Error),
     /// Certificate and key are not PEM, do not fit together or are of a kind TLS 1.3 does not use.
-    #[error("the certificate chain and key are not usable for TLS 1.3: both must be PEM and belong together")]
+    #[error(
+        "the certificate chain and key are not usable for TLS 1.3: both must be PEM and belong together"
+    )]
     Certificate,
     /// [`Tls::SelfSigned`] without a data directory.
-    #[error("a relay in memory has no certificate of its own; give it certificate files or run it without TLS")]
+    #[error(
+        "a relay in memory has no certificate of its own; give it certificate files or run it without TLS"
+    )]
     NoCertificate,
     /// The data directory is not usable.
     #[error(transparent)]
@@ -309,7 +397,9 @@ pub enum RelayError {
     #[error(transparent)]
     Store(#[from] OpenError),
     /// There is no built-in issuer: the operator's issues the tokens.
-    #[error("this relay has no issuer of its own; its users get their tokens from the configured one")]
+    #[error(
+        "this relay has no issuer of its own; its users get their tokens from the configured one"
+    )]
     NoIssuer,
     /// Not the name of a user.
     #[error("not a user: {0}")]
@@ -371,7 +461,10 @@ struct ExternalIssuer {
 
 impl fmt::Debug for ExternalIssuer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExternalIssuer").field("name", &self.name).field("audience", &self.audience).finish_non_exhaustive()
+        f.debug_struct("ExternalIssuer")
+            .field("name", &self.name)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
     }
 }
 

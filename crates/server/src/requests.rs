@@ -43,7 +43,10 @@ impl Reply {
     pub(crate) fn with_frame<T>(&self, give: impl FnOnce(&ToDevice<'_>) -> T) -> T {
         match self {
             Self::Accepted(request) => give(&ToDevice::Accepted { request: *request }),
-            Self::Refused(request, code) => give(&ToDevice::Refused { request: *request, code: *code }),
+            Self::Refused(request, code) => give(&ToDevice::Refused {
+                request: *request,
+                code: *code,
+            }),
             Self::Cards(request, entries) => {
                 let entries: Vec<CardEntry<'_>> = entries
                     .iter()
@@ -52,7 +55,10 @@ impl Reply {
                         prekey: entry.prekey.as_deref().and_then(card_check::decode_prekey),
                     })
                     .collect();
-                give(&ToDevice::Cards { request: *request, entries: List::from(&entries) })
+                give(&ToDevice::Cards {
+                    request: *request,
+                    entries: List::from(&entries),
+                })
             }
             Self::Token(request, minted) => give(&ToDevice::Token {
                 request: *request,
@@ -85,7 +91,11 @@ pub(crate) struct Requester {
 impl Requester {
     pub(crate) fn new(link: RelayLink, shared: Arc<Shared>) -> Self {
         let allowance = shared.allowance.under(&link.token().claims().permissions);
-        Self { link, allowance, shared }
+        Self {
+            link,
+            allowance,
+            shared,
+        }
     }
 
     pub(crate) fn device(&self) -> Thumbprint {
@@ -100,44 +110,59 @@ impl Requester {
         &self.link.token().claims().permissions
     }
 
-    /// Send, §5.2.
-    pub(crate) fn send(&self, send: &Send<'_>) -> Outcome {
-        match self.posting(send) {
-            Ok(posting) => {
-                let (shared, request) = (Arc::clone(&self.shared), send.request);
-                Outcome::Pending(Box::pin(async move {
-                    match shared.mailboxes.append(posting, shared.allowance.mailbox, clock::milliseconds()).await {
-                        Ok(posted) => {
-                            for part in posted {
-                                shared.hub.ring(part.device.as_bytes(), News::MAIL);
-                            }
-                            Reply::Accepted(request)
-                        }
-                        Err(error) => {
-                            tracing::debug!(%error, "message refused");
-                            Reply::Refused(request, match error {
-                                PostError::Full { .. } => RefusalCode::MailboxFull,
-                                PostError::Parts => RefusalCode::TooLarge,
-                                PostError::Storage(_) => RefusalCode::Unavailable,
-                            })
-                        }
+    /// Send, §5.2. It waits only for a place in the store's queue, so that a device's messages keep their order.
+    pub(crate) async fn send(&self, send: &Send<'_>) -> Outcome {
+        let request = send.request;
+        let posting = match self.posting(send) {
+            Ok(posting) => posting,
+            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+        };
+        // What a recipient's own token allows its mailbox, the mailbox knows.
+        let enqueued = self
+            .shared
+            .mailboxes
+            .enqueue(
+                posting,
+                self.shared.allowance.mailbox,
+                clock::milliseconds(),
+            )
+            .await;
+        let enqueued = match enqueued {
+            Ok(enqueued) => enqueued,
+            Err(error) => return Outcome::Answered(Reply::Refused(request, post_refusal(error))),
+        };
+        let shared = Arc::clone(&self.shared);
+        Outcome::Pending(Box::pin(async move {
+            match enqueued.durable().await {
+                Ok(posted) => {
+                    for part in posted {
+                        shared.hub.ring(part.device.as_bytes(), News::MAIL);
                     }
-                }))
+                    Reply::Accepted(request)
+                }
+                Err(error) => Reply::Refused(request, post_refusal(error)),
             }
-            Err(code) => Outcome::Answered(Reply::Refused(send.request, code)),
-        }
+        }))
     }
 
     /// Everything about a Send that is decided before it is stored.
     fn posting(&self, send: &Send<'_>) -> Result<Posting, RefusalCode> {
         let user = self.permitted(send.user)?;
         // A part's length is at most 98,304, so it fits into any usize.
-        if send.parts.iter().any(|part| part.message.len() as u64 > self.allowance.max_message_bytes) {
+        if send
+            .parts
+            .iter()
+            .any(|part| part.message.len() as u64 > self.allowance.max_message_bytes)
+        {
             return Err(RefusalCode::TooLarge);
         }
         self.shared
             .message_rates
-            .take(&self.device(), self.allowance.messages_per_minute, clock::milliseconds())
+            .take(
+                &self.device(),
+                self.allowance.messages_per_minute,
+                clock::milliseconds(),
+            )
             .map_err(|_| RefusalCode::RateLimited)?;
 
         let mut devices = self.shared.directory.devices(&user).map_err(unavailable)?;
@@ -158,7 +183,11 @@ impl Requester {
             from_user: self.user().clone(),
             from_device: self.device(),
             id: send.id,
-            parts: send.parts.iter().map(|part| (part.device, Bytes::copy_from_slice(part.message))).collect(),
+            parts: send
+                .parts
+                .iter()
+                .map(|part| (part.device, Bytes::copy_from_slice(part.message)))
+                .collect(),
         })
     }
 
@@ -173,7 +202,9 @@ impl Requester {
         let except = (own && take).then_some(self.device());
         Outcome::Pending(Box::pin(async move {
             match shared.directory.cards(&user, take, except.as_ref()).await {
-                Ok(entries) if entries.is_empty() && !own => Reply::Refused(request, RefusalCode::UnknownUser),
+                Ok(entries) if entries.is_empty() && !own => {
+                    Reply::Refused(request, RefusalCode::UnknownUser)
+                }
                 Ok(entries) => Reply::Cards(request, entries),
                 Err(error) => Reply::Refused(request, unavailable(error)),
             }
@@ -184,7 +215,11 @@ impl Requester {
         let user = self.permitted(user)?;
         self.shared
             .fetch_rates
-            .take(self.user(), self.allowance.card_fetches_per_minute, clock::milliseconds())
+            .take(
+                self.user(),
+                self.allowance.card_fetches_per_minute,
+                clock::milliseconds(),
+            )
             .map_err(|_| RefusalCode::RateLimited)?;
         Ok(user)
     }
@@ -192,7 +227,11 @@ impl Requester {
     /// The recipient, if the token allows writing to them.
     fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
         let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
-        if self.permissions().may_write_to(&user, self.user()) { Ok(user) } else { Err(RefusalCode::NotPermitted) }
+        if self.permissions().may_write_to(&user, self.user()) {
+            Ok(user)
+        } else {
+            Err(RefusalCode::NotPermitted)
+        }
     }
 
     /// PublishCard, §6.1.
@@ -217,8 +256,18 @@ impl Requester {
 
     fn publishable_card(&self, card: &[u8]) -> Result<VerifiedCard, RefusalCode> {
         self.may_publish()?;
-        match card_check::check_card(card, self.device(), self.user(), &self.shared.authority, clock::seconds()) {
-            Ok(checked) => Ok(VerifiedCard { id: checked.generation, issued: checked.issued, card: card.to_vec() }),
+        match card_check::check_card(
+            card,
+            self.device(),
+            self.user(),
+            &self.shared.authority,
+            clock::seconds(),
+        ) {
+            Ok(checked) => Ok(VerifiedCard {
+                id: checked.generation,
+                issued: checked.issued,
+                card: card.to_vec(),
+            }),
             Err(error) => {
                 tracing::debug!(%error, "card refused");
                 Err(RefusalCode::InvalidCard)
@@ -227,7 +276,11 @@ impl Requester {
     }
 
     /// PublishPrekeys, §6.2.
-    pub(crate) fn publish_prekeys(&self, request: RequestId, prekeys: &List<'_, OneTimePrekey<'_>>) -> Outcome {
+    pub(crate) fn publish_prekeys(
+        &self,
+        request: RequestId,
+        prekeys: &List<'_, OneTimePrekey<'_>>,
+    ) -> Outcome {
         let prekeys = match self.publishable_prekeys(prekeys) {
             Ok(prekeys) => prekeys,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
@@ -241,13 +294,19 @@ impl Requester {
         }))
     }
 
-    fn publishable_prekeys(&self, prekeys: &List<'_, OneTimePrekey<'_>>) -> Result<Vec<VerifiedPrekey>, RefusalCode> {
+    fn publishable_prekeys(
+        &self,
+        prekeys: &List<'_, OneTimePrekey<'_>>,
+    ) -> Result<Vec<VerifiedPrekey>, RefusalCode> {
         self.may_publish()?;
         let checked: Result<_, PrekeyError> = prekeys
             .iter()
             .map(|prekey| {
                 card_check::check_prekey(&prekey, self.link.device_key())?;
-                Ok(VerifiedPrekey { id: prekey.id, prekey: card_check::encode_prekey(&prekey) })
+                Ok(VerifiedPrekey {
+                    id: prekey.id,
+                    prekey: card_check::encode_prekey(&prekey),
+                })
             })
             .collect();
         checked.map_err(|error| {
@@ -258,7 +317,12 @@ impl Requester {
 
     /// Refresh, §5.4: the permissions of the new token replace the old ones at once.
     pub(crate) fn refresh(&mut self, request: RequestId, proof: &[u8], token: &[u8]) -> Reply {
-        if self.shared.refresh_rates.take(&self.device(), REFRESHES_PER_MINUTE, clock::milliseconds()).is_err() {
+        if self
+            .shared
+            .refresh_rates
+            .take(&self.device(), REFRESHES_PER_MINUTE, clock::milliseconds())
+            .is_err()
+        {
             return Reply::Refused(request, RefusalCode::RateLimited);
         }
         match self.refreshed(proof, token) {
@@ -282,7 +346,10 @@ impl Requester {
             (self.shared.authority.verify(token)?, None)
         };
         self.link.refresh(proven, token)?;
-        self.allowance = self.shared.allowance.under(&self.link.token().claims().permissions);
+        self.allowance = self
+            .shared
+            .allowance
+            .under(&self.link.token().claims().permissions);
         Ok(minted)
     }
 
@@ -292,7 +359,11 @@ impl Requester {
         }
         self.shared
             .publish_rates
-            .take(&self.device(), PUBLICATIONS_PER_MINUTE, clock::milliseconds())
+            .take(
+                &self.device(),
+                PUBLICATIONS_PER_MINUTE,
+                clock::milliseconds(),
+            )
             .map_err(|_| RefusalCode::RateLimited)
     }
 }
@@ -314,15 +385,28 @@ impl RefreshError {
     fn refusal(&self) -> RefusalCode {
         match self {
             Self::Issuer(error) if error.is_internal() => RefusalCode::Unavailable,
-            Self::NotAuthorised(_) | Self::Token(_) | Self::Issuer(_) | Self::NoIssuer => RefusalCode::TokenRefused,
+            Self::NotAuthorised(_) | Self::Token(_) | Self::Issuer(_) | Self::NoIssuer => {
+                RefusalCode::TokenRefused
+            }
         }
+    }
+}
+
+fn post_refusal(error: PostError) -> RefusalCode {
+    match error {
+        PostError::Full { .. } => RefusalCode::MailboxFull,
+        PostError::Parts => RefusalCode::TooLarge,
+        PostError::Storage(error) => unavailable(error),
     }
 }
 
 fn publish_refusal(error: PublishError) -> RefusalCode {
     tracing::debug!(%error, "publication refused");
     match error {
-        PublishError::NotNewer | PublishError::AnotherUser | PublishError::Form | PublishError::PrekeyIdUsed => RefusalCode::InvalidCard,
+        PublishError::NotNewer
+        | PublishError::AnotherUser
+        | PublishError::Form
+        | PublishError::PrekeyIdUsed => RefusalCode::InvalidCard,
         PublishError::TooManyDevices | PublishError::TooManyPrekeys => RefusalCode::TooMany,
         PublishError::Storage(error) => unavailable(error),
     }

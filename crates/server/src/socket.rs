@@ -11,7 +11,9 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use sealwire_protocol::limits::{MAX_FINISH_SEALED_BYTES, MAX_RECORD_PLAINTEXT_BYTES};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio_tungstenite::tungstenite::error::{CapacityError, Error as WebSocketError, ProtocolError};
+use tokio_tungstenite::tungstenite::error::{
+    CapacityError, Error as WebSocketError, ProtocolError,
+};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WebSocketCloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
@@ -83,8 +85,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             .max_message_size(Some(MAX_HANDSHAKE_MESSAGE_BYTES))
             .max_frame_size(Some(MAX_HANDSHAKE_MESSAGE_BYTES))
             .accept_unmasked_frames(false);
-        let stream = NonBlocking { stream, waker: Waker::noop().clone() };
-        Self { ws: WebSocket::from_raw_socket(stream, Role::Server, Some(config)), backlog: 0 }
+        let stream = NonBlocking {
+            stream,
+            waker: Waker::noop().clone(),
+        };
+        Self {
+            ws: WebSocket::from_raw_socket(stream, Role::Server, Some(config)),
+            backlog: 0,
+        }
     }
 
     /// Admits records, now that the device has authenticated.
@@ -121,7 +129,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             if self.backlog > 0 && self.poll_flush(cx)?.is_ready() {
                 return Poll::Ready(Ok(None));
             }
-            if read { self.poll_receive(cx).map_ok(Some) } else { Poll::Pending }
+            if read {
+                self.poll_receive(cx).map_ok(Some)
+            } else {
+                Poll::Pending
+            }
         })
         .await
     }
@@ -142,7 +154,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Closes with a code and its plain name (docs/protocol.md §13), gives the other side a moment to read it, and hangs up.
     pub(crate) async fn close(mut self, code: u16, name: &'static str) {
-        let frame = CloseFrame { code: WebSocketCloseCode::from(code), reason: Utf8Bytes::from_static(name) };
+        let frame = CloseFrame {
+            code: WebSocketCloseCode::from(code),
+            reason: Utf8Bytes::from_static(name),
+        };
         let hang_up = async {
             match self.ws.close(Some(frame)) {
                 Ok(()) => {}
@@ -178,7 +193,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 self.backlog = 0;
                 Poll::Ready(Ok(()))
             }
-            Err(WebSocketError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+            Err(WebSocketError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                Poll::Pending
+            }
             Err(error) => Poll::Ready(Err(blame(error))),
         }
     }
@@ -192,7 +209,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             // docs/protocol.md §3.1: every message is binary.
             Ok(Message::Text(_) | Message::Frame(_)) => Err(SocketError::Text),
             Ok(Message::Close(_)) => Err(SocketError::Gone),
-            Err(WebSocketError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+            Err(WebSocketError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Poll::Pending;
+            }
             Err(error) => Err(blame(error)),
         })
     }
@@ -205,7 +224,9 @@ async fn discard<S: AsyncRead + Unpin>(stream: &mut S) {
     while left > 0 {
         let mut buffer = ReadBuf::new(&mut sink);
         match poll_fn(|cx| Pin::new(&mut *stream).poll_read(cx, &mut buffer)).await {
-            Ok(()) if !buffer.filled().is_empty() => left = left.saturating_sub(buffer.filled().len()),
+            Ok(()) if !buffer.filled().is_empty() => {
+                left = left.saturating_sub(buffer.filled().len())
+            }
             _ => return,
         }
     }
@@ -215,10 +236,18 @@ async fn discard<S: AsyncRead + Unpin>(stream: &mut S) {
 fn blame(error: WebSocketError) -> SocketError {
     match error {
         WebSocketError::Io(error) => {
-            let too_many = error.get_ref().is_some_and(|inner| inner.is::<TooManyUnauthenticatedBytes>());
-            if too_many { SocketError::UnauthenticatedBytes } else { SocketError::Gone }
+            let too_many = error
+                .get_ref()
+                .is_some_and(|inner| inner.is::<TooManyUnauthenticatedBytes>());
+            if too_many {
+                SocketError::UnauthenticatedBytes
+            } else {
+                SocketError::Gone
+            }
         }
-        WebSocketError::Capacity(CapacityError::MessageTooLong { max_size, .. }) => SocketError::TooLarge { limit: max_size },
+        WebSocketError::Capacity(CapacityError::MessageTooLong { max_size, .. }) => {
+            SocketError::TooLarge { limit: max_size }
+        }
         WebSocketError::Protocol(ProtocolError::ResetWithoutClosingHandshake) => SocketError::Gone,
         WebSocketError::Protocol(error) => SocketError::Framing(error),
         // Text is refused whether or not it is UTF-8.
@@ -246,7 +275,9 @@ struct NonBlocking<S> {
 impl<S: AsyncRead + Unpin> io::Read for NonBlocking<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(buffer);
-        match Pin::new(&mut self.stream).poll_read(&mut Context::from_waker(&self.waker), &mut buffer) {
+        match Pin::new(&mut self.stream)
+            .poll_read(&mut Context::from_waker(&self.waker), &mut buffer)
+        {
             Poll::Ready(result) => result.map(|()| buffer.filled().len()),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

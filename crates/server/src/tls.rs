@@ -36,9 +36,12 @@ pub enum Tls {
 /// The acceptor for PEM files.
 pub(crate) fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
     let certificates = std::fs::read(certificates).map_err(RelayError::CertificateFile)?;
-    let key = std::fs::read(key).map(Zeroizing::new).map_err(RelayError::CertificateFile)?;
-    let chain =
-        CertificateDer::pem_slice_iter(&certificates).collect::<Result<Vec<_>, _>>().map_err(|_| RelayError::Certificate)?;
+    let key = std::fs::read(key)
+        .map(Zeroizing::new)
+        .map_err(RelayError::CertificateFile)?;
+    let chain = CertificateDer::pem_slice_iter(&certificates)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| RelayError::Certificate)?;
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| RelayError::Certificate)?;
 
     let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -65,7 +68,11 @@ pub(crate) struct SelfSigned {
 impl SelfSigned {
     pub(crate) fn read(path: &Path) -> Result<Self, RelayError> {
         let pem = std::fs::read_to_string(path).map_err(RelayError::CertificateFile)?;
-        let der = CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| RelayError::Certificate)?;
-        Ok(Self { fingerprint: Sha256::digest(&der).into(), pem })
+        let der =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| RelayError::Certificate)?;
+        Ok(Self {
+            fingerprint: Sha256::digest(&der).into(),
+            pem,
+        })
     }
 }

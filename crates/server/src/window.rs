@@ -31,7 +31,12 @@ pub(crate) struct ReadRequest {
 impl Window {
     /// The window of a link that starts behind what its device has acknowledged.
     pub(crate) fn new(acknowledged: u64) -> Self {
-        Self { sent: VecDeque::new(), bytes: 0, read_to: acknowledged, more: true }
+        Self {
+            sent: VecDeque::new(),
+            bytes: 0,
+            read_to: acknowledged,
+            more: true,
+        }
     }
 
     /// The mailbox has grown.
@@ -42,8 +47,14 @@ impl Window {
     /// What may be read, if there may be something and the window is not full. A single message may exceed the window in bytes.
     pub(crate) fn next(&self) -> Option<ReadRequest> {
         let messages = MAX_UNACKNOWLEDGED_MESSAGES.saturating_sub(self.sent.len());
-        let bytes = MAX_UNACKNOWLEDGED_BYTES.saturating_sub(self.bytes).min(MAX_READ_BYTES);
-        (self.more && messages > 0 && bytes > 0).then_some(ReadRequest { after: self.read_to, messages, bytes })
+        let bytes = MAX_UNACKNOWLEDGED_BYTES
+            .saturating_sub(self.bytes)
+            .min(MAX_READ_BYTES);
+        (self.more && messages > 0 && bytes > 0).then_some(ReadRequest {
+            after: self.read_to,
+            messages,
+            bytes,
+        })
     }
 
     /// A message was sent.
