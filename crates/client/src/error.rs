@@ -229,6 +229,9 @@ pub enum Unreachable {
     /// The application's source of tokens has none now.
     #[error("no token can be had now")]
     NoToken,
+    /// The relay did not accept the credential, and another one is about to be presented.
+    #[error("the relay did not accept the credential; another one is presented")]
+    CredentialRefused,
     /// The relay closed with a code that means to come back later (40xx).
     #[error("the relay is not available now ({0})")]
     Unavailable(u16),
@@ -247,6 +250,7 @@ impl Unreachable {
             Self::Broken => "connection_broken",
             Self::Timeout => "relay_timeout",
             Self::NoToken => "no_token_now",
+            Self::CredentialRefused => "credential_refused",
             Self::Unavailable(_) => "relay_unavailable",
         }
     }
@@ -259,6 +263,7 @@ impl Unreachable {
             | Self::Broken
             | Self::Timeout
             | Self::NoToken
+            | Self::CredentialRefused
             | Self::Unavailable(_) => true,
             Self::CertificatePin | Self::Certificate | Self::Tls | Self::NoRoots => false,
         }

@@ -18,6 +18,8 @@ mod backoff;
 mod dialer;
 mod established;
 pub(crate) mod task;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tls;
 mod transport;
 

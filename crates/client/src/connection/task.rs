@@ -81,6 +81,8 @@ impl From<Fatal> for Stop {
 /// What to do after a connection.
 enum After {
     Wait(Duration, Unreachable),
+    /// Soon, with another credential: even a first connection is tried again.
+    Again(Duration),
     Close(Closed, Error),
 }
 
@@ -122,21 +124,24 @@ impl Task {
                 self.backoff.reset();
             }
             let (delay, reason) = match self.after(stop) {
-                After::Wait(delay, reason) => (delay, reason),
+                After::Wait(delay, reason) => {
+                    if let Some(first) = self.core.first.take() {
+                        // Whoever only wanted to connect once is told why not, and nothing goes on.
+                        let _ = first.send(Err(reason.into()));
+                        return;
+                    }
+                    (delay, reason)
+                }
+                After::Again(delay) => (delay, Unreachable::CredentialRefused),
                 After::Close(closed, error) => return self.core.closed(closed, error).await,
             };
-            if let Some(first) = self.core.first.take() {
-                // Whoever only wanted to connect once is told why not, and nothing goes on.
-                let _ = first.send(Err(reason.into()));
-                return;
-            }
             self.core.enter(ConnectionState::Waiting {
                 until: SystemTime::now() + delay,
                 reason,
             });
             if let Err(stop) = self.core.serve_while(tokio::time::sleep(delay)).await {
                 match self.after(stop) {
-                    After::Wait(..) => {}
+                    After::Wait(..) | After::Again(_) => {}
                     After::Close(closed, error) => return self.core.closed(closed, error).await,
                 }
             }
@@ -209,7 +214,7 @@ impl Task {
             }
             // 41xx: only with another credential, and that is asked for once.
             Stop::Link(End::Credential(reason)) if self.dialer.try_another(reason) => {
-                After::Wait(self.backoff.next_delay(rng), Unreachable::NoToken)
+                After::Again(self.backoff.next_delay(rng))
             }
             Stop::Link(End::Credential(reason)) => {
                 After::Close(Closed::NotAuthorised(reason), Error::NotAuthorised(reason))
@@ -682,7 +687,7 @@ fn wire_prekey(encoded: &[u8]) -> Option<sealwire_protocol::frame::OneTimePrekey
 }
 
 /// This device's clock. A clock before 1970 counts as 1970: the relay will say by how much it is off.
-fn now() -> Moment {
+pub(super) fn now() -> Moment {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();
