@@ -145,7 +145,10 @@ pub enum DataDirError {
 #[serde(deny_unknown_fields)]
 struct Description {
     version: u32,
+    /// What the operator has said.
     address: Option<String>,
+    /// What the relay used when it last ran.
+    announced: Option<String>,
     self_signed: bool,
 }
 
@@ -213,6 +216,7 @@ impl DataDir {
         dir.describe(&Description {
             version: LAYOUT_VERSION,
             address: options.address.clone(),
+            announced: None,
             self_signed: true,
         })?;
         Ok(dir)
@@ -299,16 +303,25 @@ impl DataDir {
         self.path.join(INVITES)
     }
 
+    /// The address, `wss://host[:port]/v1`, that [`DataDir::init`] was told.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn address(&self) -> Result<Option<String>, DataDirError> {
+        Ok(read_description(&self.path)?.address)
+    }
+
     /// Remembers where devices reach the relay and whether it shows its self-signed certificate, so that
     /// [`DataDir::invite`] need not be told. For a relay that has begun to listen.
     ///
     /// # Errors
     /// [`DataDirError`].
     pub fn announce(&self, address: &Address, self_signed: bool) -> Result<(), DataDirError> {
+        let description = read_description(&self.path)?;
         self.describe(&Description {
-            version: LAYOUT_VERSION,
-            address: Some(address.url()),
+            announced: Some(address.url()),
             self_signed,
+            ..description
         })
     }
 
@@ -327,6 +340,7 @@ impl DataDir {
         let description = read_description(&self.path)?;
         let address = address
             .map(str::to_owned)
+            .or(description.announced)
             .or(description.address)
             .ok_or(DataDirError::NoAddress)?;
         let address = parse_address(&address, &self.relay_key.thumbprint())?;
