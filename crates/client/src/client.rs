@@ -67,6 +67,10 @@ pub(crate) enum Command {
         number: SafetyNumber,
         answer: oneshot::Sender<Result<(), Error>>,
     },
+    IsVerified {
+        user: String,
+        answer: oneshot::Sender<Result<bool, Error>>,
+    },
     AcceptChange {
         user: String,
         answer: oneshot::Sender<Result<(), Error>>,
@@ -197,6 +201,13 @@ impl Client {
             answer,
         })
         .await?
+    }
+
+    /// Whether `user` was marked as verified, and their devices have not changed since, as far as this client has seen.
+    pub async fn is_verified(&self, user: &str) -> Result<bool, Error> {
+        let user = user.to_owned();
+        self.ask(|answer| Command::IsVerified { user, answer })
+            .await?
     }
 
     /// Accepts the changed devices of a user who was verified, without verifying them again.

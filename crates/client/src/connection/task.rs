@@ -543,6 +543,9 @@ impl Core {
             }) => {
                 let _ = answer.send(self.engine.mark_verified(&user, &number)?);
             }
+            Some(Command::IsVerified { user, answer }) => {
+                let _ = answer.send(Ok(self.engine.is_verified(&user)?));
+            }
             Some(Command::AcceptChange { user, answer }) => {
                 self.engine.accept_change(&user)?;
                 let _ = answer.send(Ok(()));

@@ -122,6 +122,12 @@ impl Engine {
         Ok(Ok(()))
     }
 
+    /// Whether `user` is verified, with the devices that are pinned now.
+    pub(crate) fn is_verified(&self, user: &str) -> Result<bool, Fatal> {
+        let pinned = Txn::default().user(&self.vault, user)?;
+        Ok(pinned.is_some_and(|pinned| pinned.trust == Trust::Verified))
+    }
+
     /// Goes on with the changed devices of a user who was verified.
     pub(crate) fn accept_change(&mut self, user: &str) -> Result<(), Fatal> {
         let mut txn = Txn::default();
