@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    commands::{inspect, jwe, jwk, token},
+    commands::{
+        chat, devices, inspect, invite, join, jwe, jwk, listen, relay, send, token, verify, whoami,
+    },
     exit::Failure,
+    home::Home,
+    logging::Logging,
 };
-
-/// Where a device lives unless `--home` or SEALWIRE_HOME says otherwise, in the user's own directory.
-const DEFAULT_HOME: &str = ".sealwire";
 
 /// Exchange messages that only the two ends can read, with the JWTs you already have.
 #[derive(Debug, Parser)]
@@ -36,19 +37,19 @@ pub(crate) struct Global {
     #[arg(long, global = true)]
     pub(crate) json: bool,
 
-    /// The directory of this device's keys and messages [default: ~/.sealwire]
+    /// The directory of this device's keys and messages [default: ~/.local/share/sealwire]
     #[arg(long, global = true, env = "SEALWIRE_HOME", value_name = "DIR")]
     home: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) logging: Logging,
 }
 
 impl Global {
     /// The device's directory, which need not exist.
-    pub(crate) fn home(&self) -> Result<PathBuf, Failure> {
-        if let Some(home) = &self.home {
-            return Ok(home.clone());
-        }
-        let user = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-        user.map(|home| home.join(DEFAULT_HOME)).ok_or_else(|| {
+    pub(crate) fn home(&self) -> Result<Home, Failure> {
+        let path = self.home.clone().or_else(Home::default_path);
+        path.map(Home::at).ok_or_else(|| {
             Failure::usage(
                 "your home directory is not known; name the device's directory with --home DIR",
             )
@@ -58,6 +59,25 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Set up and run a relay
+    #[command(subcommand)]
+    Relay(relay::Command),
+    /// Invite a user to a relay: prints one line to hand over
+    Invite(invite::Invite),
+    /// Join a relay with an invitation: makes this machine a device of the invited user
+    Join(join::Join),
+    /// Show who this device is
+    Whoami(whoami::Whoami),
+    /// Show a user's devices
+    Devices(devices::Devices),
+    /// Send a message
+    Send(send::Send),
+    /// Show the messages that arrive
+    Listen(listen::Listen),
+    /// Send what is typed and show what arrives
+    Chat(chat::Chat),
+    /// Compare safety numbers with a user
+    Verify(verify::Verify),
     /// Make, verify and look into issuer tokens
     #[command(subcommand)]
     Token(token::Command),
@@ -90,7 +110,7 @@ mod tests {
         ] {
             let cli = Cli::try_parse_from(line).unwrap();
             assert!(cli.global.json);
-            assert_eq!(cli.global.home().unwrap(), PathBuf::from("h"));
+            assert_eq!(cli.global.home().unwrap().path(), PathBuf::from("h"));
         }
     }
 
@@ -105,7 +125,12 @@ mod tests {
                     let value = argument
                         .get_value_names()
                         .map_or("", |names| names.first().map_or("", |name| name.as_str()));
-                    assert_eq!(value, "FILE", "{} --{id}", command.get_name());
+                    let asked_for = matches!(argument.get_action(), clap::ArgAction::SetTrue);
+                    assert!(
+                        asked_for || value == "FILE",
+                        "{} --{id}",
+                        command.get_name()
+                    );
                 }
             }
             command.get_subcommands().for_each(check);

@@ -71,10 +71,23 @@ impl Failure {
         Self::new(Class::NotAuthorised, message)
     }
 
-    /// Says it on standard error, and gives the exit code.
-    pub(crate) fn report(&self, json: bool) -> ExitCode {
+    /// The same failure, said in other words.
+    pub(crate) fn with_message(self, message: impl Display) -> Self {
+        Self {
+            message: message.to_string(),
+            ..self
+        }
+    }
+
+    /// Says it on standard error, for a command that goes on.
+    pub(crate) fn say(&self, json: bool) {
         // Nobody is left to tell if standard error is gone.
         let _ = write_error(json, self.code, &self.message);
+    }
+
+    /// Says it on standard error, and gives the exit code.
+    pub(crate) fn report(&self, json: bool) -> ExitCode {
+        self.say(json);
         ExitCode::from(self.class as u8)
     }
 }

@@ -2,15 +2,23 @@
 //!
 //! ```text
 //! main ── cli (what was asked) ── commands::… (one file each) ── output (results, to stdout)
-//!                                                             └─ exit   (failures, to stderr, and the exit code)
+//!                                        │                     └─ exit   (failures, to stderr, and the exit code)
+//!                                        ├─ home, device: a device's directory, and the device connected
+//!                                        └─ events: how what happens to a device is shown
 //! ```
 #![forbid(unsafe_code)]
 
 mod cli;
 mod commands;
+mod device;
+mod events;
 mod exit;
 mod files;
+mod home;
+mod logging;
 mod output;
+mod stop;
+mod when;
 
 use std::process::ExitCode;
 

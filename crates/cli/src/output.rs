@@ -24,12 +24,39 @@ impl Output {
     ///
     /// `human` passes whatever came from elsewhere through [`Printable`].
     pub(crate) fn result(self, value: &impl Serialize, human: impl Display) -> Result<(), Failure> {
+        // Whoever read has seen enough.
+        self.line(value, human).map(|_: Written| ())
+    }
+
+    /// The same for one of many, which matters to whoever reads: says whether anybody did.
+    pub(crate) fn line(
+        self,
+        value: &impl Serialize,
+        human: impl Display,
+    ) -> Result<Written, Failure> {
         let line = if self.json {
             serde_json::to_string(value).map_err(Failure::failed)?
         } else {
             human.to_string()
         };
         write(&[line.as_bytes(), b"\n"])
+    }
+
+    /// Tells people what to do next, on standard error; programs know.
+    pub(crate) fn hint(self, human: impl Display) {
+        if !self.json {
+            // It matters to nobody if standard error is gone.
+            let _ = writeln!(io::stderr(), "sealwire: {human}");
+        }
+    }
+
+    /// Tells what happened beside the results, on standard error.
+    pub(crate) fn notice(self, value: &serde_json::Value, human: impl Display) {
+        if self.json {
+            let _ = writeln!(io::stderr(), "{value}");
+        } else {
+            self.hint(human);
+        }
     }
 
     /// Whether it was asked for JSON.
@@ -42,24 +69,32 @@ impl Output {
 pub(crate) fn bytes(bytes: &[u8]) -> Result<(), Failure> {
     if io::stdout().is_terminal() {
         let text = String::from_utf8_lossy(bytes);
-        return write(&[Lines(&text).to_string().as_bytes(), b"\n"]);
+        return write(&[Lines(&text).to_string().as_bytes(), b"\n"]).map(|_: Written| ());
     }
-    write(&[bytes])
+    write(&[bytes]).map(|_: Written| ())
 }
 
-fn write(parts: &[&[u8]]) -> Result<(), Failure> {
+/// Whether what was written has a reader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It was written whole.
+    Whole,
+    /// The other end of standard output is closed.
+    Unread,
+}
+
+fn write(parts: &[&[u8]]) -> Result<Written, Failure> {
     let mut stdout = io::stdout().lock();
     let written = parts
         .iter()
         .try_for_each(|part| stdout.write_all(part))
         .and_then(|()| stdout.flush());
     match written {
-        // Whoever read has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Written::Unread),
         Err(error) => Err(Failure::failed(format_args!(
             "standard output cannot be written: {error}"
         ))),
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Written::Whole),
     }
 }
 
@@ -81,6 +116,22 @@ impl Display for Lines<'_> {
     }
 }
 
+/// A message: as [`Lines`], but all lines after the first are indented, so that none looks like the first of another message.
+pub(crate) struct Block<'t>(pub(crate) &'t str);
+
+impl Display for Block<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = self.0.strip_suffix('\n').unwrap_or(self.0);
+        for (index, line) in text.split('\n').enumerate() {
+            if index > 0 {
+                f.write_str("\n    ")?;
+            }
+            escape(line, f, |c| c == '\t')?;
+        }
+        Ok(())
+    }
+}
+
 fn escape(text: &str, f: &mut fmt::Formatter<'_>, keep: impl Fn(char) -> bool) -> fmt::Result {
     for c in text.chars() {
         if (c.is_control() || is_invisible(c)) && !keep(c) {
@@ -92,9 +143,22 @@ fn escape(text: &str, f: &mut fmt::Formatter<'_>, keep: impl Fn(char) -> bool) -
     Ok(())
 }
 
-/// Characters that change the direction of text, or that nobody sees.
+/// Characters that change the direction of text, or that nobody sees; but not joiners (U+200C, U+200D), which languages and emoji
+/// need.
 const fn is_invisible(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{61c}'
+            | '\u{200b}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -117,8 +181,17 @@ mod tests {
     }
 
     #[test]
+    fn line_break_does_not_imitate_another_message() {
+        assert_eq!(
+            Block("hi\n12:00:00 bob: yes\n").to_string(),
+            "hi\n    12:00:00 bob: yes"
+        );
+        assert_eq!(Block("a\r\nb\tc").to_string(), "a\\u{d}\n    b\tc");
+    }
+
+    #[test]
     fn ordinary_text_is_shown_as_it_is() {
-        let text = "grüße, 世界 — €5 \"quoted\" 🦀";
+        let text = "grüße, 世界 — €5 \"quoted\" 🦀 👩\u{200d}🚀";
         assert_eq!(Printable(text).to_string(), text);
     }
 }

@@ -1,0 +1,97 @@
+//! `sealwire listen`: shows what arrives.
+
+use std::future::pending;
+use std::time::Duration;
+
+use clap::Args;
+use sealwire_client::{Client, ConnectionState};
+use tokio::time::Instant;
+
+use crate::device::{Device, Unlock};
+use crate::events::{self, Shown};
+use crate::exit::{Class, Failure};
+use crate::home::Home;
+use crate::output::Output;
+use crate::stop::Stop;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A message is erased from the store once it is shown. If the command ends before, or nobody reads its output, the message is\n\
+    shown the next time.\n\n\
+    Examples:\n  \
+    sealwire listen                                until Ctrl-C\n  \
+    sealwire listen --count 1 --timeout 30         one message; exit code 6 if there is none in time\n  \
+    sealwire listen --json | jq -r 'select(.user == \"bob\") | .text'"
+)]
+pub(crate) struct Listen {
+    /// End after so many messages
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
+    /// End after so many seconds; with exit code 6 if there were fewer messages than --count says, or none
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    timeout: Option<u64>,
+
+    #[command(flatten)]
+    unlock: Unlock,
+}
+
+pub(crate) fn run(listen: &Listen, home: &Home, output: Output) -> Result<(), Failure> {
+    super::runtime()?.block_on(async {
+        let deadline = listen
+            .timeout
+            .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
+        let mut stop = Stop::new()?;
+        let device = Device::connect(home, &listen.unlock).await?;
+        let mut heard = 0;
+        let end = loop {
+            if listen.count == Some(heard) {
+                break Ok(());
+            }
+            tokio::select! {
+                event = device.client.next() => match event {
+                    Some(event) => match events::show(&event, output) {
+                        Ok(Shown::Message) => heard += 1,
+                        Ok(Shown::Other) => {}
+                        // Closing would confirm what nobody has seen.
+                        Ok(Shown::Unread) => return Ok(()),
+                        Err(failure) => return Err(failure),
+                    },
+                    None => break Err(ended(&device.client)),
+                },
+                () = at(deadline) => break timeout(listen, heard),
+                () = stop.requested() => break Ok(()),
+            }
+        };
+        device.close(end).await
+    })
+}
+
+fn timeout(listen: &Listen, heard: u64) -> Result<(), Failure> {
+    match listen.count {
+        None if heard > 0 => Ok(()),
+        None => Err(Failure::new(
+            Class::Timeout,
+            "no message has come in this time",
+        )),
+        Some(count) => Err(Failure::new(
+            Class::Timeout,
+            format_args!("{heard} of {count} messages have come in this time"),
+        )),
+    }
+}
+
+/// Why there are no more events.
+pub(crate) fn ended(client: &Client) -> Failure {
+    match client.connection() {
+        ConnectionState::Closed(closed) => sealwire_client::Error::Closed(closed).into(),
+        _ => Failure::failed("the connection has ended; try again"),
+    }
+}
+
+async fn at(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,243 @@
+//! `sealwire relay`: makes a relay's data directory, and runs the relay.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use sealwire_protocol::address::Address;
+use sealwire_server::data_dir::{DataDir, DataDirError, InitOptions};
+use sealwire_server::{Relay, RelayBuilder, RelayError, Tls};
+use serde_json::json;
+
+use crate::exit::Failure;
+use crate::output::Output;
+use crate::stop::Stop;
+
+/// Set up and run a relay
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a relay's data directory: its keys, a built-in issuer and a self-signed certificate
+    Init(Init),
+    /// Run a relay until Ctrl-C or SIGTERM
+    Run(Run),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sealwire relay init /var/lib/sealwire --address wss://relay.example/v1\n  \
+    sealwire relay init ./relay                                             to try it on this machine")]
+pub(crate) struct Init {
+    /// The directory to make; one that holds a relay already is left as it is
+    dir: PathBuf,
+
+    /// Where devices will reach the relay: wss://host[:port]/v1 [default: where it listens]
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
+
+    /// Another name or IP address for the certificate; localhost is always in it
+    #[arg(long = "host", value_name = "NAME")]
+    hosts: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    sealwire relay run --dev                                                to try it; everything is gone afterwards\n  \
+    sealwire relay run --data ./relay\n  \
+    sealwire relay run --data /var/lib/sealwire --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem\n  \
+    sealwire relay run --data /var/lib/sealwire --plain --address wss://relay.example/v1    behind a proxy that ends TLS\n\n\
+    Invite people with `sealwire invite USER --data DIR`, also while the relay runs.")]
+pub(crate) struct Run {
+    /// The directory that `sealwire relay init` made
+    #[arg(long, value_name = "DIR", required_unless_present = "dev")]
+    data: Option<PathBuf>,
+
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8443")]
+    listen: String,
+
+    /// Where devices reach the relay, if it is not where it listens: wss://host[:port]/v1
+    #[arg(long, value_name = "URL")]
+    address: Option<String>,
+
+    /// The certificate chain in PEM, instead of the self-signed one
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+
+    /// The certificate's key in PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+
+    /// Speak no TLS: on loopback, or behind a proxy that does
+    #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
+    plain: bool,
+
+    /// To try it: on loopback only, in a directory of its own that is removed afterwards unless --data names one
+    #[arg(long)]
+    dev: bool,
+}
+
+pub(crate) fn run(command: Command, output: Output) -> Result<(), Failure> {
+    match command {
+        Command::Init(init) => initialise(&init, output),
+        Command::Run(run) => super::runtime()?.block_on(serve(run, output)),
+    }
+}
+
+fn initialise(init: &Init, output: Output) -> Result<(), Failure> {
+    let options = InitOptions {
+        address: init.address.clone(),
+        hosts: init.hosts.clone(),
+    };
+    let data = DataDir::init(&init.dir, &options)?;
+    let thumbprint = data.relay_key().thumbprint();
+    output.result(
+        &json!({"data": init.dir, "thumbprint": thumbprint.to_string(), "address": init.address}),
+        format_args!("relay {thumbprint}"),
+    )?;
+    output.hint(format_args!(
+        "made in {dir}; start it with `sealwire relay run --data {dir}`",
+        dir = init.dir.display()
+    ));
+    Ok(())
+}
+
+async fn serve(run: Run, output: Output) -> Result<(), Failure> {
+    let mut stop = Stop::new()?;
+    let listen = resolve(&run.listen).await?;
+    if run.dev && !listen.ip().is_loopback() {
+        return Err(Failure::usage(format_args!(
+            "--dev is for this machine only and {listen} is not; use `sealwire relay init` and --data"
+        )));
+    }
+    // It is removed when this function ends.
+    let temporary = if run.data.is_none() {
+        Some(temporary()?)
+    } else {
+        None
+    };
+    let data = match (&run.data, &temporary) {
+        (Some(data), _) => data.clone(),
+        (None, Some(temporary)) => temporary.path().to_owned(),
+        (None, None) => return Err(Failure::usage("name the relay's directory with --data DIR")),
+    };
+    let relay = builder(&run, &data)?.bind(listen).await?;
+    announce(&relay, &run, &data, output)?;
+    stop.requested().await;
+    output.hint("stopping");
+    relay.shutdown().await;
+    Ok(())
+}
+
+/// Where to listen: an address, or a name that is one.
+async fn resolve(listen: &str) -> Result<SocketAddr, Failure> {
+    let found = tokio::net::lookup_host(listen)
+        .await
+        .ok()
+        .and_then(|mut found| found.next());
+    found.ok_or_else(|| {
+        Failure::usage(format_args!(
+            "--listen {listen:?} is not an address and port; write 127.0.0.1:8443 or [::]:443"
+        ))
+    })
+}
+
+fn temporary() -> Result<tempfile::TempDir, Failure> {
+    tempfile::Builder::new()
+        .prefix("sealwire-relay-")
+        .tempdir()
+        .map_err(|error| {
+            Failure::failed(format_args!(
+                "no temporary directory can be made: {error}; name one with --data"
+            ))
+        })
+}
+
+fn builder(run: &Run, data: &Path) -> Result<RelayBuilder, Failure> {
+    let mut public = run.address.clone();
+    match DataDir::open(data) {
+        Ok(directory) => public = public.or(directory.address()?),
+        // Only --dev makes what is not there.
+        Err(DataDirError::NotInitialised { .. }) if run.dev => {}
+        Err(error) => return Err(error.into()),
+    }
+    let mut builder = Relay::builder(data);
+    if let (Some(certificates), Some(key)) = (&run.tls_cert, &run.tls_key) {
+        builder = builder.tls(Tls::Files {
+            certificates: certificates.clone(),
+            key: key.clone(),
+        });
+    }
+    if run.plain {
+        builder = builder.tls(Tls::Plain);
+    }
+    if let Some(public) = public {
+        builder = builder.public_host(host_and_port(&public)?);
+    }
+    Ok(builder)
+}
+
+/// `host[:port]` of `wss://host[:port]/v1`.
+fn host_and_port(address: &str) -> Result<String, Failure> {
+    // The thumbprint is the relay's own and known only later; any does for reading the rest.
+    let any = sealwire_protocol::key::Thumbprint::from_bytes([0; 32]);
+    let parsed: Address = format!("{address}#{any}").parse().map_err(|error| {
+        Failure::usage(format_args!(
+            "{address:?} is not a relay's address: {error}"
+        ))
+    })?;
+    if !parsed.is_secure() {
+        return Err(Failure::usage(
+            "a relay that others are to reach has an address that begins with wss://",
+        ));
+    }
+    let url = parsed.url();
+    let authority = url
+        .strip_prefix("wss://")
+        .and_then(|rest| rest.strip_suffix("/v1"));
+    authority
+        .map(str::to_owned)
+        .ok_or_else(|| Failure::usage(format_args!("{address:?} is not a relay's address")))
+}
+
+fn announce(relay: &Relay, run: &Run, data: &Path, output: Output) -> Result<(), Failure> {
+    if output.is_json() {
+        return output.result(
+            &json!({
+                "event": "listening",
+                "address": relay.address().to_string(),
+                "thumbprint": relay.thumbprint().to_string(),
+                "listen": relay.local_addr().to_string(),
+                "data": data,
+            }),
+            "",
+        );
+    }
+    output.hint(format_args!("relay at {}", relay.address()));
+    if run.data.is_none() {
+        output.hint("for trying it only: its keys and messages are gone when it stops");
+    }
+    output.hint(format_args!(
+        "invite people with `sealwire invite USER --data {}`; stop with Ctrl-C",
+        data.display()
+    ));
+    Ok(())
+}
+
+impl From<DataDirError> for Failure {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::Host { .. } | DataDirError::Address { .. } => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}
+
+impl From<RelayError> for Failure {
+    fn from(error: RelayError) -> Self {
+        match error {
+            RelayError::DataDir(error) => error.into(),
+            RelayError::Address(_) => Self::usage(error),
+            _ => Self::failed(error),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! `sealwire whoami`: who this device is. It asks nobody, so it works without the relay and beside another command.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::exit::Failure;
+use crate::home::{Home, Lock};
+use crate::output::{Output, Printable};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  sealwire whoami\n  sealwire whoami --json | jq -r .device")]
+pub(crate) struct Whoami {}
+
+pub(crate) fn run(home: &Home, output: Output) -> Result<(), Failure> {
+    let identity = home.identity()?;
+    let user = identity.user.as_str();
+    output.result(
+        &json!({
+            "user": user,
+            "device": identity.device.to_string(),
+            "address": identity.address.to_string(),
+            "issuer_key": identity.issuer_key.thumbprint().to_string(),
+            "passphrase": identity.lock == Lock::Passphrase,
+            "home": home.path(),
+        }),
+        format_args!(
+            "user    {}\ndevice  {}\nrelay   {}\nhome    {}",
+            Printable(user),
+            identity.device,
+            identity.address,
+            home.path().display()
+        ),
+    )
+}

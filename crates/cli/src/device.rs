@@ -1,0 +1,152 @@
+//! From a home to a connected device: which home, what opens it, and what its errors mean to whoever typed the command.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use sealwire_client::error::NotAuthorised;
+use sealwire_client::{Client, ErrorClass, StoreKey};
+use zeroize::Zeroizing;
+
+use crate::exit::{Class, Failure};
+use crate::files;
+use crate::home::{Home, HomeError, Identity, Lock, OpenError};
+
+/// Bytes of a passphrase, at most.
+const MAX_PASSPHRASE_BYTES: usize = 1_024;
+
+/// How to open a store that has a passphrase.
+#[derive(Debug, Args)]
+pub(crate) struct Unlock {
+    /// Read the store's passphrase from the first line of FILE instead of asking for it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// A device that is connected to its relay.
+pub(crate) struct Device {
+    pub(crate) client: Client,
+    pub(crate) identity: Identity,
+}
+
+impl Device {
+    /// Opens the store in `home` and connects, or says why not.
+    pub(crate) async fn connect(home: &Home, unlock: &Unlock) -> Result<Self, Failure> {
+        let identity = home.identity()?;
+        let key = unlock.key(home, identity.lock)?;
+        let connected = home.client(&identity, key)?.connect().await;
+        let client = connected.map_err(|error| unreachable(error, &identity.address.url()))?;
+        Ok(Self { client, identity })
+    }
+
+    /// Waits for `work`, and closes the connection whatever has come of it.
+    pub(crate) async fn close<T>(self, result: Result<T, Failure>) -> Result<T, Failure> {
+        self.client.close().await;
+        result
+    }
+}
+
+impl Unlock {
+    /// What opens the store of a device that is there.
+    pub(crate) fn key(&self, home: &Home, lock: Lock) -> Result<StoreKey, Failure> {
+        match (lock, &self.passphrase_file) {
+            (Lock::File, None) => Ok(home.key_file()),
+            (Lock::File, Some(_)) => Err(Failure::usage(
+                "this device's store has no passphrase but a key file; leave --passphrase-file away",
+            )),
+            (Lock::Passphrase, Some(file)) => from_file(file),
+            (Lock::Passphrase, None) => Ok(StoreKey::from_passphrase(ask("Passphrase: ")?)),
+        }
+    }
+
+    /// What a new store is made with: a passphrase is asked for twice.
+    pub(crate) fn new_key(
+        &self,
+        home: &Home,
+        passphrase: bool,
+    ) -> Result<(Lock, StoreKey), Failure> {
+        if let Some(file) = &self.passphrase_file {
+            return Ok((Lock::Passphrase, from_file(file)?));
+        }
+        if !passphrase {
+            return Ok((Lock::File, home.key_file()));
+        }
+        let first = Zeroizing::new(ask("New passphrase: ")?);
+        let second = Zeroizing::new(ask("The same again: ")?);
+        if first != second {
+            return Err(Failure::usage("the two passphrases differ; try again"));
+        }
+        Ok((
+            Lock::Passphrase,
+            StoreKey::from_passphrase(first.to_string()),
+        ))
+    }
+}
+
+fn ask(prompt: &str) -> Result<String, Failure> {
+    rpassword::prompt_password(prompt)
+        .map_err(|_| Failure::usage("there is no terminal to ask for the passphrase on; give it with --passphrase-file FILE"))
+}
+
+fn from_file(path: &Path) -> Result<StoreKey, Failure> {
+    let content = files::read(path, MAX_PASSPHRASE_BYTES)?;
+    let line = content
+        .split(|byte| *byte == b'\n')
+        .next()
+        .unwrap_or_default();
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    match std::str::from_utf8(line) {
+        Ok(passphrase) if !passphrase.is_empty() => {
+            Ok(StoreKey::from_passphrase(passphrase.to_owned()))
+        }
+        Ok(_) | Err(_) => Err(Failure::failed(format_args!(
+            "{} does not begin with a line of text; write the passphrase there",
+            path.display()
+        ))),
+    }
+}
+
+/// An error of a connection, with the address it was to.
+pub(crate) fn unreachable(error: sealwire_client::Error, url: &str) -> Failure {
+    if error.class() == ErrorClass::Unreachable {
+        let message = format!("{url}: {error}");
+        return Failure::from(error).with_message(message);
+    }
+    error.into()
+}
+
+/// An error of a join: what the relay did not accept was the invitation.
+pub(crate) fn not_joined(error: OpenError, url: &str, expired: bool) -> Failure {
+    match error {
+        OpenError::Client(sealwire_client::Error::NotAuthorised(NotAuthorised::Credential)) => {
+            Failure::not_authorised(if expired {
+                "the invitation has expired; ask for a new one"
+            } else {
+                "the relay does not accept this invitation: it was used, or is not one of this relay's any more; ask for a new one"
+            })
+        }
+        OpenError::Client(error) => unreachable(error, url),
+        OpenError::Home(error) => error.into(),
+    }
+}
+
+impl From<HomeError> for Failure {
+    fn from(error: HomeError) -> Self {
+        let class = match error {
+            HomeError::NotJoined { .. } => Class::NotAuthorised,
+            HomeError::AlreadyJoined { .. }
+            | HomeError::Newer { .. }
+            | HomeError::Damaged { .. }
+            | HomeError::Io { .. } => Class::Failed,
+        };
+        Self::new(class, error)
+    }
+}
+
+impl From<OpenError> for Failure {
+    fn from(error: OpenError) -> Self {
+        match error {
+            OpenError::Home(error) => error.into(),
+            OpenError::Client(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How what happens to a device is shown: messages on standard output, everything else on standard error.
+
+use sealwire_client::{ConnectionState, Event, NotSent, Received};
+use sealwire_protocol::base64url;
+use serde_json::{Value, json};
+
+use crate::exit::Failure;
+use crate::output::{Block, Output, Printable, Written};
+use crate::when::Moment;
+
+/// What an event was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// A message for this user, which is on standard output now.
+    Message,
+    /// Something else.
+    Other,
+    /// Nobody reads standard output any more: the event has not been shown.
+    Unread,
+}
+
+/// Shows an event.
+pub(crate) fn show(event: &Event, output: Output) -> Result<Shown, Failure> {
+    let (written, shown) = match event {
+        Event::Message(received) => (message(received, None, output)?, Shown::Message),
+        Event::Copy {
+            to,
+            message: received,
+        } => (message(received, Some(to), output)?, Shown::Other),
+        other => {
+            notice(other, output);
+            return Ok(Shown::Other);
+        }
+    };
+    Ok(match written {
+        Written::Whole => shown,
+        Written::Unread => Shown::Unread,
+    })
+}
+
+/// A message; with `to`, one that another device of this user has sent.
+fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Written, Failure> {
+    let Received {
+        id,
+        from,
+        device,
+        sent_at,
+        message,
+        ..
+    } = received;
+    let mut object = json!({
+        "event": if to.is_some() { "copy" } else { "message" },
+        "id": id.to_string(),
+        "user": &**from,
+        "device": device.to_string(),
+        "sent_at": sent_at,
+        "media_type": message.media_type(),
+    });
+    let (member, value): (&str, Value) = match message.as_text() {
+        Some(text) => ("text", text.into()),
+        None => ("body", base64url::encode(message.body()).into()),
+    };
+    insert(&mut object, member, value);
+    if let Some(to) = to {
+        insert(&mut object, "to", to.into());
+    }
+    let who = match to {
+        Some(to) => format!("you to {}", Printable(to)),
+        None => Printable(from).to_string(),
+    };
+    let what = match message.as_text() {
+        Some(text) => Block(text).to_string(),
+        None => format!(
+            "[{}, {} bytes; --json shows them]",
+            Printable(message.media_type()),
+            message.body().len()
+        ),
+    };
+    let time = Moment::from_millis(*sent_at).time_of_day();
+    output.line(&object, format_args!("{time} {who}: {what}"))
+}
+
+/// Everything but messages, on standard error.
+fn notice(event: &Event, output: Output) {
+    match event {
+        Event::Delivered { id, user, device } => output.notice(
+            &json!({"event": "delivered", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
+            format_args!("{} has message {id}", Printable(user)),
+        ),
+        Event::NotSent { id, user, reason } => {
+            let why = match reason {
+                NotSent::Refused(refusal) => refusal.to_string(),
+                NotSent::PeerChanged => "their devices have changed since they were verified".into(),
+                NotSent::Card => "their device cards do not verify".into(),
+                _ => "this version does not know why".into(),
+            };
+            output.notice(
+                &json!({"event": "not_sent", "id": id.to_string(), "user": &**user, "reason": why}),
+                format_args!("message {id} to {} was not sent: {why}", Printable(user)),
+            );
+        }
+        Event::PeerChanged { user, added, removed, was_verified } => {
+            let names = |devices: &[sealwire_client::Thumbprint]| devices.iter().map(ToString::to_string).collect::<Vec<_>>();
+            let advice = if *was_verified { ", who was verified and is not any more: nothing is sent until you compare numbers again with" } else { "; compare numbers with" };
+            output.notice(
+                &json!({"event": "peer_changed", "user": &**user, "added": names(added), "removed": names(removed), "was_verified": was_verified}),
+                format_args!(
+                    "other devices of {user} ({} new, {} gone){advice} `sealwire verify {user}`",
+                    added.len(),
+                    removed.len(),
+                    user = Printable(user)
+                ),
+            );
+        }
+        Event::Gap { user, device, missing } => output.notice(
+            &json!({"event": "gap", "user": &**user, "device": device.to_string(), "missing": missing}),
+            format_args!("{missing} messages from {} are missing; they may still come", Printable(user)),
+        ),
+        Event::Undecryptable { id, user, device } => output.notice(
+            &json!({"event": "undecryptable", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
+            format_args!("message {id} from {} cannot be opened; ask them to send it again", Printable(user)),
+        ),
+        Event::SessionRepaired { user, device } => output.notice(
+            &json!({"event": "session_repaired", "user": &**user, "device": device.to_string()}),
+            format_args!("a new session with {} was started; messages that were under way may be lost", Printable(user)),
+        ),
+        Event::Connection(state) => connection(*state, output),
+        // Messages are shown by `show`; a later version of the client may know more.
+        _ => {}
+    }
+}
+
+fn connection(state: ConnectionState, output: Output) {
+    let (name, reason) = match state {
+        ConnectionState::Connecting => ("connecting", None),
+        ConnectionState::Connected => ("connected", None),
+        ConnectionState::Waiting { reason, .. } => ("waiting", Some(reason.to_string())),
+        ConnectionState::Closed(closed) => ("closed", Some(closed.to_string())),
+        _ => return,
+    };
+    let mut object = json!({"event": "connection", "state": name});
+    if let Some(reason) = &reason {
+        insert(&mut object, "reason", reason.as_str().into());
+    }
+    match (output.is_json(), reason) {
+        (true, _) => output.notice(&object, ""),
+        // Said once more by the failure that ends the command.
+        (false, Some(reason)) if name == "waiting" => {
+            output.hint(format_args!("{reason}; trying again"))
+        }
+        (false, _) if name == "connected" => output.hint("connected"),
+        (false, _) => {}
+    }
+}
+
+fn insert(object: &mut Value, member: &str, value: Value) {
+    if let Value::Object(members) = object {
+        members.insert(member.to_owned(), value);
+    }
+}

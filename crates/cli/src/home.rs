@@ -1,0 +1,350 @@
+//! A device's home: the directory in which one device of one user lives.
+//!
+//! ```text
+//! HOME/              only its owner may enter
+//!   device.json      who this is and which relay and issuer it trusts; nothing secret; written last, by a join that worked
+//!   device.key       what the store is encrypted under, unless that is a passphrase
+//!   device.store     keys, sessions and messages
+//! ```
+//! A join that was interrupted leaves no `device.json` and is simply run again, with the same invitation. Talking to the relay
+//! is left to the client.
+
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use sealwire_client::error::Misuse;
+use sealwire_client::{Client, ClientBuilder, FileStore, StoreKey, Thumbprint, Tls, TrustedIssuer};
+use sealwire_protocol::address::Address;
+use sealwire_protocol::base64url;
+use sealwire_protocol::invite::Invitation;
+use sealwire_protocol::key::PublicKey;
+use sealwire_protocol::name::User;
+use serde::{Deserialize, Serialize};
+
+const DESCRIPTION: &str = "device.json";
+const KEY: &str = "device.key";
+const STORE: &str = "device.store";
+
+/// The layout this program writes; a home with a higher number is refused.
+const LAYOUT_VERSION: u32 = 1;
+/// Bytes of the description, at most.
+const MAX_DESCRIPTION_BYTES: u64 = 4_096;
+
+/// A directory in which a device lives, or will.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    path: PathBuf,
+}
+
+/// What `device.json` says.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    /// Where the relay is, and which key it has.
+    pub(crate) address: Address,
+    /// SHA-256 of the relay's certificate, if that is self-signed: the only one to accept.
+    pub(crate) certificate: Option<[u8; 32]>,
+    /// The key of the issuer that attests this user's peers.
+    pub(crate) issuer_key: PublicKey,
+    /// Whose device this is.
+    pub(crate) user: User,
+    /// Which device.
+    pub(crate) device: Thumbprint,
+    /// What opens the store.
+    pub(crate) lock: Lock,
+}
+
+/// What the device store is encrypted under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Lock {
+    /// The key file in the home.
+    File,
+    /// A passphrase, which is kept nowhere.
+    Passphrase,
+}
+
+/// `device.json` as it is written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Description {
+    version: u32,
+    user: String,
+    device: String,
+    address: String,
+    certificate: Option<String>,
+    issuer_key: String,
+    lock: Lock,
+}
+
+/// Only the version, whatever else a newer program wrote.
+#[derive(Deserialize)]
+struct DescriptionVersion {
+    version: u32,
+}
+
+/// Why a home cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum HomeError {
+    /// No device lives there.
+    #[error("there is no device in {}; run `sealwire join` with an invitation first, or name its home with --home", .path.display())]
+    NotJoined {
+        /// The home.
+        path: PathBuf,
+    },
+    /// A device lives there already.
+    #[error("{} already holds a device of {user}, which is never replaced; name another directory with --home", .path.display())]
+    AlreadyJoined {
+        /// The home.
+        path: PathBuf,
+        /// Whose device it is.
+        user: User,
+    },
+    /// Made by a newer version of this program.
+    #[error("{} was made by a newer sealwire (layout {found}, this one knows {LAYOUT_VERSION}); use the newer one", .path.display())]
+    Newer {
+        /// The home.
+        path: PathBuf,
+        /// The layout it has.
+        found: u32,
+    },
+    /// A file is missing, or is not what `join` wrote.
+    #[error("{} is missing or damaged; restore it from a backup, or join again in another home", .path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A file or directory could not be read or written.
+    #[error("cannot use {}: {error}", .path.display())]
+    Io {
+        /// Which one.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl Home {
+    /// The home at `path`, whether or not anything is there.
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// `$XDG_DATA_HOME/sealwire`, or `~/.local/share/sealwire`; `None` where neither is known.
+    pub(crate) fn default_path() -> Option<PathBuf> {
+        let absolute = |name| {
+            std::env::var_os(name)
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
+        absolute("XDG_DATA_HOME")
+            .or_else(|| Some(absolute("HOME")?.join(".local/share")))
+            .map(|data| data.join("sealwire"))
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The key file in the home, which is made with the store.
+    pub(crate) fn key_file(&self) -> StoreKey {
+        StoreKey::from_file(self.path.join(KEY))
+    }
+
+    /// Who lives here.
+    ///
+    /// # Errors
+    /// [`HomeError::NotJoined`] if nobody does.
+    pub(crate) fn identity(&self) -> Result<Identity, HomeError> {
+        let path = self.path.join(DESCRIPTION);
+        let json = read(&path, MAX_DESCRIPTION_BYTES).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => HomeError::NotJoined {
+                path: self.path.clone(),
+            },
+            _ => io_error(&path)(error),
+        })?;
+        let damaged = || HomeError::Damaged { path: path.clone() };
+        let DescriptionVersion { version } =
+            serde_json::from_slice(&json).map_err(|_| damaged())?;
+        if version > LAYOUT_VERSION {
+            return Err(HomeError::Newer {
+                path: self.path.clone(),
+                found: version,
+            });
+        }
+        let description = serde_json::from_slice(&json).map_err(|_| damaged())?;
+        Identity::read(&description)
+            .filter(|_| version == LAYOUT_VERSION)
+            .ok_or_else(damaged)
+    }
+
+    /// A client for the device that lives here.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn client(
+        &self,
+        identity: &Identity,
+        key: StoreKey,
+    ) -> Result<ClientBuilder, OpenError> {
+        let store = self.path.join(STORE);
+        // Opening would make a new, empty one.
+        if !store.try_exists().map_err(io_error(&store))? {
+            return Err(HomeError::Damaged { path: store }.into());
+        }
+        let relay = identity.address.relay();
+        let issuer = TrustedIssuer::built_in(identity.issuer_key.as_bytes(), &relay)?;
+        let builder = Client::builder(&identity.address.to_string())
+            .store(FileStore::open(store)?, key)
+            .issuer(issuer);
+        Ok(match identity.certificate {
+            Some(certificate) => builder.tls(Tls::Pinned(certificate)),
+            None => builder,
+        })
+    }
+
+    /// Makes sure that no device lives here.
+    ///
+    /// # Errors
+    /// [`HomeError::AlreadyJoined`] if one does.
+    pub(crate) fn vacant(&self) -> Result<(), HomeError> {
+        match self.identity() {
+            Err(HomeError::NotJoined { .. }) => Ok(()),
+            Ok(Identity { user, .. }) => Err(HomeError::AlreadyJoined {
+                path: self.path.clone(),
+                user,
+            }),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes this the home of a new device: connects, enrols with the invitation, and publishes the device's card. Gives the
+    /// connected client, and who it is.
+    ///
+    /// # Errors
+    /// [`OpenError`]. Nothing is left behind that keeps the same invitation from being tried again.
+    pub(crate) async fn join(
+        &self,
+        invitation: &Invitation,
+        lock: Lock,
+        key: StoreKey,
+    ) -> Result<(Client, Identity), OpenError> {
+        self.vacant()?;
+        private_directory(&self.path).map_err(io_error(&self.path))?;
+        let store = FileStore::open(self.path.join(STORE))?;
+        let client = Client::join(&invitation.to_line())?
+            .store(store, key)
+            .connect()
+            .await?;
+        // The relay answers in order: with this answer it has taken the card, so that others can write to this device.
+        client.devices(invitation.user.as_str()).await?;
+        let identity = Identity {
+            address: invitation.address.clone(),
+            certificate: invitation.certificate,
+            issuer_key: invitation.issuer_key,
+            user: invitation.user.clone(),
+            device: client.device_thumbprint(),
+            lock,
+        };
+        self.write(&identity)?;
+        Ok((client, identity))
+    }
+
+    fn write(&self, identity: &Identity) -> Result<(), HomeError> {
+        let path = self.path.join(DESCRIPTION);
+        let write = || {
+            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
+            file.write_all(&serde_json::to_vec_pretty(&identity.describe())?)?;
+            file.as_file().sync_all()?;
+            file.persist_noclobber(&path).map_err(|error| error.error)?;
+            std::fs::File::open(&self.path)?.sync_all()
+        };
+        write().map_err(io_error(&path))
+    }
+}
+
+impl Identity {
+    fn read(description: &Description) -> Option<Self> {
+        let array = |text: &String| base64url::decode_array::<32>(text.as_bytes()).ok();
+        Some(Self {
+            address: description.address.parse().ok()?,
+            certificate: match &description.certificate {
+                Some(certificate) => Some(array(certificate)?),
+                None => None,
+            },
+            issuer_key: PublicKey::from_bytes(&array(&description.issuer_key)?).ok()?,
+            user: User::new(&description.user).ok()?,
+            device: description.device.parse().ok()?,
+            lock: description.lock,
+        })
+    }
+
+    fn describe(&self) -> Description {
+        Description {
+            version: LAYOUT_VERSION,
+            user: self.user.to_string(),
+            device: self.device.to_string(),
+            address: self.address.to_string(),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|bytes| base64url::encode(bytes)),
+            issuer_key: base64url::encode(self.issuer_key.as_bytes()),
+            lock: self.lock,
+        }
+    }
+}
+
+/// Why a device could not be opened or joined.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// Its home is not usable.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The client says no.
+    #[error(transparent)]
+    Client(#[from] sealwire_client::Error),
+}
+
+impl From<Misuse> for OpenError {
+    fn from(error: Misuse) -> Self {
+        Self::Client(error.into())
+    }
+}
+
+impl From<sealwire_client::StoreError> for OpenError {
+    fn from(error: sealwire_client::StoreError) -> Self {
+        Self::Client(error.into())
+    }
+}
+
+fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+    let path = path.to_owned();
+    move |error| HomeError::Io { path, error }
+}
+
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    std::fs::File::open(path)?
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut content)?;
+    if u64::try_from(content.len()).is_ok_and(|length| length <= limit) {
+        Ok(content)
+    } else {
+        Err(io::ErrorKind::FileTooLarge.into())
+    }
+}
+
+/// Makes the directory, for its owner only, where it is not there yet.
+fn private_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}

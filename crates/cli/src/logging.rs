@@ -1,0 +1,43 @@
+//! Logs, to standard error: never what is in a message, a token or a key.
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use crate::exit::Failure;
+use crate::output::Output;
+
+/// What is logged while a relay runs.
+pub(crate) const RELAY: &str = "warn,sealwire_server=info";
+/// What is logged by every other command: what they have to say, they say themselves.
+pub(crate) const ELSEWHERE: &str = "error";
+
+/// What to log, and in which form.
+#[derive(Debug, Args)]
+pub(crate) struct Logging {
+    /// What to log: error, warn, info, debug, trace, or per part as in sealwire_server=debug
+    #[arg(long, global = true, env = "SEALWIRE_LOG", value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+impl Logging {
+    /// Logs from here on; `default` unless something else was asked for.
+    pub(crate) fn start(&self, default: &str, output: Output) -> Result<(), Failure> {
+        let filter = self.log.as_deref().unwrap_or(default);
+        let filter = EnvFilter::try_new(filter).map_err(|_| {
+            Failure::usage(format_args!(
+                "--log {filter:?} is not a level; write error, warn, info, debug or trace"
+            ))
+        })?;
+        let log = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr);
+        if output.is_json() {
+            log.json().init();
+        } else {
+            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+                .compact()
+                .init();
+        }
+        Ok(())
+    }
+}
