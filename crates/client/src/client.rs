@@ -119,6 +119,24 @@ impl Client {
         })
     }
 
+    /// Begins a client from an invitation line (`docs/protocol.md §14`): address, certificate, issuer and one-time code are
+    /// all in it. The same line serves the device ever after; once enrolled it does not need the code any more.
+    ///
+    /// # Errors
+    /// [`Misuse::InviteLine`] if it is not a whole invitation line. Whether it is still good is for the relay to say.
+    pub fn invited(line: &str) -> Result<ClientBuilder, Error> {
+        let invitation = Invitation::parse(line).map_err(Misuse::InviteLine)?;
+        let relay = invitation.address.relay();
+        let issuer = TrustedIssuer::built_in(invitation.issuer_key.as_bytes(), &relay)?;
+        let builder = Self::builder(&invitation.address.to_string())
+            .issuer(issuer)
+            .invite(invitation.code.expose());
+        Ok(match invitation.certificate {
+            Some(fingerprint) => builder.tls(Tls::Pinned(fingerprint)),
+            None => builder,
+        })
+    }
+
     pub(crate) fn new(
         commands: mpsc::Sender<Command>,
         state: watch::Receiver<ConnectionState>,

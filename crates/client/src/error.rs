@@ -1,5 +1,6 @@
 //! What can go wrong, who is to blame, and whether trying again helps.
 
+use sealwire_protocol::invite::InviteError;
 use sealwire_protocol::key::Thumbprint;
 
 use crate::connection::Closed;
@@ -162,6 +163,9 @@ pub enum Misuse {
     /// The invite code is 16 to 64 bytes.
     #[error("an invite code has 16 to 64 bytes; paste the whole invite")]
     Invite,
+    /// An invitation line that is damaged or of another version.
+    #[error("{0}")]
+    InviteLine(InviteError),
     /// A body is at most 65,536 bytes.
     #[error("the message is larger than 65,536 bytes; send it in parts")]
     BodyTooLarge,
@@ -187,7 +191,7 @@ impl Misuse {
             Self::IssuerKey => "bad_issuer_key",
             Self::Issuer => "bad_issuer",
             Self::User => "bad_user",
-            Self::Invite => "bad_invite",
+            Self::Invite | Self::InviteLine(_) => "bad_invite",
             Self::BodyTooLarge => "too_large",
             Self::MediaType => "bad_media_type",
             Self::OutboxFull => "outbox_full",
