@@ -31,11 +31,11 @@ pub(crate) const READ_BUFFER_BYTES: usize = 4 << 10;
 pub(crate) const WRITE_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes written but not yet taken by the socket, above which a link neither reads requests nor sends mail.
 pub(crate) const MAX_BACKLOG_BYTES: usize = 512 << 10;
-/// Pings a device may send in one [`KEEP_ALIVE`] period.
+/// Pings a device may send in one keep-alive period.
 pub(crate) const MAX_PINGS: u32 = 64;
-/// Period after which a silent device is pinged, and after another of which it is given up (4003).
+/// Period after which a silent device is pinged, and after another of which it is given up (4003), by default.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
-/// How long the socket may take for what was written before the device counts as too slow (4001).
+/// How long a device may take to read what was sent before it counts as too slow (4001), by default.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait for a moment of the day, which the system's clock may come to sooner or later than its steady one.
 pub(crate) const MAX_CLOCK_WAIT: Duration = Duration::from_secs(60);

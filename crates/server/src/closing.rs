@@ -37,6 +37,9 @@ pub(crate) enum End {
     /// The token expired and was not refreshed.
     #[error("the token expired")]
     Expired,
+    /// The device was removed.
+    #[error("the device was removed")]
+    Revoked,
     /// A newer link of the device took over.
     #[error("a newer link of the same device")]
     Replaced,
@@ -89,6 +92,7 @@ impl End {
                 CloseCode::NotAuthorised
             }
             Self::Expired => CloseCode::TokenExpired,
+            Self::Revoked => CloseCode::Revoked,
             Self::Replaced => CloseCode::Replaced,
             Self::Stopping => CloseCode::GoingAway,
             Self::Storage(_) => CloseCode::Internal,

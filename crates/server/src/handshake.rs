@@ -56,6 +56,11 @@ pub(crate) async fn perform(
             (minted.verified.clone(), Some(minted))
         }
     };
+    if let Some(issuer) = &shared.issuer
+        && issuer.is_removed(&token.claims().device)?
+    {
+        return Err(End::Revoked);
+    }
     // Authorisation: the token is the presented one and names the proved key.
     let link = proven.authorise(token)?;
     Ok(Established { link, minted })

@@ -29,6 +29,8 @@ impl News {
     pub(crate) const DEVICES: Self = Self(2);
     /// A newer link of the same device has taken over.
     pub(crate) const REPLACED: Self = Self(4);
+    /// The device was removed.
+    pub(crate) const REVOKED: Self = Self(8);
 
     /// Whether `other` is part of this.
     pub(crate) fn has(self, other: Self) -> bool {

@@ -262,6 +262,17 @@ impl Issuer {
         })
     }
 
+    /// Whether a device was removed: a token that it still has is not to let it in.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`].
+    pub fn is_removed(&self, device: &Thumbprint) -> Result<bool, StorageError> {
+        self.storage.read(|read| {
+            let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
+            Ok(row.is_some_and(|row| row.value().2))
+        })
+    }
+
     /// Removes a device: no more tokens, its card and prekeys are gone. Returns whether it was enrolled. Its live link is for the
     /// caller to close.
     ///

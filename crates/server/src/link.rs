@@ -24,8 +24,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::authority::Bearer;
 use crate::bounds::{
-    KEEP_ALIVE, MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT, MAX_PINGS, MAX_READ_BYTES, MAX_RECORDS_AT_ONCE,
-    WRITE_TIMEOUT,
+    MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT, MAX_PINGS, MAX_READ_BYTES, MAX_RECORDS_AT_ONCE,
 };
 use crate::clock;
 use crate::closing::End;
@@ -172,6 +171,7 @@ enum Finished {
 impl Link {
     /// Enters the device into the hub.
     fn new(link: RelayLink, socket: Socket<Upgraded>, shared: Arc<Shared>) -> Self {
+        let keep_alive = shared.keep_alive;
         Self {
             socket,
             outbox: Outbox::default(),
@@ -183,7 +183,7 @@ impl Link {
             acknowledgement: Acknowledgement::default(),
             owed_since: None,
             keep_alive: KeepAlive {
-                next: Instant::now() + KEEP_ALIVE,
+                next: Instant::now() + keep_alive,
                 heard: true,
                 pinged: false,
                 pings: 0,
@@ -467,6 +467,9 @@ impl Link {
     }
 
     fn on_news(&mut self, news: News) -> Result<(), End> {
+        if news.has(News::REVOKED) {
+            return Err(End::Revoked);
+        }
         if news.has(News::REPLACED) {
             return Err(End::Replaced);
         }
@@ -485,8 +488,9 @@ impl Link {
     /// The next moment at which something is due.
     fn deadline(&self) -> Instant {
         let next = self.keep_alive.next.min(self.expiry());
-        self.owed_since
-            .map_or(next, |since| next.min(since + WRITE_TIMEOUT))
+        self.owed_since.map_or(next, |since| {
+            next.min(since + self.requester.shared.write_timeout)
+        })
     }
 
     /// When the link ends unless it is refreshed, in seconds since 1970: with the tolerance with which the token was accepted.
@@ -514,7 +518,7 @@ impl Link {
         let now = Instant::now();
         if self
             .owed_since
-            .is_some_and(|since| now >= since + WRITE_TIMEOUT)
+            .is_some_and(|since| now >= since + self.requester.shared.write_timeout)
         {
             return Err(End::TooSlow);
         }
@@ -529,7 +533,7 @@ impl Link {
             }
             self.keep_alive.heard = false;
             self.keep_alive.pings = 0;
-            self.keep_alive.next = now + KEEP_ALIVE;
+            self.keep_alive.next = now + self.requester.shared.keep_alive;
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::authority::Authority;
-use crate::bounds::SWEEP_INTERVAL;
+use crate::bounds::{KEEP_ALIVE, SWEEP_INTERVAL, WRITE_TIMEOUT};
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
 use crate::directory::Directory;
 use crate::http::Origins;
@@ -29,7 +29,7 @@ use crate::hub::{Hub, News};
 use crate::issuer::{Issuer, IssuerError};
 use crate::mailbox::Mailboxes;
 use crate::policy::{Allowance, Rates};
-use crate::storage::{OpenError, Storage, StorageOptions};
+use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
 use crate::tls::{self, SelfSigned, Tls};
 use crate::{clock, listener};
 
@@ -54,6 +54,8 @@ pub struct RelayBuilder {
     public_host: Option<String>,
     origins: Origins,
     handshake_deadline: Duration,
+    keep_alive: Duration,
+    write_timeout: Duration,
     allowance: Allowance,
     issuer: Option<ExternalIssuer>,
 }
@@ -120,6 +122,25 @@ impl Relay {
         })
     }
 
+    /// Removes a device: its card and prekeys are gone, its link is closed with 4102, and the built-in issuer gives it no more tokens. Returns
+    /// whether the relay knew it. With an issuer of the operator's, the device comes back for as long as that issuer lets it.
+    ///
+    /// # Errors
+    /// [`RelayError`] if storage fails.
+    pub async fn remove_device(&self, device: &Thumbprint) -> Result<bool, RelayError> {
+        let known = match &self.shared.issuer {
+            Some(issuer) => issuer.remove(device).await.map_err(RelayError::Storage)?,
+            None => self
+                .shared
+                .directory
+                .remove(device)
+                .await
+                .map_err(RelayError::Storage)?,
+        };
+        self.shared.hub.ring(device.as_bytes(), News::REVOKED);
+        Ok(known)
+    }
+
     /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory
     /// can be opened again then.
     pub async fn shutdown(self) {
@@ -146,6 +167,8 @@ impl RelayBuilder {
             public_host: None,
             origins: Origins::default(),
             handshake_deadline: Duration::from_secs(HANDSHAKE_SECONDS),
+            keep_alive: KEEP_ALIVE,
+            write_timeout: WRITE_TIMEOUT,
             allowance: Allowance::default(),
             issuer: None,
         }
@@ -197,6 +220,18 @@ impl RelayBuilder {
     /// Sets how long a connection may take until it has authenticated; 5 seconds by default (docs/protocol.md §12).
     pub fn handshake_deadline(mut self, deadline: Duration) -> Self {
         self.handshake_deadline = deadline;
+        self
+    }
+
+    /// Sets how long a device may be silent before it is pinged, and how long after that before it is given up (4003); 30 seconds by default.
+    pub fn keep_alive(mut self, period: Duration) -> Self {
+        self.keep_alive = period;
+        self
+    }
+
+    /// Sets how long a device may take to read what was sent to it before its link is closed (4001); 30 seconds by default.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = timeout;
         self
     }
 
@@ -326,6 +361,8 @@ impl RelayBuilder {
             hub: Hub::new(),
             origins: self.origins,
             handshake_deadline: self.handshake_deadline,
+            keep_alive: self.keep_alive,
+            write_timeout: self.write_timeout,
             allowance: self.allowance,
             message_rates: Rates::default(),
             fetch_rates: Rates::default(),
@@ -401,6 +438,9 @@ pub enum RelayError {
         "this relay has no issuer of its own; its users get their tokens from the configured one"
     )]
     NoIssuer,
+    /// The store failed while the relay was running.
+    #[error(transparent)]
+    Storage(StorageError),
     /// Not the name of a user.
     #[error("not a user: {0}")]
     User(#[source] NameError),
@@ -423,6 +463,8 @@ pub(crate) struct Shared {
     pub(crate) hub: Arc<Hub>,
     pub(crate) origins: Origins,
     pub(crate) handshake_deadline: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) write_timeout: Duration,
     pub(crate) allowance: Allowance,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,

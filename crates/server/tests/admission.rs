@@ -525,3 +525,31 @@ async fn relay_does_not_start_on_what_it_cannot_use() {
         Err(RelayError::Listen(_))
     ));
 }
+
+// docs/protocol.md §13
+#[tokio::test]
+async fn removed_device_loses_its_link_and_gets_no_other() {
+    let relay = Relay::in_memory().bind("127.0.0.1:0").await.unwrap();
+    let invitation = relay
+        .invite("alice", Duration::from_secs(60))
+        .await
+        .unwrap();
+    let key = new_key();
+    let credential = Credential::Invite(invitation.code.expose());
+    let (socket, link, _) = shake_hands(&relay, upgrade(&relay).await, &key, credential).await;
+    let kept = SigningKey::from_seed(&key.seed());
+    let (mut alice, _) = Device::open(kept, String::new(), socket, link).await;
+    let Said::Token(0, token) = alice.next().await else {
+        panic!("no token")
+    };
+    assert!(relay.remove_device(&alice.id()).await.unwrap());
+    assert_eq!(alice.closed().await, code(4102, "revoked"));
+    assert_eq!(
+        refusal(&relay, &key, Credential::Token(&token)).await,
+        code(4102, "revoked")
+    );
+    assert_eq!(
+        refusal(&relay, &key, Credential::Renewal).await,
+        code(4100, "not_authorised")
+    );
+}

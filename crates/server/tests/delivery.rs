@@ -669,3 +669,47 @@ async fn relay_that_stops_tells_its_links_and_listens_no_more() {
     assert_eq!(unauthenticated, code(4000, "going_away"));
     assert!(tokio::net::TcpStream::connect(address).await.is_err());
 }
+
+// docs/protocol.md §13
+#[tokio::test]
+async fn device_that_does_not_answer_pings_is_given_up() {
+    let issuer = Issuer::new();
+    let period = Duration::from_millis(200);
+    let relay = issuer
+        .relay()
+        .keep_alive(period)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let mut answering = Device::join(&relay, &issuer, "alice").await;
+    let mut silent = Device::join(&relay, &issuer, "bob").await;
+    // A device answers while it reads; this one reads nothing until the other has been pinged often enough.
+    for _ in 0..8 {
+        within(answering.pinged()).await;
+    }
+    assert_eq!(silent.closed().await, code(4003, "timeout"));
+}
+
+// docs/protocol.md §13
+#[tokio::test]
+async fn device_that_does_not_read_is_closed_as_too_slow() {
+    let issuer = Issuer::new();
+    // Small buffers, so that what the relay sends does not just lie in the kernel.
+    let listener = tokio::net::TcpSocket::new_v4().unwrap();
+    listener.set_send_buffer_size(16 << 10).unwrap();
+    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let relay = issuer
+        .relay()
+        .write_timeout(Duration::from_millis(500))
+        .serve(listener.listen(16).unwrap())
+        .await
+        .unwrap();
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let mut bob = Device::join_slowly(&relay, &issuer, "bob").await;
+    for id in 0..40 {
+        assert_accepted(&alice.send("bob", id, &[bob.id()], &[0; 90_000]).await);
+    }
+    // The relay gave up before it had sent everything, and nobody else noticed.
+    assert!(bob.deliveries_until_the_end().await < 40);
+    alice.nothing_waits().await;
+}

@@ -25,7 +25,7 @@ use sealwire_protocol::statement::Statement;
 use sealwire_server::{Relay, RelayBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error as WebSocketError, Message};
@@ -155,6 +155,14 @@ pub(crate) async fn upgrade_with(
     path: &str,
     fields: &[Field<'_>],
 ) -> Result<Socket, u16> {
+    upgrade_on(connect(relay).await, path, fields).await
+}
+
+async fn upgrade_on(
+    stream: Box<dyn Stream>,
+    path: &str,
+    fields: &[Field<'_>],
+) -> Result<Socket, u16> {
     let mut request = format!("ws://localhost{path}")
         .into_client_request()
         .unwrap();
@@ -167,7 +175,7 @@ pub(crate) async fn upgrade_with(
             request.headers_mut().insert(*name, value.parse().unwrap());
         }
     }
-    match within(client_async(request, connect(relay).await)).await {
+    match within(client_async(request, stream)).await {
         Ok((socket, response)) => {
             assert_eq!(response.headers()["sec-websocket-protocol"], "sealwire.v1");
             assert!(!response.headers().contains_key("sec-websocket-extensions"));
@@ -372,6 +380,51 @@ impl Device {
         let card = device.card(user, 1);
         assert_eq!(device.publish_card(&card).await, Said::Accepted(1));
         device
+    }
+
+    /// Waits for a ping and answers it.
+    pub(crate) async fn pinged(&mut self) {
+        match within(self.socket.next()).await {
+            Some(Ok(Message::Ping(_))) => self.socket.flush().await.unwrap(),
+            other => panic!("no ping: {other:?}"),
+        }
+    }
+
+    /// As [`Self::join`], with a receive buffer that holds little.
+    pub(crate) async fn join_slowly(relay: &Relay, issuer: &Issuer, user: &str) -> Self {
+        let tcp = TcpSocket::new_v4().unwrap();
+        tcp.set_recv_buffer_size(4 << 10).unwrap();
+        let stream: Box<dyn Stream> = Box::new(tcp.connect(relay.local_addr()).await.unwrap());
+        let socket = upgrade_on(stream, "/v1", &[]).await.unwrap();
+        let key = new_key();
+        let token = issuer.token(user, &key);
+        let credential = Credential::Token(token.as_bytes());
+        let (socket, link, _) = shake_hands(relay, socket, &key, credential).await;
+        let (mut device, _) = Self::open(key, token, socket, link).await;
+        let card = device.card(user, 1);
+        assert_eq!(device.publish_card(&card).await, Said::Accepted(1));
+        device
+    }
+
+    /// Writes and reads nothing until the relay has hung up, then counts what it had sent.
+    pub(crate) async fn deliveries_until_the_end(&mut self) -> usize {
+        within(async {
+            loop {
+                let record = self.link.seal_frame(&ToRelay::Ack { position: 0 }).unwrap();
+                if self.socket.send(Message::binary(record)).await.is_err() {
+                    return;
+                }
+            }
+        })
+        .await;
+        let mut deliveries = 0;
+        while let Some(Ok(message)) = within(self.socket.next()).await {
+            if let Message::Binary(record) = message {
+                let mut record = Vec::from(record);
+                deliveries += self.link.handle_message(&mut record).unwrap().count();
+            }
+        }
+        deliveries
     }
 
     /// Drops the link and opens another with the same key and token.
