@@ -1,4 +1,27 @@
-//! The relay, embeddable in an application.
+//! The relay, embeddable in an application: it authenticates devices by their tokens, applies the tokens' claims, and routes and stores
+//! sealed messages that it cannot open (docs/protocol.md).
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use sealwire_server::Relay;
+//! use std::time::Duration;
+//!
+//! let relay = Relay::builder("relay-data").bind("127.0.0.1:8443").await?;
+//! println!("{}", relay.address());
+//! println!("{}", relay.invite("alice", Duration::from_secs(600)).await?.to_line());
+//! // ... until the application stops:
+//! relay.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```text
+//!  listener ─▶ http ─▶ handshake ─▶ link ─▶ requests ─▶ mailbox, directory, issuer ─▶ storage
+//!  (TCP, TLS)  (upgrade)  │           ▲                        │
+//!                     authority       └───────── hub ◀─────────┘  "there is mail"
+//! ```
+//! One task serves one connection from its first byte to its last. Everything a stranger can make larger has a bound, named in one of
+//! `bounds`, [`policy`] or [`sealwire_protocol::limits`]. The relay does not depend on `sealwire-e2e`: the code that could open a message is not in it.
 #![forbid(unsafe_code)]
 
 mod authority;
