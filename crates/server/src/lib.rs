@@ -8,7 +8,8 @@
 //!
 //! let relay = Relay::builder("relay-data").bind("127.0.0.1:8443").await?;
 //! println!("{}", relay.address());
-//! println!("{}", relay.invite("alice", Duration::from_secs(600)).await?.to_line());
+//! let invitation = relay.invite("alice", Duration::from_secs(600)).await?;
+//! println!("{}", invitation.to_line().as_str());
 //! // ... until the application stops:
 //! relay.shutdown().await;
 //! # Ok(())
