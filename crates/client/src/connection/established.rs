@@ -66,7 +66,17 @@ impl From<Error> for End {
         match error {
             Error::Unreachable(reason) if reason.is_retryable() => Self::Retry(reason),
             Error::NotAuthorised(reason) => Self::Credential(reason),
-            other => Self::Final(other),
+            Error::Misuse(_)
+            | Error::Store(_)
+            | Error::Unreachable(_)
+            | Error::RelayKey { .. }
+            | Error::Relay(_)
+            | Error::Refused(_)
+            | Error::PeerChanged
+            | Error::PeerUnverified
+            | Error::Card(_)
+            | Error::Timeout
+            | Error::Closed(_) => Self::Final(error),
         }
     }
 }
@@ -186,7 +196,7 @@ impl Established {
             return Ok(());
         }
         let batch = std::mem::replace(&mut self.batch, Batch::new());
-        let record = self.link.seal(batch).map_err(|error| link_error(error))?;
+        let record = self.link.seal(batch).map_err(link_error)?;
         in_time(self.socket.feed(Message::Binary(record.into()))).await
     }
 }
@@ -198,22 +208,27 @@ pub(super) fn link_error(error: LinkError) -> End {
 
 fn end_of(error: LinkError, fault: RelayFault) -> End {
     tracing::info!(%error, "the link has ended");
-    match error {
-        LinkError::NotAuthorised(LinkNotAuthorised::UnexpectedRelay {
+    if let LinkError::NotAuthorised(LinkNotAuthorised::UnexpectedRelay {
+        expected,
+        presented,
+    }) = error
+    {
+        return End::Final(Error::RelayKey {
             expected,
             presented,
-        }) => End::Final(Error::RelayKey {
-            expected,
-            presented,
-        }),
-        LinkError::Misbehaved(Misbehaviour::ReadyForAnotherDevice(_)) => {
-            RelayFault::OtherDevice.into()
-        }
-        LinkError::Incompatible(Incompatibility::Version { .. }) => RelayFault::Version.into(),
-        // Nobody is to blame: a new link has new keys.
-        LinkError::Exhausted(_) => End::Retry(Unreachable::Broken),
-        _ => fault.into(),
+        });
     }
+    if let LinkError::Misbehaved(Misbehaviour::ReadyForAnotherDevice(_)) = error {
+        return RelayFault::OtherDevice.into();
+    }
+    if let LinkError::Incompatible(Incompatibility::Version { .. }) = error {
+        return RelayFault::Version.into();
+    }
+    if let LinkError::Exhausted(_) = error {
+        // Nobody is to blame: a new link has new keys.
+        return End::Retry(Unreachable::Broken);
+    }
+    fault.into()
 }
 
 async fn handshake(

@@ -252,9 +252,11 @@ impl Engine {
             Err(error) => {
                 tracing::info!(%error, "a message does not open");
                 txn.forget_unchanged(deliver.device);
-                Ok(Err(match error {
-                    E2eError::Decrypt | E2eError::Gone(_) => NotOpened::Lost,
-                    _ => NotOpened::Refused,
+                let lost = matches!(error, E2eError::Decrypt | E2eError::Gone(_));
+                Ok(Err(if lost {
+                    NotOpened::Lost
+                } else {
+                    NotOpened::Refused
                 }))
             }
         }

@@ -499,9 +499,10 @@ fn scan<R: Record>(vault: &Vault, table: Table) -> Result<Vec<(u64, R)>, StoreEr
 }
 
 fn state_error(error: &E2eError) -> StoreError {
-    match error {
-        E2eError::State(StateError::Version(_)) => StoreError::NewerVersion,
-        _ => StoreError::Damaged,
+    if matches!(error, E2eError::State(StateError::Version(_))) {
+        StoreError::NewerVersion
+    } else {
+        StoreError::Damaged
     }
 }
 

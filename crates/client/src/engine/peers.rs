@@ -405,7 +405,8 @@ impl Engine {
             .filter(|device| !after.contains(device))
             .copied()
             .collect();
-        if !first && !(added.is_empty() && removed.is_empty()) {
+        let same = added.is_empty() && removed.is_empty();
+        if !(first || same) {
             self.peer_changed(txn, user, &mut pinned, added, removed)?;
         }
         txn.put_user(user, pinned);
@@ -651,9 +652,11 @@ fn contains(usable: &[Usable], device: Thumbprint) -> bool {
 }
 
 fn card_fault(error: &E2eError) -> CardFault {
-    match error {
-        E2eError::Misbehaved(Misbehaved::CardRollback) => CardFault::RolledBack,
-        E2eError::Misbehaved(Misbehaved::AnotherIdentity) => CardFault::OtherUser,
-        _ => CardFault::Invalid,
+    if *error == Misbehaved::CardRollback.into() {
+        CardFault::RolledBack
+    } else if *error == Misbehaved::AnotherIdentity.into() {
+        CardFault::OtherUser
+    } else {
+        CardFault::Invalid
     }
 }

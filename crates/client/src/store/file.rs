@@ -32,9 +32,12 @@ impl FileStore {
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .create(path)
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse,
-                other => StoreError::Engine(Box::new(other)),
+            .map_err(|error| {
+                if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
+                    StoreError::InUse
+                } else {
+                    StoreError::Engine(Box::new(error))
+                }
             })?;
         Ok(Self { database })
     }

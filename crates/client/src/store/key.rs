@@ -139,11 +139,13 @@ fn read_key_file(path: &Path, new: bool) -> Result<Zeroizing<[u8; 32]>, StoreErr
     };
     refuse_exposed(&file)?;
     let mut key = Zeroizing::new([0; 32]);
-    file.read_exact(key.as_mut_slice())
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => StoreError::KeyFileSize,
-            _ => StoreError::Io(error),
-        })?;
+    file.read_exact(key.as_mut_slice()).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::UnexpectedEof {
+            StoreError::KeyFileSize
+        } else {
+            StoreError::Io(error)
+        }
+    })?;
     if file.read(&mut [0])? != 0 {
         return Err(StoreError::KeyFileSize);
     }

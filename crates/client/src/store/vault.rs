@@ -95,6 +95,9 @@ impl Place {
     }
 }
 
+/// A record of a table that is ordered by number.
+pub(crate) type NumberedRecord = (u64, Zeroizing<Vec<u8>>);
+
 /// A store, opened.
 pub(crate) struct Vault {
     store: Box<dyn Store>,
@@ -144,7 +147,7 @@ impl Vault {
         &self,
         table: Table,
         limit: usize,
-    ) -> Result<Vec<(u64, Zeroizing<Vec<u8>>)>, StoreError> {
+    ) -> Result<Vec<NumberedRecord>, StoreError> {
         let mut records = Vec::new();
         for (row_key, value) in self.store.scan(&[table as u8], limit.min(MAX_SCAN_ROWS))? {
             let number = row_key.get(1..).and_then(|number| number.try_into().ok());

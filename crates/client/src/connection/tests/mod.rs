@@ -401,10 +401,11 @@ async fn token_that_is_not_the_devices_never_leaves_it() {
 async fn builder_refuses_what_cannot_work() {
     let url = format!("ws://127.0.0.1:1/v1#{}", relay_key().thumbprint());
     let misuse = |builder: ClientBuilder| async {
-        match builder.start().await.unwrap_err() {
-            Error::Misuse(misuse) => misuse,
-            other => panic!("{other:?}"),
-        }
+        let error = builder.start().await.unwrap_err();
+        let Error::Misuse(misuse) = error else {
+            panic!("{error:?}")
+        };
+        misuse
     };
     assert_eq!(misuse(alice("not an address").0).await, Misuse::Address);
     assert_eq!(
@@ -463,11 +464,10 @@ async fn store_of_a_running_client_is_in_use_until_it_is_closed() {
     assert!(matches!(wrong, Error::Store(StoreError::WrongKey)));
     let store = loop {
         // The thread of the client that did not start lets go of the store a moment later.
-        match FileStore::open(&path) {
-            Ok(store) => break store,
-            Err(StoreError::InUse) => tokio::task::yield_now().await,
-            Err(other) => panic!("{other:?}"),
+        if let Ok(store) = FileStore::open(&path) {
+            break store;
         }
+        tokio::task::yield_now().await;
     };
     let client = alice(&relay.url())
         .0

@@ -88,9 +88,11 @@ impl Toy {
 
     /// Takes all events, and gives the texts of messages.
     fn texts(&mut self) -> Vec<String> {
-        let text = |event| match event {
-            Event::Message(received) => Some(received.message.as_text().unwrap().to_owned()),
-            _ => None,
+        let text = |event| {
+            let Event::Message(received) = event else {
+                return None;
+            };
+            Some(received.message.as_text().unwrap().to_owned())
         };
         self.events().into_iter().filter_map(text).collect()
     }
