@@ -84,7 +84,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Opens the store and waits until the relay has accepted this device. After that the client reconnects by itself.
+    /// Opens the store and waits until the relay has accepted this device and has its card, so that others can write to it.
+    /// After that the client reconnects by itself.
     ///
     /// # Errors
     /// The reason for which the first connection failed, even one that may pass: use [`start`](Self::start) to begin offline.

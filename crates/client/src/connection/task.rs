@@ -396,17 +396,22 @@ impl Drive<'_> {
 
     fn reply(&mut self, request: u32, reply: &Reply<'_>) -> Result<(), Stop> {
         self.progress = Instant::now();
-        Ok(self.core.engine.handle_reply(request, reply, now())?)
+        self.core.engine.handle_reply(request, reply, now())?;
+        self.entered();
+        Ok(())
     }
 
-    /// The relay has let the device in, and the device knows who it is.
+    /// Looks whether the relay has let the device in and the device knows who it is; whoever waits for the first connection is
+    /// told once others can write to the device too.
     fn entered(&mut self) {
-        if !self.core.engine.is_ready() || self.ready_by.take().is_none() {
-            return;
+        if self.core.engine.is_ready() && self.ready_by.take().is_some() {
+            self.dialer.accepted();
+            self.core.enter(ConnectionState::Connected);
         }
-        self.dialer.accepted();
-        self.core.enter(ConnectionState::Connected);
-        if let Some(first) = self.core.first.take() {
+        if self.core.engine.is_ready()
+            && self.core.engine.is_published()
+            && let Some(first) = self.core.first.take()
+        {
             let _ = first.send(Ok(()));
         }
     }

@@ -22,9 +22,11 @@ pub(super) struct Publishing {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Published {
-    /// The relay may lack it.
+    /// The relay lacks it.
     Missing,
-    /// The relay has it, or is getting it.
+    /// The relay is getting it.
+    Sent,
+    /// The relay has it.
     There,
     /// The relay has refused it: not again on this link.
     Refused,
@@ -60,10 +62,10 @@ impl Engine {
         let card_due = match publishing.card {
             Published::Missing => true,
             Published::There => self.prekeys.needs_new_card(own, now.seconds()),
-            Published::Refused => false,
+            Published::Sent | Published::Refused => false,
         };
         if card_due {
-            publishing.card = Published::There;
+            publishing.card = Published::Sent;
             let Ok(card) = self
                 .prekeys
                 .publish(&self.keys, own, &mut rand::rng(), now.seconds())
@@ -78,7 +80,7 @@ impl Engine {
         }
         let count = FULL_PREKEYS.saturating_sub(publishing.held);
         if publishing.held < LOW_PREKEYS && publishing.prekeys == Published::There {
-            publishing.prekeys = Published::Missing;
+            publishing.prekeys = Published::Sent;
             let Ok(prekeys) = self
                 .prekeys
                 .publish_one_time(&self.keys, count, &mut rand::rng())
@@ -94,10 +96,12 @@ impl Engine {
     }
 
     pub(super) fn published_card(&mut self, accepted: bool) {
-        if let Some(link) = &mut self.link
-            && !accepted
-        {
-            link.publishing.card = Published::Refused;
+        if let Some(link) = &mut self.link {
+            link.publishing.card = if accepted {
+                Published::There
+            } else {
+                Published::Refused
+            };
         }
     }
 
@@ -111,6 +115,16 @@ impl Engine {
                 Published::There
             };
         }
+    }
+
+    /// Whether others can find this device, or never will on this link.
+    pub(crate) fn is_published(&self) -> bool {
+        self.link
+            .as_ref()
+            .is_some_and(|link| match link.publishing.card {
+                Published::There | Published::Refused => true,
+                Published::Missing | Published::Sent => false,
+            })
     }
 
     fn store_prekeys(&mut self) -> Result<(), Fatal> {
