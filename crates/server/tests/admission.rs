@@ -13,8 +13,10 @@ mod support;
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
+use sealwire_jose::{Algorithm, Algorithms, KeySet, KeyType, PrivateKey};
 use sealwire_protocol::handshake::{Credential, DeviceHello};
 use sealwire_protocol::key::SigningKey;
+use sealwire_protocol::name::Issuer as IssuerName;
 use sealwire_server::{Relay, RelayError, Tls};
 use serde_json::json;
 use support::*;
@@ -552,4 +554,34 @@ async fn removed_device_loses_its_link_and_gets_no_other() {
         refusal(&relay, &key, Credential::Renewal).await,
         code(4100, "not_authorised")
     );
+}
+
+// docs/protocol.md §2.2
+#[tokio::test]
+async fn identity_providers_key_set_takes_the_place_of_the_built_in_issuer() {
+    let provider = PrivateKey::generate(KeyType::P256).unwrap();
+    let stranger = PrivateKey::generate(KeyType::P256).unwrap();
+    let allowed = Algorithms::of(&[Algorithm::Es256]);
+    let keys = KeySet::from_public_keys(&[provider.public().unwrap()], allowed).unwrap();
+    let relay = Relay::in_memory()
+        .issuer(IssuerName::new(ISSUER).unwrap(), AUDIENCE, keys)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let key = new_key();
+    let claims = Issuer::claims("alice", &key).to_string();
+    let sign = |signer| {
+        let signer = sealwire_jose::SigningKey::new(signer).unwrap();
+        signer.json("at+jwt", claims.as_bytes()).unwrap()
+    };
+    let another_algorithm = Issuer::new().token("alice", &key);
+    for token in [sign(&stranger), another_algorithm] {
+        let credential = Credential::Token(token.as_bytes());
+        assert_eq!(
+            refusal(&relay, &key, credential).await,
+            code(4100, "not_authorised")
+        );
+    }
+    let (_, ready) = Device::connect(&relay, key, sign(&provider)).await;
+    assert!(matches!(ready, Said::Ready { user, .. } if user == "alice"));
 }
