@@ -94,6 +94,8 @@ pub(super) struct Established {
     batch: Batch<DeviceToRelay>,
     /// When something last arrived.
     pub(super) heard: Instant,
+    /// The link has failed here: what to tell the relay (`docs/protocol.md §13`).
+    failed: Option<CloseCode>,
 }
 
 impl Established {
@@ -117,6 +119,7 @@ impl Established {
                 link,
                 batch: Batch::new(),
                 heard: Instant::now(),
+                failed: None,
             }),
             Ok(Err(end)) => Err(end),
             Err(_) => Err(End::Retry(Unreachable::Timeout)),
@@ -126,7 +129,11 @@ impl Established {
     /// The next record, sealed as it came. Dropping the future loses nothing.
     pub(super) async fn receive(&mut self) -> Result<Vec<u8>, End> {
         loop {
-            let message = next_message(&mut self.socket).await?;
+            let message = next_message(&mut self.socket).await.inspect_err(|end| {
+                if is_malformed(end) {
+                    self.failed = Some(CloseCode::Malformed);
+                }
+            })?;
             self.heard = Instant::now();
             if let Some(record) = message {
                 return Ok(record);
@@ -159,6 +166,19 @@ impl Established {
         in_time(self.socket.send(Message::Ping(Bytes::new()))).await
     }
 
+    /// The link has ended with an error of this side.
+    pub(super) fn fail(&mut self, error: LinkError) -> End {
+        self.failed = Some(error.close_code());
+        link_error(error)
+    }
+
+    /// Tells the relay with what code the link has failed here, if it has.
+    pub(super) async fn close_if_failed(self) {
+        if let Some(code) = self.failed {
+            self.close(code).await;
+        }
+    }
+
     /// A write fails before the close frame that says why has been read: reads on for it.
     pub(super) async fn reason(&mut self, end: End) -> End {
         if !matches!(end, End::Retry(Unreachable::Broken)) {
@@ -178,17 +198,7 @@ impl Established {
 
     /// Says goodbye, politely but not for long.
     pub(super) async fn close(mut self, code: CloseCode) {
-        let frame = CloseFrame {
-            code: WsCode::from(code.code()),
-            reason: code.name().into(),
-        };
-        let goodbye = async {
-            if self.socket.close(Some(frame)).await.is_ok() {
-                while let Some(Ok(_)) = self.socket.next().await {}
-            }
-        };
-        // A relay that does not answer is left alone.
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
+        say_goodbye(&mut self.socket, code).await;
     }
 
     async fn feed(&mut self) -> Result<(), End> {
@@ -202,7 +212,7 @@ impl Established {
 }
 
 /// What ends a link because of an error of its own.
-pub(super) fn link_error(error: LinkError) -> End {
+fn link_error(error: LinkError) -> End {
     end_of(error, RelayFault::Record)
 }
 
@@ -241,8 +251,15 @@ async fn handshake(
     let (state, hello) = DeviceHello::start(&mut rand::rng());
     in_time(socket.send(Message::Binary(hello.into()))).await?;
     let accept = loop {
-        if let Some(accept) = next_message(socket).await? {
-            break accept;
+        match next_message(socket).await {
+            Ok(Some(accept)) => break accept,
+            Ok(None) => {}
+            Err(end) => {
+                if is_malformed(&end) {
+                    say_goodbye(socket, CloseCode::Malformed).await;
+                }
+                return Err(end);
+            }
         }
     };
     let relays = [address.relay()];
@@ -259,15 +276,29 @@ async fn handshake(
         }
         Err(error) => {
             // §3.5: closed without sending Finish.
-            let code = error.close_code();
-            let frame = CloseFrame {
-                code: WsCode::from(code.code()),
-                reason: code.name().into(),
-            };
-            let _ = tokio::time::timeout(CLOSE_TIMEOUT, socket.close(Some(frame))).await;
+            say_goodbye(socket, error.close_code()).await;
             Err(end_of(error, RelayFault::Handshake))
         }
     }
+}
+
+async fn say_goodbye(socket: &mut Socket, code: CloseCode) {
+    let frame = CloseFrame {
+        code: WsCode::from(code.code()),
+        reason: code.name().into(),
+    };
+    let goodbye = async {
+        if socket.close(Some(frame)).await.is_ok() {
+            while let Some(Ok(_)) = socket.next().await {}
+        }
+    };
+    // A relay that does not answer is left alone.
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, goodbye).await;
+}
+
+/// Whether a message was not of the form that the link has, before the link saw it.
+fn is_malformed(end: &End) -> bool {
+    matches!(end, End::Final(Error::Relay(RelayFault::Record)))
 }
 
 /// The next binary message; `None` for a ping or pong.

@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use super::backoff::Backoff;
 use super::dialer::{Dialer, TokenAnswer};
-use super::established::{End, Established, link_error};
+use super::established::{End, Established};
 use super::tls::Tls;
 use super::{
     Closed, ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD, REFRESH_RETRY,
@@ -126,7 +126,8 @@ impl Task {
             let (delay, reason) = match self.after(stop) {
                 After::Wait(delay, reason) => {
                     if let Some(first) = self.core.first.take() {
-                        // Whoever only wanted to connect once is told why not, and nothing goes on.
+                        // Whoever only wanted to connect once is told why not, once the store is closed, and nothing goes on.
+                        drop(self);
                         let _ = first.send(Err(reason.into()));
                         return;
                     }
@@ -167,18 +168,18 @@ impl Task {
             progress: start,
             acknowledged: 0,
         };
-        let stop = match drive.run().await {
+        let stop = drive.run().await;
+        let stop = match stop {
             Stop::Link(end) => Stop::Link(established.reason(end).await),
-            stop @ (Stop::Engine(_) | Stop::Application) => {
-                let code = match &stop {
-                    Stop::Engine(Fatal::Relay(_)) => CloseCode::Violation,
-                    Stop::Engine(_) | Stop::Link(_) | Stop::Application => CloseCode::Normal,
-                };
-                established.close(code).await;
-                return (stop, start.elapsed());
-            }
+            Stop::Engine(_) | Stop::Application => stop,
         };
-        (stop, start.elapsed())
+        let lasted = start.elapsed();
+        match &stop {
+            Stop::Link(_) => established.close_if_failed().await,
+            Stop::Engine(Fatal::Relay(_)) => established.close(CloseCode::Violation).await,
+            Stop::Engine(_) | Stop::Application => established.close(CloseCode::Normal).await,
+        }
+        (stop, lasted)
     }
 
     async fn connect(&mut self) -> Result<Established, Stop> {
@@ -342,7 +343,10 @@ impl Drive<'_> {
     }
 
     fn handle_record(&mut self, record: &mut [u8]) -> Result<(), Stop> {
-        let frames = self.link.link.handle_message(record).map_err(link_error)?;
+        let frames = match self.link.link.handle_message(record) {
+            Ok(frames) => frames,
+            Err(error) => return Err(self.link.fail(error).into()),
+        };
         for frame in frames {
             self.handle_frame(frame)?;
         }
@@ -611,6 +615,7 @@ impl Core {
     /// The connection is over: hands out the events that are left, until the application goes.
     async fn closed(mut self, closed: Closed, error: Error) {
         if let Some(first) = self.first.take() {
+            drop(self);
             let _ = first.send(Err(error));
             return;
         }

@@ -30,10 +30,11 @@ use crate::event::Event;
 use crate::message::{Message, MessageId, Received};
 use crate::store::vault::{Place, Table};
 
-/// Events that wait for the application; while there are as many, nothing is read from the relay.
-const INBOX_LIMIT: usize = 1_024;
-/// Beyond this no event of any kind is kept.
-const INBOX_HARD_LIMIT: usize = 4_000;
+/// Messages that wait for the application; while there are as many, nothing is read from the relay.
+const INBOX_LIMIT: usize = 512;
+/// Where as many events wait, only messages are added: an application that takes no events must not lose one, and need not
+/// know of ever more receipts.
+const EVENT_LIMIT: usize = 3_000;
 /// Messages that are remembered as seen; the oldest are forgotten first.
 const SEEN_LIMIT: usize = 4_096;
 /// How long no second new session is started with a device whose messages do not open, in seconds.
@@ -78,7 +79,14 @@ impl Seen {
 impl Engine {
     /// Whether another message may be read.
     pub(crate) fn has_room(&self) -> bool {
+        // Counted only where it can matter: usually next to nothing waits.
         self.inbox.len() < INBOX_LIMIT
+            || self
+                .inbox
+                .iter()
+                .filter(|(_, event)| is_message(event))
+                .count()
+                < INBOX_LIMIT
     }
 
     /// The oldest event that the application has not taken, with its number.
@@ -130,7 +138,7 @@ impl Engine {
 
     /// Puts an event into the inbox.
     pub(super) fn push_event(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
-        if self.inbox.len() >= INBOX_HARD_LIMIT {
+        if self.inbox.len() >= EVENT_LIMIT && !is_message(&event) {
             tracing::warn!("the application takes no events: one is dropped");
             return Ok(());
         }
@@ -300,6 +308,14 @@ impl Engine {
         }
         Ok(())
     }
+}
+
+/// Whether an event stands for a message of the mailbox, readable or not.
+fn is_message(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Message(_) | Event::Copy { .. } | Event::Undecryptable { .. }
+    )
 }
 
 /// Why a message was not opened.

@@ -284,23 +284,26 @@ async fn unauthorized_upgrade_is_not_authorised() {
 
 /// docs/protocol.md §3.1, §4, §5.2
 #[tokio::test]
-async fn relay_that_does_not_follow_the_protocol_is_left() {
-    for (act, fault) in [
-        (Act::InsteadOfAccept("text"), RelayFault::Record),
-        (Act::InsteadOfReady(b""), RelayFault::Record),
-        (Act::InsteadOfReady(b"\x04"), RelayFault::Record),
+async fn relay_that_does_not_follow_the_protocol_is_left_with_the_code_that_says_why() {
+    for (act, fault, code) in [
+        (Act::InsteadOfAccept("text"), RelayFault::Record, 4200),
+        (Act::InsteadOfReady(b""), RelayFault::Record, 4200),
+        (Act::InsteadOfReady(b"\x04"), RelayFault::Record, 4200),
         (
             Act::InsteadOfReady(b"\x04 is no record that opens"),
             RelayFault::Record,
+            4201,
         ),
-        (Act::ReadyForAnother, RelayFault::OtherDevice),
+        (Act::ReadyForAnother, RelayFault::OtherDevice, 4201),
     ] {
-        let (error, ..) = failure(&[act]).await;
+        let (error, _, mut relay) = failure(&[act]).await;
         assert!(
             matches!(error, Error::Relay(given) if given == fault),
             "{error:?}"
         );
         assert!(!error.is_retryable());
+        let closed = relay.wait_for(|saw| matches!(saw, Saw::Closed(_))).await;
+        assert_eq!(closed, Saw::Closed(Some(code)), "{error:?}");
     }
 }
 
@@ -462,13 +465,7 @@ async fn store_of_a_running_client_is_in_use_until_it_is_closed() {
         .await
         .unwrap_err();
     assert!(matches!(wrong, Error::Store(StoreError::WrongKey)));
-    let store = loop {
-        // The thread of the client that did not start lets go of the store a moment later.
-        if let Ok(store) = FileStore::open(&path) {
-            break store;
-        }
-        tokio::task::yield_now().await;
-    };
+    let store = FileStore::open(&path).unwrap();
     let client = alice(&relay.url())
         .0
         .store(store, StoreKey::from_bytes([1; 32]))

@@ -334,9 +334,33 @@ fn inbox_that_nobody_reads_takes_no_more_messages() {
             },
         );
     }
-    assert_eq!(bob.engine.inbox.len(), 1_024);
+    assert_eq!(bob.engine.inbox.len(), 512);
     bob.events();
     assert!(bob.engine.has_room());
+}
+
+#[test]
+fn receipts_that_nobody_reads_hold_up_no_message_and_displace_none() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    for missing in 1..4_000 {
+        let mut txn = Txn::default();
+        let gap = Event::Gap {
+            user: "alice".into(),
+            device: alice.device(),
+            missing,
+        };
+        bob.engine.push_event(&mut txn, gap).unwrap();
+        bob.engine.commit(txn).unwrap();
+    }
+    assert_eq!(bob.engine.inbox.len(), 3_000);
+    assert!(bob.engine.has_room());
+    give(&mut bob, &held);
+    assert_eq!(bob.engine.inbox.len(), 3_001);
+    assert!(matches!(
+        bob.engine.inbox.back(),
+        Some((_, Event::Message(_)))
+    ));
 }
 
 #[test]
