@@ -32,8 +32,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
 async fn run_bot(bot: Client) -> Result<(), sealwire_client::Error> {
     while let Some(event) = bot.next().await {
         if let Event::Message(received) = event {
-            let text = received.message.as_text().unwrap_or("something that is not text");
-            bot.send(&received.from, Message::text(format!("you said: {text}"))).await?;
+            let text = received
+                .message
+                .as_text()
+                .unwrap_or("something that is not text");
+            bot.send(&received.from, Message::text(format!("you said: {text}")))
+                .await?;
         }
     }
     Ok(())
@@ -50,5 +54,8 @@ async fn next_text(client: &Client) -> Option<String> {
 async fn join(relay: &Relay, user: &str) -> Result<Client, Box<dyn Error>> {
     let invitation = relay.invite(user, Duration::from_secs(60)).await?.to_line();
     let key = StoreKey::from_bytes(rand::random());
-    Ok(Client::invited(&invitation)?.store(MemoryStore::new(), key).connect().await?)
+    Ok(Client::invited(&invitation)?
+        .store(MemoryStore::new(), key)
+        .connect()
+        .await?)
 }

@@ -17,7 +17,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let receipt = alice.send("bob", Message::text("hello, Bob")).await?;
     while let Some(event) = bob.next().await {
         if let Event::Message(received) = event {
-            println!("{} says: {}", received.from, received.message.as_text().unwrap_or("(not text)"));
+            println!(
+                "{} says: {}",
+                received.from,
+                received.message.as_text().unwrap_or("(not text)")
+            );
             break;
         }
     }
@@ -25,7 +29,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     println!("delivered");
 
     // What Alice and Bob would compare over the phone: it is the same on both sides.
-    let (here, there) = (alice.safety_number("bob").await?, bob.safety_number("alice").await?);
+    let (here, there) = (
+        alice.safety_number("bob").await?,
+        bob.safety_number("alice").await?,
+    );
     println!("safety number: {here}");
     assert_eq!(here, there);
 
@@ -39,5 +46,8 @@ async fn join(relay: &Relay, user: &str) -> Result<Client, Box<dyn Error>> {
     let invitation = relay.invite(user, Duration::from_secs(60)).await?.to_line();
     // A real device keeps its keys: `FileStore::open("device.store")` and `StoreKey::from_file("device.key")`.
     let key = StoreKey::from_bytes(rand::random());
-    Ok(Client::invited(&invitation)?.store(MemoryStore::new(), key).connect().await?)
+    Ok(Client::invited(&invitation)?
+        .store(MemoryStore::new(), key)
+        .connect()
+        .await?)
 }
