@@ -39,7 +39,7 @@ fn enrolled(invitation: &Invitation) -> ClientBuilder {
 
 async fn join(relay: &Relay, user: &str) -> Client {
     let line = relay.invite(user, HOUR).await.unwrap().to_line();
-    Client::join(&line)
+    Client::invited(&line)
         .unwrap()
         .store(MemoryStore::new(), key())
         .connect()
@@ -115,7 +115,7 @@ async fn message_to_a_device_that_is_away_waits_for_it() {
     let invitation = relay.invite("bob", HOUR).await.unwrap();
     let path = folder.path().join("bob.store");
     let open = || FileStore::open(&path).unwrap();
-    let bob = Client::join(&invitation.to_line())
+    let bob = Client::invited(&invitation.to_line())
         .unwrap()
         .store(open(), key())
         .connect()
@@ -186,7 +186,7 @@ async fn invitation_works_for_one_device_only() {
     let relay = relay(folder.path()).await;
     let line = relay.invite("alice", HOUR).await.unwrap().to_line();
     let builder = || {
-        Client::join(&line)
+        Client::invited(&line)
             .unwrap()
             .store(MemoryStore::new(), key())
     };

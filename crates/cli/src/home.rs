@@ -234,7 +234,7 @@ impl Home {
         self.vacant()?;
         private_directory(&self.path).map_err(io_error(&self.path))?;
         let store = FileStore::open(self.path.join(STORE))?;
-        let client = Client::join(&invitation.to_line())?
+        let client = Client::invited(&invitation.to_line())?
             .store(store, key)
             .connect()
             .await?;

@@ -54,7 +54,7 @@ impl ClientBuilder {
 
     /// A one-time invite by the relay's built-in issuer, unless this device is enrolled already.
     ///
-    /// `code` is the 16 to 64 secret bytes of the invitation. [`Client::join`] takes it from an invitation line.
+    /// `code` is the 16 to 64 secret bytes of the invitation. [`Client::invited`] takes it from an invitation line.
     pub fn invite(mut self, code: &[u8]) -> Self {
         self.credential = CredentialSource::Invite(Zeroizing::new(code.to_vec()));
         self

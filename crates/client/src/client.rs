@@ -99,33 +99,13 @@ impl Client {
         ClientBuilder::new(address)
     }
 
-    /// Begins a client from an invitation line by a relay's built-in issuer (`docs/protocol.md §14`): address, certificate, issuer
-    /// and one-time code are taken from it. Still to be set: the store.
-    ///
-    /// # Errors
-    /// [`Misuse::Invite`] if it is not a whole invitation line.
-    pub fn join(invitation: &str) -> Result<ClientBuilder, Error> {
-        let invitation = Invitation::parse(invitation.trim()).map_err(|_| Misuse::Invite)?;
-        let relay = invitation.address.relay();
-        let builder = ClientBuilder::new(&invitation.address.to_string())
-            .issuer(TrustedIssuer::built_in(
-                invitation.issuer_key.as_bytes(),
-                &relay,
-            )?)
-            .invite(invitation.code.expose());
-        Ok(match invitation.certificate {
-            Some(certificate) => builder.tls(Tls::Pinned(certificate)),
-            None => builder,
-        })
-    }
-
     /// Begins a client from an invitation line (`docs/protocol.md §14`): address, certificate, issuer and one-time code are
     /// all in it. The same line serves the device ever after; once enrolled it does not need the code any more.
     ///
     /// # Errors
     /// [`Misuse::InviteLine`] if it is not a whole invitation line. Whether it is still good is for the relay to say.
     pub fn invited(line: &str) -> Result<ClientBuilder, Error> {
-        let invitation = Invitation::parse(line).map_err(Misuse::InviteLine)?;
+        let invitation = Invitation::parse(line.trim()).map_err(Misuse::InviteLine)?;
         let relay = invitation.address.relay();
         let issuer = TrustedIssuer::built_in(invitation.issuer_key.as_bytes(), &relay)?;
         let builder = Self::builder(&invitation.address.to_string())

@@ -357,6 +357,7 @@ impl Drive<'_> {
         match frame {
             ToDevice::Ready(ready) => {
                 self.core.engine.handle_ready(&ready)?;
+                self.acknowledged = ready.acknowledged;
                 self.plan_refresh(ready.token_expires, ready.time);
                 self.entered();
             }

@@ -287,11 +287,19 @@ impl Engine {
                 txn.commit(&mut self.vault)?;
             }
         }
-        if self.mailbox.epoch != ready.epoch {
-            self.mailbox = MailboxPosition {
-                epoch: ready.epoch,
-                position: 0,
-            };
+        // §5.2: with a new epoch positions start again. A head behind our position is a mailbox that was put back to an earlier
+        // state: what comes after it is new, and must not be taken for known.
+        let position = if self.mailbox.epoch == ready.epoch {
+            self.mailbox.position.min(ready.head)
+        } else {
+            0
+        };
+        let mailbox = MailboxPosition {
+            epoch: ready.epoch,
+            position,
+        };
+        if self.mailbox != mailbox {
+            self.mailbox = mailbox;
             let mut txn = Txn::default();
             txn.put(records::mailbox(), &self.mailbox)?;
             txn.commit(&mut self.vault)?;

@@ -436,7 +436,10 @@ async fn builder_refuses_what_cannot_work() {
         "sealwire-invite:AAAA",
     ] {
         assert!(
-            matches!(Client::join(line), Err(Error::Misuse(Misuse::Invite))),
+            matches!(
+                Client::invited(line),
+                Err(Error::Misuse(Misuse::InviteLine(_)))
+            ),
             "{line}"
         );
     }

@@ -316,6 +316,17 @@ fn new_epoch_starts_positions_again() {
 }
 
 #[test]
+fn mailbox_put_back_to_an_earlier_state_loses_no_new_message() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    assert!(bob.engine.position() > 0);
+    relay.next_position = 0;
+    relay.connect(&mut bob);
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+#[test]
 fn inbox_that_nobody_reads_takes_no_more_messages() {
     let (mut relay, mut alice, mut bob) = acquainted();
     let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
