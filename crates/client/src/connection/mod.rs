@@ -16,6 +16,7 @@
 
 mod backoff;
 mod dialer;
+mod drive;
 mod established;
 pub(crate) mod task;
 #[cfg(test)]
