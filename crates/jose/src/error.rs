@@ -1,6 +1,6 @@
 //! What can be wrong with a key, a key set or a JWE, and who has to do something about it.
 
-use sealwire_protocol::{json::JsonError, key::PublicKeyError};
+use sealwire_protocol::{TokenError, json::JsonError, key::PublicKeyError};
 
 /// Why a key or a key set is not taken. Whoever configured or generated it has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -90,6 +90,9 @@ pub enum MintError {
     /// `typ` is empty, too long or not visible ASCII.
     #[error("the \"typ\" must be 1 to 255 visible ASCII characters")]
     Typ,
+    /// Nobody would accept an access token or attestation with these claims.
+    #[error("nobody would accept this token: {0}")]
+    Claims(TokenError),
     /// The token would be longer than 8 KiB.
     #[error("the token would be longer than 8192 bytes; give it fewer claims")]
     TooLong,
@@ -113,13 +116,17 @@ pub enum SealError {
     Key(#[from] KeyError),
 }
 
-/// Why a JWE was not opened. Its sender is to blame for all but [`OpenError::Decrypt`], which blames nobody.
+/// Why a JWE was not opened. Its sender is to blame for [`OpenError::Malformed`], the caller for [`OpenError::Key`], nobody for
+/// [`OpenError::Decrypt`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// Not a JWE of the one form that is accepted (`docs/protocol.md` §10).
     #[error("not an acceptable JWE: {0}")]
     Malformed(JweFault),
+    /// The caller's key is not an X25519 key.
+    #[error("only an X25519 private key opens a standard JWE")]
+    Key,
     /// It does not open: another recipient's, damaged or forged. There is no telling which, on purpose.
     #[error(
         "the JWE does not open with this key; ask the sender to seal it again to your present key"

@@ -96,14 +96,14 @@ pub fn seal_to(
 /// Opens a JWE with an X25519 private key.
 ///
 /// # Errors
-/// [`OpenError::Malformed`] for anything but the one accepted form, before any cryptography; after it only the opaque
-/// [`OpenError::Decrypt`].
+/// [`OpenError::Malformed`] for anything but the one accepted form and [`OpenError::Key`] for another type of key, before any
+/// cryptography; after it only the opaque [`OpenError::Decrypt`].
 pub fn open_with(key: &PrivateKey, compact: &[u8]) -> Result<Opened, OpenError> {
     let header = UnopenedJwe::parse(compact)
         .map_err(OpenError::Malformed)?
         .header;
-    if key.x25519().is_none() {
-        return Err(OpenError::Decrypt);
+    if !key.is_x25519() {
+        return Err(OpenError::Key);
     }
     let jwk = key.josekit().map_err(|_| OpenError::Decrypt)?;
     let decrypter = ECDH_ES_A256KW.decrypter_from_jwk(&jwk);

@@ -463,12 +463,8 @@ impl PrivateKey {
         }
     }
 
-    /// The X25519 secret's 32 bytes, if it is one.
-    pub(crate) fn x25519(&self) -> Option<&[u8]> {
-        match &self.secret {
-            Secret::Pair(Material::X25519(_), d) => Some(d),
-            Secret::Pair(..) | Secret::Rsa(..) | Secret::Oct(_) => None,
-        }
+    pub(crate) fn is_x25519(&self) -> bool {
+        matches!(self.secret, Secret::Pair(Material::X25519(_), _))
     }
 
     /// josekit's signer. The key must be of the algorithm's type.

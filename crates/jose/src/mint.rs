@@ -4,11 +4,12 @@ use core::fmt;
 
 use josekit::jws::JwsSigner;
 use sealwire_protocol::{
-    base64url,
+    ClaimDefect, TokenError, base64url,
     json::{Object, Value},
     jws::JwtType,
     key::Thumbprint,
     limits::{MAX_NAME_BYTES, MAX_TIME_SECONDS, MAX_TOKEN_BYTES},
+    token::{UnverifiedAccessToken, UnverifiedAttestation},
 };
 use serde::Serialize;
 
@@ -93,9 +94,11 @@ impl SigningKey {
     /// Makes an access token (`typ` `at+jwt`).
     ///
     /// # Errors
-    /// [`MintError::Time`], [`MintError::TooLong`], [`MintError::Refused`].
+    /// [`MintError::Claims`] if no verifier could accept them, [`MintError::Time`], [`MintError::TooLong`], [`MintError::Refused`].
     pub fn access_token(&self, claims: &Claims<'_>) -> Result<String, MintError> {
-        self.claims(JwtType::AccessToken, claims)
+        let token = self.claims(JwtType::AccessToken, claims)?;
+        UnverifiedAccessToken::parse(token.as_bytes()).map_err(MintError::Claims)?;
+        Ok(token)
     }
 
     /// Makes an attestation (`typ` `sealwire-attestation+jwt`).
@@ -103,10 +106,17 @@ impl SigningKey {
     /// # Errors
     /// As [`Self::access_token`].
     pub fn attestation(&self, claims: &Claims<'_>) -> Result<String, MintError> {
-        self.claims(JwtType::Attestation, claims)
+        let token = self.claims(JwtType::Attestation, claims)?;
+        UnverifiedAttestation::parse(token.as_bytes()).map_err(MintError::Claims)?;
+        Ok(token)
     }
 
     fn claims(&self, typ: JwtType, claims: &Claims<'_>) -> Result<String, MintError> {
+        // docs/protocol.md §2.2
+        if claims.expires <= claims.issued {
+            let (claim, defect) = ("exp", ClaimDefect::Invalid);
+            return Err(MintError::Claims(TokenError::Claim { claim, defect }));
+        }
         let json = serde_json::to_vec(claims).map_err(|_| MintError::TooLong)?;
         self.json(typ.typ(), &json)
     }

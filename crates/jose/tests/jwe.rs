@@ -125,7 +125,7 @@ fn another_key_does_not_open() {
         let wrong = PrivateKey::generate(kind).unwrap();
         assert_eq!(
             open_with(&wrong, jwe.as_bytes()).unwrap_err(),
-            OpenError::Decrypt
+            OpenError::Key
         );
     }
 }

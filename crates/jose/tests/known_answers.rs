@@ -207,3 +207,18 @@ fn jwe_of_other_algorithms_are_refused() {
         );
     }
 }
+
+/// docs/protocol.md §10: JWE by other libraries, as they were made.
+#[test]
+fn jwe_by_other_libraries_open() {
+    for vector in vectors("jwe_by_others.json") {
+        let key = PrivateKey::parse(vector["jwk"].to_string().as_bytes()).unwrap();
+        let opened = jwe::open_with(&key, text(&vector, "jwe").as_bytes()).unwrap();
+        assert_eq!(
+            opened.plaintext.as_slice(),
+            text(&vector, "plaintext").as_bytes()
+        );
+        assert_eq!(opened.header.cty.as_deref(), vector["cty"].as_str());
+        assert_eq!(opened.header.kid.as_deref(), vector["kid"].as_str());
+    }
+}

@@ -672,6 +672,74 @@ fn replaced_keys_take_effect() {
     assert_eq!(error, TokenError::Signature(SignatureError::Invalid));
 }
 
+/// docs/protocol.md §1.2 and §2.2.
+#[test]
+fn typed_claims_that_nobody_would_accept_are_not_minted() {
+    let signer = SigningKey::new(&key(Algorithm::EdDsa)).unwrap();
+    let long = "u".repeat(256);
+    for (claims, claim) in [
+        (
+            Claims {
+                user: "a\u{1b}b",
+                ..claims()
+            },
+            "sub",
+        ),
+        (
+            Claims {
+                user: "",
+                ..claims()
+            },
+            "sub",
+        ),
+        (
+            Claims {
+                user: &long,
+                ..claims()
+            },
+            "sub",
+        ),
+        (
+            Claims {
+                issuer: "",
+                ..claims()
+            },
+            "iss",
+        ),
+        (
+            Claims {
+                expires: NOW,
+                ..claims()
+            },
+            "exp",
+        ),
+        (
+            Claims {
+                id: Some(&long),
+                ..claims()
+            },
+            "jti",
+        ),
+        (
+            Claims {
+                authorization_details: Some(&json!([{"type": "sealwire", "to": "bob"}])),
+                ..claims()
+            },
+            "to",
+        ),
+    ] {
+        for minted in [signer.access_token(&claims), signer.attestation(&claims)] {
+            let refused = match minted {
+                Err(MintError::Claims(
+                    TokenError::Claim { claim, .. } | TokenError::Name { claim, .. },
+                )) => claim,
+                other => panic!("{claim}: {other:?}"),
+            };
+            assert_eq!(refused, claim);
+        }
+    }
+}
+
 /// docs/protocol.md §2.1: whole seconds, from 0 to 2^53−1.
 #[test]
 fn claims_with_other_than_whole_seconds_are_not_minted() {
