@@ -114,11 +114,14 @@ impl From<sealwire_client::Error> for Failure {
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     if error.use_stderr() && std::env::args_os().any(|argument| argument == "--json") {
         let text = error.render().to_string();
-        let line = text
+        // The error itself, without the usage that follows it.
+        let lines: Vec<&str> = text
             .lines()
-            .next()
-            .unwrap_or_default()
-            .trim_start_matches("error: ");
+            .map(str::trim)
+            .take_while(|line| !line.is_empty())
+            .collect();
+        let line = lines.join(" ");
+        let line = line.trim_start_matches("error: ");
         let _ = write_error(true, Class::Usage.code(), line);
     } else {
         let _ = error.print();

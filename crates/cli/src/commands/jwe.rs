@@ -4,16 +4,19 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use sealwire_jose::{
-    PublicKey,
-    jwe::{self, Header, MAX_JWE_BYTES},
+    OpenError, PrivateKey, PublicKey,
+    jwe::{self, Header, MAX_JWE_BYTES, UnopenedJwe},
 };
 use sealwire_protocol::base64url;
 use serde_json::json;
 
 use crate::{
-    commands::jwk,
+    cli::Global,
+    commands::{jwk, runtime},
+    device::{Device, Unlock},
     exit::Failure,
     files,
+    home::Home,
     output::{self, Output},
 };
 
@@ -43,16 +46,20 @@ pub(crate) struct Seal {
     #[arg(long, value_name = "TYPE")]
     typ: Option<String>,
     /// `kid`, which of the recipient's keys it is for [default: the key's own]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     kid: Option<String>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  sealwire jwe open --key inbox.jwk sealed.jwe")]
+#[command(after_help = "Examples:\n  \
+    sealwire jwe open --key inbox.jwk sealed.jwe\n  \
+    sealwire jwe open sealed.jwe                        with this device's own key; connects to its relay")]
 pub(crate) struct Open {
-    /// Your X25519 private key: a JWK or PEM file
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    /// Your X25519 private key: a JWK or PEM file [default: this device's own]
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]
+    key: Option<PathBuf>,
+    #[command(flatten)]
+    unlock: Unlock,
     /// The JWE; `-` is standard input
     #[arg(value_name = "FILE", default_value = "-")]
     input: PathBuf,
@@ -64,10 +71,10 @@ pub(crate) struct Open {
     force: bool,
 }
 
-pub(crate) fn run(command: Command, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(command: Command, global: &Global, output: Output) -> Result<(), Failure> {
     match command {
         Command::Seal(seal) => write(&seal, output),
-        Command::Open(open) => read(&open, output),
+        Command::Open(open) => read(&open, global, output),
     }
 }
 
@@ -84,9 +91,14 @@ fn write(seal: &Seal, output: Output) -> Result<(), Failure> {
     output.result(&json!({ "jwe": jwe }), &jwe)
 }
 
-fn read(open: &Open, output: Output) -> Result<(), Failure> {
-    let key = jwk::private_key(&open.key)?;
+fn read(open: &Open, global: &Global, output: Output) -> Result<(), Failure> {
     let compact = files::read_token(&open.input, MAX_JWE_BYTES)?;
+    // What is no JWE is refused before a relay is asked for anything.
+    UnopenedJwe::parse(&compact).map_err(|fault| Failure::failed(OpenError::Malformed(fault)))?;
+    let key = match &open.key {
+        Some(path) => jwk::private_key(path)?,
+        None => own_key(&global.home()?, &open.unlock)?,
+    };
     let opened = jwe::open_with(&key, &compact).map_err(Failure::failed)?;
     let header =
         json!({"typ": opened.header.typ, "cty": opened.header.cty, "kid": opened.header.kid});
@@ -107,4 +119,14 @@ fn read(open: &Open, output: Output) -> Result<(), Failure> {
         return output.result(&value, "");
     }
     output::bytes(&opened.plaintext)
+}
+
+/// The X25519 key of the device in `home`, which its client gives out once it is connected.
+fn own_key(home: &Home, unlock: &Unlock) -> Result<PrivateKey, Failure> {
+    runtime()?.block_on(async {
+        let device = Device::connect(home, unlock).await?;
+        let secret = device.client.export_secret_jwe_key().await;
+        let secret = device.close(secret.map_err(Failure::from)).await?;
+        PrivateKey::from_x25519(&secret).map_err(Failure::failed)
+    })
 }

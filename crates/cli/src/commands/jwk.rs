@@ -1,6 +1,9 @@
 //! `sealwire jwk`: keys as JSON Web Keys (RFC 7517).
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use sealwire_jose::{Algorithm, KeyError, KeyType, MAX_KEY_FILE_BYTES, PrivateKey, PublicKey};
@@ -32,7 +35,7 @@ pub(crate) struct New {
     #[arg(long, value_name = "ALG", value_parser = algorithm)]
     alg: Option<Algorithm>,
     /// The key's id [default: its thumbprint]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     kid: Option<String>,
     /// Where to keep the private key; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -135,24 +138,29 @@ fn show_thumbprint(thumbprint: &Thumbprint, output: Output) -> Result<(), Failur
 }
 
 /// Reads a public key, or the public half of a private one.
-pub(crate) fn public_key(path: &PathBuf) -> Result<PublicKey, Failure> {
+pub(crate) fn public_key(path: &Path) -> Result<PublicKey, Failure> {
     let file = files::read(path, MAX_KEY_FILE_BYTES)?;
-    let key = match PublicKey::parse(&file) {
+    match PublicKey::parse(&file) {
         Err(KeyError::Private) => {
-            PrivateKey::parse(&file).and_then(|key| key.public().ok_or(KeyError::Unsupported))
+            let private = PrivateKey::parse(&file).map_err(|error| unusable(path, error))?;
+            private.public().ok_or_else(|| {
+                Failure::failed(format_args!(
+                    "{}: a shared secret has no public part",
+                    files::name(path)
+                ))
+            })
         }
-        public => public,
-    };
-    key.map_err(|error| unusable(path, error))
+        public => public.map_err(|error| unusable(path, error)),
+    }
 }
 
 /// Reads a private key or shared secret.
-pub(crate) fn private_key(path: &PathBuf) -> Result<PrivateKey, Failure> {
+pub(crate) fn private_key(path: &Path) -> Result<PrivateKey, Failure> {
     let file = files::read(path, MAX_KEY_FILE_BYTES)?;
     PrivateKey::parse(&file).map_err(|error| unusable(path, error))
 }
 
-pub(crate) fn unusable(path: &PathBuf, error: KeyError) -> Failure {
+pub(crate) fn unusable(path: &Path, error: KeyError) -> Failure {
     Failure::failed(format_args!("{}: {error}", files::name(path)))
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Verify(command) => verify::run(&command, &global.home()?, output),
         Command::Token(command) => token::run(command, output),
         Command::Jwk(command) => jwk::run(command, output),
-        Command::Jwe(command) => jwe::run(command, output),
+        Command::Jwe(command) => jwe::run(command, &global, output),
         Command::Inspect(command) => inspect::run(&command, output),
     }
 }

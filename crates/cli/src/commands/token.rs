@@ -1,6 +1,6 @@
 //! `sealwire token`: an issuer's tokens (`docs/protocol.md` §2).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use sealwire_jose::{
@@ -15,6 +15,7 @@ use sealwire_protocol::{
     limits::{MAX_CARD_BYTES, MAX_TOKEN_BYTES},
     name::Issuer,
     permissions::{Permissions, Recipient},
+    token::{UnverifiedAccessToken, UnverifiedAttestation},
 };
 use serde_json::{Value, json};
 
@@ -63,13 +64,18 @@ pub(crate) struct Mint {
     #[arg(long, value_name = "USER", required_unless_present = "claims")]
     sub: Option<String>,
     /// The thumbprint of the user's device
-    #[arg(long, value_name = "THUMBPRINT", required_unless_present = "claims")]
+    #[arg(
+        long,
+        value_name = "THUMBPRINT",
+        allow_hyphen_values = true,
+        required_unless_present = "claims"
+    )]
     device: Option<Thumbprint>,
     /// What it allows: sealwire:send, sealwire:receive, sealwire:publish, separated by spaces
     #[arg(long, value_name = "SCOPE", conflicts_with = "attestation")]
     scope: Option<String>,
     /// The token's id, by which it can be revoked
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     jti: Option<String>,
     /// authorization_details: a JSON array in a file
     #[arg(long, value_name = "FILE")]
@@ -139,20 +145,38 @@ fn make(mint: &Mint, output: Output) -> Result<(), Failure> {
         None => SigningKey::new(&key),
     }
     .map_err(|error| jwk::unusable(&mint.key, error))?;
-    let typ = if mint.attestation {
-        JwtType::Attestation
-    } else {
-        JwtType::AccessToken
+    let token = match &mint.claims {
+        Some(path) => {
+            let claims = files::read(path, MAX_TOKEN_BYTES)?;
+            let typ = if mint.attestation {
+                JwtType::Attestation
+            } else {
+                JwtType::AccessToken
+            };
+            let token = signer
+                .json(typ.typ(), claims.trim_ascii())
+                .map_err(Failure::failed)?;
+            note_what_is_refused(token.as_bytes(), mint.attestation);
+            token
+        }
+        None => named_claims(mint, &signer)?,
     };
-    let claims = match &mint.claims {
-        Some(path) => files::read(path, MAX_TOKEN_BYTES)?.trim_ascii().to_vec(),
-        None => named_claims(mint)?,
-    };
-    let token = signer.json(typ.typ(), &claims).map_err(Failure::failed)?;
     output.result(&json!({ "token": token }), &token)
 }
 
-fn named_claims(mint: &Mint) -> Result<Vec<u8>, Failure> {
+/// Claims from a file are signed as they are, which is what whoever tests a verifier wants; others should know.
+fn note_what_is_refused(token: &[u8], attestation: bool) {
+    let refused = if attestation {
+        UnverifiedAttestation::parse(token).err()
+    } else {
+        UnverifiedAccessToken::parse(token).err()
+    };
+    if let Some(error) = refused {
+        eprintln!("sealwire: note: a relay will refuse this token: {error}");
+    }
+}
+
+fn named_claims(mint: &Mint, signer: &SigningKey) -> Result<String, Failure> {
     let (Some(issuer), Some(audience), Some(user), Some(device)) =
         (&mint.iss, &mint.aud, &mint.sub, mint.device)
     else {
@@ -181,7 +205,12 @@ fn named_claims(mint: &Mint) -> Result<Vec<u8>, Failure> {
         scope: mint.scope.as_deref(),
         authorization_details: details.as_ref(),
     };
-    serde_json::to_vec(&claims).map_err(Failure::failed)
+    if mint.attestation {
+        signer.attestation(&claims)
+    } else {
+        signer.access_token(&claims)
+    }
+    .map_err(Failure::failed)
 }
 
 fn check(verify: &Verify, output: Output) -> Result<(), Failure> {
@@ -247,7 +276,7 @@ fn check(verify: &Verify, output: Output) -> Result<(), Failure> {
 }
 
 /// An `oct` JWK, or raw bytes.
-fn shared_secret(path: &PathBuf) -> Result<PrivateKey, Failure> {
+fn shared_secret(path: &Path) -> Result<PrivateKey, Failure> {
     let file = files::read(path, MAX_KEY_FILE_BYTES)?;
     let key = match Object::parse(&file) {
         Ok(_) => PrivateKey::parse(&file),
