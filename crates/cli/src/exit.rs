@@ -100,7 +100,7 @@ impl From<sealwire_client::Error> for Failure {
             ErrorClass::Unreachable => Class::Unreachable,
             ErrorClass::Peer => Class::Peer,
             ErrorClass::Timeout => Class::Timeout,
-            _ => Class::Failed,
+            ErrorClass::Other | _ => Class::Failed,
         };
         Self {
             class,

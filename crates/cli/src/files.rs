@@ -74,14 +74,15 @@ pub(crate) fn write_secret(path: &Path, contents: &[u8], force: bool) -> Result<
     if force {
         file.persist(path).map_err(|error| failed(error.error))?;
     } else {
-        file.persist_noclobber(path)
-            .map_err(|error| match error.error.kind() {
-                io::ErrorKind::AlreadyExists => Failure::failed(format_args!(
+        file.persist_noclobber(path).map_err(|error| {
+            if error.error.kind() == io::ErrorKind::AlreadyExists {
+                return Failure::failed(format_args!(
                     "{} exists already; choose another name, or replace it for good with --force",
                     path.display()
-                )),
-                _ => failed(error.error),
-            })?;
+                ));
+            }
+            failed(error.error)
+        })?;
     }
     // The name has to last as well as the contents.
     File::open(directory)
