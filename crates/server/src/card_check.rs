@@ -23,6 +23,8 @@ pub(crate) struct CheckedCard {
     pub(crate) generation: u32,
     /// `iat`, in seconds since 1970.
     pub(crate) issued: u64,
+    /// `iat` of its attestation, in seconds since 1970.
+    pub(crate) attested: u64,
     /// The device key.
     pub(crate) key: PublicKey,
 }
@@ -88,6 +90,7 @@ pub(crate) fn check_card(
     Ok(CheckedCard {
         generation,
         issued,
+        attested: attestation.issued(),
         key,
     })
 }

@@ -28,6 +28,8 @@ pub struct VerifiedCard {
     pub id: u32,
     /// `iat`, in seconds since 1970.
     pub issued: u64,
+    /// `iat` of the attestation in it, in seconds since 1970.
+    pub attested: u64,
     /// The compact JWS, 1 to 16,384 bytes.
     pub card: Vec<u8>,
 }
@@ -174,17 +176,21 @@ impl Directory {
             .await?
     }
 
-    /// The devices of `user` that have a card, in the order of thumbprints; empty for a user that nobody has heard of.
+    /// The devices of `user` at `now`, in seconds since 1970: those with a card whose attestation others still accept
+    /// (docs/protocol.md §2.3, §5.2), in the order of thumbprints. Empty for a user that nobody has heard of.
     ///
     /// # Errors
     /// [`StorageError::Unreadable`].
-    pub fn devices(&self, user: &User) -> Result<Vec<Thumbprint>, StorageError> {
+    pub fn devices(&self, user: &User, now: u64) -> Result<Vec<Thumbprint>, StorageError> {
         self.storage.read(|read| {
             let table = read.open_table(USER_DEVICES)?;
             let range = (user.as_str(), &[0; 32])..=(user.as_str(), &[0xff; 32]);
             let mut devices = Vec::new();
             for entry in table.range(range)? {
-                devices.push(Thumbprint::from_bytes(*entry?.0.value().1));
+                let (device, attested) = entry?;
+                if is_current(attested.value(), now) {
+                    devices.push(Thumbprint::from_bytes(*device.value().1));
+                }
             }
             Ok(devices)
         })
@@ -206,7 +212,7 @@ impl Directory {
         })
     }
 
-    /// The cards of all devices of `user` but `except`. With `take`, each device that has a one-time prekey left gives its oldest:
+    /// The cards of all devices of `user` at `now` but `except`. With `take`, each device that has a one-time prekey left gives its oldest:
     /// it has been removed durably when this returns, so that no crash hands it out a second time.
     ///
     /// # Errors
@@ -216,10 +222,11 @@ impl Directory {
         user: &User,
         take: bool,
         except: Option<&Thumbprint>,
+        now: u64,
     ) -> Result<Vec<DeviceEntry>, StorageError> {
         let except = except.copied();
         let devices = self
-            .devices(user)?
+            .devices(user, now)?
             .into_iter()
             .filter(|device| Some(*device) != except);
         if take {
@@ -289,19 +296,24 @@ impl Tables<'_> {
             }
             None => true,
         };
-        if new_device
-            && self
-                .user_devices
-                .range((user, &[0; 32])..=(user, &[0xff; 32]))?
-                .count()
-                >= limits::MAX_DEVICES
-        {
+        if new_device && self.current_devices(user, new.attested)? >= limits::MAX_DEVICES {
             return Ok(Err(PublishError::TooManyDevices));
         }
         self.cards
             .insert(device, (user, new.id, new.issued, new.card.as_slice()))?;
-        self.user_devices.insert((user, device), ())?;
+        self.user_devices.insert((user, device), new.attested)?;
         Ok(Ok(Published { new_device }))
+    }
+
+    fn current_devices(&self, user: &str, now: u64) -> Result<usize, redb::Error> {
+        let mut current = 0;
+        for entry in self
+            .user_devices
+            .range((user, &[0; 32])..=(user, &[0xff; 32]))?
+        {
+            current += usize::from(is_current(entry?.1.value(), now));
+        }
+        Ok(current)
     }
 
     fn publish_prekeys(
@@ -379,6 +391,12 @@ impl Tables<'_> {
             .retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
         Ok(true)
     }
+}
+
+/// Whether others still accept an attestation of this age. A device whose is older has been away: nobody can write to it, and it must
+/// not keep them from writing to the user's other devices.
+fn is_current(attested: u64, now: u64) -> bool {
+    now.saturating_sub(attested) <= limits::MAX_ATTESTATION_AGE_SECONDS
 }
 
 #[cfg(test)]

@@ -475,7 +475,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Tells the user's devices but one that there is a new one (docs/protocol.md §5.2).
     pub(crate) fn tell_other_devices(&self, user: &User, new: &Thumbprint) {
-        match self.directory.devices(user) {
+        match self.directory.devices(user, clock::seconds()) {
             Ok(devices) => {
                 for device in devices.iter().filter(|device| *device != new) {
                     self.hub.ring(device.as_bytes(), News::DEVICES);

@@ -165,7 +165,11 @@ impl Requester {
             )
             .map_err(|_| RefusalCode::RateLimited)?;
 
-        let mut devices = self.shared.directory.devices(&user).map_err(unavailable)?;
+        let mut devices = self
+            .shared
+            .directory
+            .devices(&user, clock::seconds())
+            .map_err(unavailable)?;
         if user == *self.user() {
             devices.retain(|device| *device != self.device());
         }
@@ -201,7 +205,11 @@ impl Requester {
         // A device never needs a prekey of its own.
         let except = (own && take).then_some(self.device());
         Outcome::Pending(Box::pin(async move {
-            match shared.directory.cards(&user, take, except.as_ref()).await {
+            match shared
+                .directory
+                .cards(&user, take, except.as_ref(), clock::seconds())
+                .await
+            {
                 Ok(entries) if entries.is_empty() && !own => {
                     Reply::Refused(request, RefusalCode::UnknownUser)
                 }
@@ -266,6 +274,7 @@ impl Requester {
             Ok(checked) => Ok(VerifiedCard {
                 id: checked.generation,
                 issued: checked.issued,
+                attested: checked.attested,
                 card: card.to_vec(),
             }),
             Err(error) => {

@@ -21,6 +21,7 @@ fn card(id: u32, issued: u64, card: &[u8]) -> VerifiedCard {
     VerifiedCard {
         id,
         issued,
+        attested: issued,
         card: card.to_vec(),
     }
 }
@@ -44,7 +45,7 @@ async fn publish(directory: &Directory, name: &str, number: u8) {
 
 /// The ids of the one-time prekeys that one fetch hands out.
 async fn take(directory: &Directory, name: &str) -> Vec<Option<u32>> {
-    let entries = directory.cards(&user(name), true, None).await.unwrap();
+    let entries = directory.cards(&user(name), true, None, 100).await.unwrap();
     let id = |prekey: Vec<u8>| u32::from_be_bytes(prekey[..4].try_into().unwrap());
     entries
         .into_iter()
@@ -63,10 +64,13 @@ async fn cards_are_fetched_as_published_without_taking_prekeys() {
         .await
         .unwrap();
     assert_eq!(
-        directory.devices(&user("alice")),
+        directory.devices(&user("alice"), 100),
         Ok(vec![device(1), device(2)])
     );
-    let entries = directory.cards(&user("alice"), false, None).await.unwrap();
+    let entries = directory
+        .cards(&user("alice"), false, None, 100)
+        .await
+        .unwrap();
     let expected = |number, prekeys_left| DeviceEntry {
         device: device(number),
         card: vec![number],
@@ -89,7 +93,10 @@ async fn a_newer_card_replaces_the_older() {
         .publish_card(&user("alice"), &device(1), card(2, 100, b"new"))
         .await;
     assert_eq!(published, Ok(Published { new_device: false }));
-    let entries = directory.cards(&user("alice"), false, None).await.unwrap();
+    let entries = directory
+        .cards(&user("alice"), false, None, 100)
+        .await
+        .unwrap();
     assert_eq!(
         (entries.len(), entries[0].card.as_slice()),
         (1, &b"new"[..])
@@ -125,7 +132,7 @@ async fn a_card_is_not_rolled_back() {
         assert_eq!(published, Err(PublishError::NotNewer));
     }
     assert_eq!(PublishError::NotNewer.refusal(), RefusalCode::InvalidCard);
-    let entries = directory.cards(&alice, false, None).await.unwrap();
+    let entries = directory.cards(&alice, false, None, 100).await.unwrap();
     assert_eq!(entries[0].card, b"last");
 }
 
@@ -137,7 +144,7 @@ async fn a_device_of_one_user_is_not_taken_over_by_another() {
         .publish_card(&user("mallory"), &device(1), card(9, 900, b"mine"))
         .await;
     assert_eq!(taken, Err(PublishError::AnotherUser));
-    assert_eq!(directory.devices(&user("mallory")), Ok(vec![]));
+    assert_eq!(directory.devices(&user("mallory"), 100), Ok(vec![]));
 }
 
 // docs/protocol.md §12
@@ -331,7 +338,7 @@ async fn the_excepted_device_gives_neither_card_nor_prekey() {
         .unwrap();
     for take in [false, true] {
         let entries = directory
-            .cards(&user("alice"), take, Some(&device(1)))
+            .cards(&user("alice"), take, Some(&device(1)), 100)
             .await
             .unwrap();
         assert_eq!((entries.len(), entries[0].device), (1, device(2)));
@@ -344,9 +351,12 @@ async fn an_unknown_user_has_no_devices() {
     let directory = directory();
     publish(&directory, "alice", 1).await;
     for name in ["alic", "alice ", "alicf", "b"] {
-        assert_eq!(directory.devices(&user(name)), Ok(vec![]));
+        assert_eq!(directory.devices(&user(name), 100), Ok(vec![]));
         for take in [false, true] {
-            assert_eq!(directory.cards(&user(name), take, None).await, Ok(vec![]));
+            assert_eq!(
+                directory.cards(&user(name), take, None, 100).await,
+                Ok(vec![])
+            );
         }
     }
 }
@@ -365,6 +375,56 @@ async fn a_removed_device_has_no_card_and_no_prekeys() {
         prekeys: 0,
     };
     assert_eq!(directory.published(&device(1)), Ok(nothing));
-    assert_eq!(directory.devices(&user("alice")), Ok(vec![]));
+    assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![]));
     assert_eq!(directory.remove(&device(1)).await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_device_whose_attestation_is_too_old_does_not_keep_others_from_the_user() {
+    // docs/protocol.md §2.3, §5.2
+    let directory = directory();
+    let (alice, month) = (user("alice"), limits::MAX_ATTESTATION_AGE_SECONDS);
+    publish(&directory, "alice", 1).await;
+    let later = card(1, 101, b"later");
+    directory
+        .publish_card(&alice, &device(2), later)
+        .await
+        .unwrap();
+
+    assert_eq!(directory.devices(&alice, 100 + month).unwrap().len(), 2);
+    assert_eq!(directory.devices(&alice, 101 + month), Ok(vec![device(2)]));
+    let entries = directory
+        .cards(&alice, true, None, 101 + month)
+        .await
+        .unwrap();
+    assert_eq!(entries.len(), 1);
+    assert_eq!(directory.devices(&alice, 102 + month), Ok(vec![]));
+
+    // It is back with its next card.
+    let mut fresh = card(2, 200, b"fresh");
+    fresh.attested = 102 + month;
+    directory
+        .publish_card(&alice, &device(1), fresh)
+        .await
+        .unwrap();
+    assert_eq!(directory.devices(&alice, 102 + month), Ok(vec![device(1)]));
+}
+
+#[tokio::test]
+async fn devices_that_have_been_away_too_long_do_not_count_among_the_16() {
+    // docs/protocol.md §12
+    let (directory, alice) = (directory(), user("alice"));
+    for number in 1..=16 {
+        publish(&directory, "alice", number).await;
+    }
+    let mut seventeenth = card(1, 100, b"17");
+    let refused = directory
+        .publish_card(&alice, &device(17), seventeenth.clone())
+        .await;
+    assert_eq!(refused, Err(PublishError::TooManyDevices));
+    seventeenth.attested = 101 + limits::MAX_ATTESTATION_AGE_SECONDS;
+    directory
+        .publish_card(&alice, &device(17), seventeenth)
+        .await
+        .unwrap();
 }

@@ -261,6 +261,7 @@ async fn a_removed_device_gets_no_token_and_is_not_enrolled_again() {
     let card = VerifiedCard {
         id: 1,
         issued: NOW,
+        attested: 100,
         card: b"card".to_vec(),
     };
     directory
@@ -269,7 +270,7 @@ async fn a_removed_device_gets_no_token_and_is_not_enrolled_again() {
         .unwrap();
 
     assert_eq!(issuer.remove(&id).await, Ok(true));
-    assert_eq!(directory.devices(&user("alice")), Ok(vec![]));
+    assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![]));
     assert_eq!(
         issuer.renew(&device(1), NOW).unwrap_err(),
         IssuerError::Removed

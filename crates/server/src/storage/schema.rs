@@ -30,8 +30,8 @@ pub(crate) const SENT_EXPIRY: TableDefinition<'_, (u64, &SendKey), ()> =
 /// device → (user, id of the card, iat of the card in seconds, the card's compact JWS).
 pub(crate) const CARDS: TableDefinition<'_, &DeviceId, (&str, u32, u64, &[u8])> =
     TableDefinition::new("cards");
-/// (user, device) → nothing: the devices with a card.
-pub(crate) const USER_DEVICES: TableDefinition<'_, (&str, &DeviceId), ()> =
+/// (user, device) → `iat` of the attestation in its card, in seconds: the devices with a card.
+pub(crate) const USER_DEVICES: TableDefinition<'_, (&str, &DeviceId), u64> =
     TableDefinition::new("user-devices");
 /// (device, id) → one-time prekey as on the wire (docs/protocol.md §6.2).
 pub(crate) const PREKEYS: TableDefinition<'_, (&DeviceId, u32), &[u8]> =
@@ -56,7 +56,7 @@ pub(crate) struct Tables<'tx> {
     pub(crate) sent: Table<'tx, &'static SendKey, ()>,
     pub(crate) sent_expiry: Table<'tx, (u64, &'static SendKey), ()>,
     pub(crate) cards: Table<'tx, &'static DeviceId, (&'static str, u32, u64, &'static [u8])>,
-    pub(crate) user_devices: Table<'tx, (&'static str, &'static DeviceId), ()>,
+    pub(crate) user_devices: Table<'tx, (&'static str, &'static DeviceId), u64>,
     pub(crate) prekeys: Table<'tx, (&'static DeviceId, u32), &'static [u8]>,
     pub(crate) prekey_ids: Table<'tx, &'static DeviceId, u32>,
     pub(crate) invites:
