@@ -21,16 +21,13 @@ pub(crate) enum Shown {
 
 /// Shows an event.
 pub(crate) fn show(event: &Event, output: Output) -> Result<Shown, Failure> {
-    let (written, shown) = match event {
-        Event::Message(received) => (message(received, None, output)?, Shown::Message),
-        Event::Copy {
-            to,
-            message: received,
-        } => (message(received, Some(to), output)?, Shown::Other),
-        other => {
-            notice(other, output);
-            return Ok(Shown::Other);
-        }
+    let (written, shown) = if let Event::Message(received) = event {
+        (message(received, None, output)?, Shown::Message)
+    } else if let Event::Copy { to, message: sent } = event {
+        (message(sent, Some(to), output)?, Shown::Other)
+    } else {
+        notice(event, output);
+        return Ok(Shown::Other);
     };
     Ok(match written {
         Written::Whole => shown,
@@ -125,7 +122,9 @@ fn notice(event: &Event, output: Output) {
             format_args!("a new session with {} was started; messages that were under way may be lost", Printable(user)),
         ),
         Event::Connection(state) => connection(*state, output),
-        // Messages are shown by `show`; a later version of the client may know more.
+        // They are shown by `show`.
+        Event::Message(_) | Event::Copy { .. } => {}
+        // A later version of the client may know more.
         _ => {}
     }
 }

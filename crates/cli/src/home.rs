@@ -159,12 +159,15 @@ impl Home {
     /// [`HomeError::NotJoined`] if nobody does.
     pub(crate) fn identity(&self) -> Result<Identity, HomeError> {
         let path = self.path.join(DESCRIPTION);
-        let json = read(&path, MAX_DESCRIPTION_BYTES).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => HomeError::NotJoined {
-                path: self.path.clone(),
-            },
-            _ => io_error(&path)(error),
-        })?;
+        let json = match read(&path, MAX_DESCRIPTION_BYTES) {
+            Ok(json) => json,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(HomeError::NotJoined {
+                    path: self.path.clone(),
+                });
+            }
+            Err(error) => return Err(io_error(&path)(error)),
+        };
         let damaged = || HomeError::Damaged { path: path.clone() };
         let DescriptionVersion { version } =
             serde_json::from_slice(&json).map_err(|_| damaged())?;
@@ -220,8 +223,8 @@ impl Home {
         }
     }
 
-    /// Makes this the home of a new device: connects, enrols with the invitation, and publishes the device's card. Gives the
-    /// connected client, and who it is.
+    /// Makes this the home of a new device: connects and enrols with the invitation. Gives the connected client, to which others
+    /// can write from now on, and who it is.
     ///
     /// # Errors
     /// [`OpenError`]. Nothing is left behind that keeps the same invitation from being tried again.
@@ -238,8 +241,6 @@ impl Home {
             .store(store, key)
             .connect()
             .await?;
-        // The relay answers in order: with this answer it has taken the card, so that others can write to this device.
-        client.devices(invitation.user.as_str()).await?;
         let identity = Identity {
             address: invitation.address.clone(),
             certificate: invitation.certificate,

@@ -83,9 +83,10 @@ fn timeout(listen: &Listen, heard: u64) -> Result<(), Failure> {
 
 /// Why there are no more events.
 pub(crate) fn ended(client: &Client) -> Failure {
-    match client.connection() {
-        ConnectionState::Closed(closed) => sealwire_client::Error::Closed(closed).into(),
-        _ => Failure::failed("the connection has ended; try again"),
+    if let ConnectionState::Closed(closed) = client.connection() {
+        sealwire_client::Error::Closed(closed).into()
+    } else {
+        Failure::failed("the connection has ended; try again")
     }
 }
 

@@ -27,9 +27,10 @@ use crate::{
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let (output, global) = (Output::new(cli.global.json), cli.global);
     // The relay's log is part of what it is for; elsewhere it is for looking into faults.
-    let log = match &cli.command {
-        Command::Relay(_) => logging::RELAY,
-        _ => logging::ELSEWHERE,
+    let log = if matches!(cli.command, Command::Relay(_)) {
+        logging::RELAY
+    } else {
+        logging::ELSEWHERE
     };
     global.logging.start(log, output)?;
     match cli.command {

@@ -213,6 +213,11 @@ fn announce(relay: &Relay, run: &Run, data: &Path, output: Output) -> Result<(),
         );
     }
     output.hint(format_args!("relay at {}", relay.address()));
+    if relay.local_addr().ip().is_unspecified()
+        && relay.address().ip().is_some_and(|ip| ip.is_loopback())
+    {
+        output.hint("others than this machine cannot use that address; say where the relay is with --address");
+    }
     if run.data.is_none() {
         output.hint("for trying it only: its keys and messages are gone when it stops");
     }
@@ -225,19 +230,25 @@ fn announce(relay: &Relay, run: &Run, data: &Path, output: Output) -> Result<(),
 
 impl From<DataDirError> for Failure {
     fn from(error: DataDirError) -> Self {
-        match error {
-            DataDirError::Host { .. } | DataDirError::Address { .. } => Self::usage(error),
-            _ => Self::failed(error),
+        if matches!(
+            error,
+            DataDirError::Host { .. } | DataDirError::Address { .. }
+        ) {
+            Self::usage(error)
+        } else {
+            Self::failed(error)
         }
     }
 }
 
 impl From<RelayError> for Failure {
     fn from(error: RelayError) -> Self {
-        match error {
-            RelayError::DataDir(error) => error.into(),
-            RelayError::Address(_) => Self::usage(error),
-            _ => Self::failed(error),
+        if let RelayError::DataDir(error) = error {
+            error.into()
+        } else if let RelayError::Address(_) = error {
+            Self::usage(error)
+        } else {
+            Self::failed(error)
         }
     }
 }

@@ -49,6 +49,11 @@ pub(crate) fn run(verify: &Verify, home: &Home, output: Output) -> Result<(), Fa
 
 async fn compare(verify: &Verify, device: &Device, output: Output) -> Result<(), Failure> {
     let user = verify.user.as_str();
+    if verify.user == device.identity.user {
+        return Err(Failure::usage(
+            "this is yourself; name somebody else, who then verifies you",
+        ));
+    }
     let number = device.client.safety_number(user).await?;
     if let Some(scanned) = &verify.qr {
         number

@@ -1,0 +1,616 @@
+//! The commands that need the network, from outside: the binary, real homes, a relay on loopback with TLS.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod world;
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
+
+use sealwire_protocol::invite::{Invitation, InviteCode};
+use sealwire_protocol::key::{Seed, SigningKey};
+use serde_json::{Value, json};
+use world::World;
+
+/// A world with a relay that runs, and the two whom every example has.
+fn alice_and_bob() -> (World, world::Relay) {
+    let world = World::new();
+    let relay = world.relay("127.0.0.1:0");
+    world.join("alice", "alice");
+    world.join("bob", "bob");
+    (world, relay)
+}
+
+fn listen_for_one(world: &World, home: &str) -> Value {
+    let listen = ["listen", "--count", "1", "--timeout", "60", "--json"];
+    world.at(home, &listen).succeeded().json()
+}
+
+#[test]
+fn message_waits_for_a_device_that_is_away_and_the_answer_comes_back() {
+    let (world, _relay) = alice_and_bob();
+    let sent = world.at("alice", &["send", "bob", "see you at nine", "--json"]);
+    let sent = sent.succeeded().json();
+    assert_eq!(sent["state"], "accepted");
+
+    let heard = listen_for_one(&world, "bob");
+    assert_eq!(heard["event"], "message");
+    assert_eq!(heard["id"], sent["id"]);
+    assert_eq!(heard["user"], "alice");
+    assert_eq!(heard["device"], world.device("alice").as_str());
+    assert_eq!(heard["media_type"], "text/plain;charset=utf-8");
+    assert_eq!(heard["text"], "see you at nine");
+
+    world
+        .run_with(&["send", "alice", "--home", "bob"], "fine\n")
+        .succeeded();
+    let heard = world
+        .at("alice", &["listen", "--count", "1", "--timeout", "60"])
+        .succeeded();
+    assert!(heard.stdout.ends_with(" bob: fine\n"), "{heard:?}");
+}
+
+#[test]
+fn message_outlives_a_relay_that_is_killed() {
+    let (world, relay) = alice_and_bob();
+    world
+        .at("alice", &["send", "bob", "still here"])
+        .succeeded();
+    let listen = relay.listen.clone();
+    relay.running.kill();
+    let unreachable = world.at("bob", &["listen", "--count", "1"]);
+    unreachable.failed(4, "check the address and that the relay runs");
+
+    let _relay = world.relay(&listen);
+    assert_eq!(listen_for_one(&world, "bob")["text"], "still here");
+}
+
+#[test]
+fn message_is_shown_once() {
+    let (world, _relay) = alice_and_bob();
+    world.at("alice", &["send", "bob", "once"]).succeeded();
+    assert_eq!(listen_for_one(&world, "bob")["text"], "once");
+    let again = world.at("bob", &["listen", "--timeout", "1"]);
+    again.failed(6, "no message has come in this time");
+}
+
+/// What nobody has read is not confirmed.
+#[test]
+fn message_that_nobody_read_is_shown_again() {
+    let (world, _relay) = alice_and_bob();
+    let binary = env!("CARGO_BIN_EXE_sealwire");
+    world.at("alice", &["send", "bob", "unread"]).succeeded();
+    let mut listener = std::process::Command::new(binary)
+        .args(["--home", "bob", "listen", "--count", "1", "--timeout", "60"])
+        .current_dir(world.path())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(listener.stdout.take());
+    assert!(listener.wait().unwrap().success());
+    assert_eq!(listen_for_one(&world, "bob")["text"], "unread");
+}
+
+#[test]
+fn send_waits_until_a_device_has_the_message() {
+    let (world, _relay) = alice_and_bob();
+    let mut bob = world.start(&["--home", "bob", "listen", "--json"]);
+    let send = ["send", "bob", "now", "--wait", "delivered", "--json"];
+    let sent = world.at("alice", &send).succeeded().json();
+    assert_eq!(sent["state"], "delivered");
+    assert_eq!(bob.next_json()["id"], sent["id"]);
+    assert!(bob.stop("INT").success());
+}
+
+#[test]
+fn send_gives_up_when_no_device_comes_and_the_relay_keeps_the_message() {
+    let (world, _relay) = alice_and_bob();
+    let send = [
+        "send",
+        "bob",
+        "later",
+        "--wait",
+        "delivered",
+        "--timeout",
+        "1",
+    ];
+    world
+        .at("alice", &send)
+        .failed(6, "the relay keeps it for them");
+    assert_eq!(listen_for_one(&world, "bob")["text"], "later");
+}
+
+#[test]
+fn listen_gives_up_with_less_than_it_was_to_wait_for() {
+    let (world, _relay) = alice_and_bob();
+    world.at("alice", &["send", "bob", "one"]).succeeded();
+    let listen = world.at("bob", &["listen", "--count", "2", "--timeout", "2"]);
+    assert_eq!(listen.code, Some(6), "{listen:?}");
+    assert!(listen.stdout.ends_with(" alice: one\n"), "{listen:?}");
+    assert!(listen.stderr.contains("1 of 2 messages"), "{listen:?}");
+}
+
+#[test]
+fn binary_message_is_shown_as_what_it_is() {
+    let (world, _relay) = alice_and_bob();
+    let body = [0, 0xff, b'\n', 7];
+    let no_text = world.run_with(&["send", "bob", "--home", "alice"], body);
+    no_text.failed(2, "say what it is with --type");
+    for _ in 0..2 {
+        let send = ["send", "bob", "--home", "alice", "--type", "image/png"];
+        world.run_with(&send, body).succeeded();
+    }
+    let heard = listen_for_one(&world, "bob");
+    assert_eq!(
+        (&heard["media_type"], &heard["body"]),
+        (&json!("image/png"), &json!("AP8KBw"))
+    );
+    let heard = world
+        .at("bob", &["listen", "--count", "1", "--timeout", "60"])
+        .succeeded();
+    assert!(
+        heard
+            .stdout
+            .ends_with(" alice: [image/png, 4 bytes; --json shows them]\n"),
+        "{heard:?}"
+    );
+}
+
+#[test]
+fn message_cannot_command_the_terminal_or_imitate_another() {
+    let (world, _relay) = alice_and_bob();
+    let hostile = "\u{1b}]0;owned\u{7}\rbob: yes\n12:00:00 bob: yes\u{202e}";
+    for _ in 0..2 {
+        world
+            .run_with(&["send", "bob", "--home", "alice"], hostile)
+            .succeeded();
+    }
+    let heard = world
+        .at("bob", &["listen", "--count", "1", "--timeout", "60"])
+        .succeeded();
+    let shown = " alice: \\u{1b}]0;owned\\u{7}\\u{d}bob: yes\n    12:00:00 bob: yes\\u{202e}\n";
+    assert!(heard.stdout.ends_with(shown), "{heard:?}");
+    assert_eq!(listen_for_one(&world, "bob")["text"], hostile);
+}
+
+#[test]
+fn safety_numbers_are_equal_on_both_sides_and_verify() {
+    let (world, _relay) = alice_and_bob();
+    world.join("carol", "carol");
+    let of = |home: &str, user: &str| {
+        world
+            .at(home, &["verify", user, "--json"])
+            .succeeded()
+            .json()
+    };
+    let (alice, bob) = (of("alice", "bob"), of("bob", "alice"));
+    assert_eq!(
+        (&alice["number"], &alice["qr"]),
+        (&bob["number"], &bob["qr"])
+    );
+    assert_eq!(alice["verified"], false);
+
+    let other = of("carol", "bob")["qr"].as_str().unwrap().to_owned();
+    let differs = world.at("alice", &["verify", "bob", "--qr", &other]);
+    differs.failed(5, "the safety numbers differ");
+    assert_eq!(of("alice", "bob")["verified"], false);
+
+    let qr = bob["qr"].as_str().unwrap();
+    world
+        .at("alice", &["verify", "bob", "--qr", qr])
+        .succeeded();
+    assert_eq!(of("alice", "bob")["verified"], true);
+    let devices = world
+        .at("alice", &["devices", "bob", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(
+        (&devices["verified"], &devices["device"]),
+        (&json!(true), &json!(world.device("bob")))
+    );
+
+    let shown = world
+        .at("bob", &["verify", "alice", "--confirm"])
+        .succeeded();
+    let digits: Vec<&str> = bob["number"].as_str().unwrap().split(' ').collect();
+    assert!(shown.stdout.contains(&digits[..4].join(" ")), "{shown:?}");
+    assert!(shown.stdout.ends_with("alice, verified\n"), "{shown:?}");
+    world
+        .at("alice", &["verify", "alice"])
+        .failed(2, "this is yourself");
+}
+
+#[test]
+fn nothing_is_sent_to_a_verified_user_whose_devices_have_changed() {
+    let (world, _relay) = alice_and_bob();
+    world
+        .at("alice", &["verify", "bob", "--confirm"])
+        .succeeded();
+    world.at("alice", &["send", "bob", "one"]).succeeded();
+    world.join("bob", "bob2");
+    world
+        .at("alice", &["send", "bob", "two"])
+        .failed(5, "verify");
+    let error = world.at("alice", &["send", "bob", "two", "--json"]);
+    let error: Value = serde_json::from_str(error.stderr.lines().last().unwrap()).unwrap();
+    assert_eq!(error["error"]["code"], "peer_changed");
+
+    let changed = world.at("alice", &["listen", "--timeout", "1", "--json"]);
+    let changed: Vec<Value> = changed
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let changed = changed
+        .iter()
+        .find(|event| event["event"] == "peer_changed")
+        .unwrap();
+    assert_eq!(
+        (&changed["user"], &changed["was_verified"]),
+        (&json!("bob"), &json!(true))
+    );
+    assert_eq!(changed["added"], json!([world.device("bob2")]));
+
+    world
+        .at("alice", &["verify", "bob", "--confirm"])
+        .succeeded();
+    world.at("alice", &["send", "bob", "three"]).succeeded();
+    assert_eq!(listen_for_one(&world, "bob2")["text"], "three");
+}
+
+#[test]
+fn other_devices_of_the_sender_get_a_copy() {
+    let (world, _relay) = alice_and_bob();
+    world.join("alice", "alice2");
+    world
+        .at("alice", &["send", "bob", "both of me know"])
+        .succeeded();
+    let mut other = world.start(&["--home", "alice2", "listen", "--json"]);
+    let copy = other.next_json();
+    assert_eq!(
+        (&copy["event"], &copy["to"], &copy["text"]),
+        (&json!("copy"), &json!("bob"), &json!("both of me know"))
+    );
+    assert_eq!(copy["device"], world.device("alice").as_str());
+    assert!(other.stop("TERM").success());
+    let devices = world.at("alice", &["devices", "--json"]).succeeded();
+    assert_eq!(devices.stdout.lines().count(), 2, "{devices:?}");
+}
+
+#[test]
+fn chat_sends_every_line_and_shows_what_arrives() {
+    let (world, _relay) = alice_and_bob();
+    world.at("bob", &["send", "alice", "hello"]).succeeded();
+    let mut alice = world.start(&["--home", "alice", "listen"]);
+    assert!(alice.next_line().ends_with(" bob: hello"));
+    world
+        .run_with(&["chat", "alice", "--home", "bob"], "one\n\ntwo\nthree")
+        .succeeded();
+    for line in ["one", "two", "three"] {
+        assert!(alice.next_line().ends_with(&format!(" bob: {line}")));
+    }
+    assert!(alice.stop("INT").success());
+    let refused = world.run_with(&["chat", "nobody", "--home", "bob"], "hello\n");
+    refused.failed(1, "no device yet");
+}
+
+#[test]
+fn second_process_in_the_same_home_is_refused() {
+    let (world, _relay) = alice_and_bob();
+    let mut first = world.start(&["--home", "alice", "listen"]);
+    first.said("connected");
+    world
+        .at("alice", &["send", "bob", "x"])
+        .failed(1, "open in another process");
+    // It needs no store.
+    world.at("alice", &["whoami"]).succeeded();
+    assert!(first.stop("INT").success());
+    world.at("alice", &["send", "bob", "x"]).succeeded();
+}
+
+#[test]
+fn home_that_has_a_device_is_not_joined_again() {
+    let (world, _relay) = alice_and_bob();
+    let device = world.device("alice");
+    let invitation = world.invite("mallory");
+    let again = world.run_with(&["join", "--home", "alice"], &invitation);
+    again.failed(1, "already holds a device of alice");
+    assert_eq!(world.device("alice"), device);
+    world
+        .run_with(&["join", "--home", "mallory"], &invitation)
+        .succeeded();
+}
+
+#[test]
+fn invitation_is_good_once() {
+    let (world, _relay) = alice_and_bob();
+    let invitation = world.invite("carol");
+    world
+        .run(&["join", invitation.trim(), "--home", "carol"])
+        .succeeded();
+    let again = world.run_with(&["join", "--home", "mallory"], &invitation);
+    again.failed(3, "it was used");
+    world.at("mallory", &["whoami"]).failed(3, "sealwire join");
+}
+
+#[test]
+fn expired_invitation_is_refused_by_the_relay() {
+    let (world, _relay) = alice_and_bob();
+    let short = [
+        "invite",
+        "carol",
+        "--data",
+        "relay",
+        "--lifetime",
+        "1s",
+        "--json",
+    ];
+    let invited = world.run(&short).succeeded().json();
+    let (line, expires) = (
+        invited["invite"].as_str().unwrap(),
+        invited["expires"].as_u64().unwrap(),
+    );
+    // The relay counts whole seconds.
+    let now = || {
+        std::time::SystemTime::UNIX_EPOCH
+            .elapsed()
+            .unwrap()
+            .as_secs()
+    };
+    while now() <= expires {
+        std::thread::yield_now();
+    }
+    world
+        .run_with(&["join", "--home", "carol"], line)
+        .failed(3, "expired");
+}
+
+#[test]
+fn invitation_made_while_the_relay_is_down_works_when_it_is_back() {
+    let world = World::new();
+    world.run(&["relay", "init", "relay"]).succeeded();
+    let early = world.run(&["invite", "alice", "--data", "relay"]);
+    early.failed(1, "the relay's address is not known yet");
+
+    let relay = world.relay("127.0.0.1:0");
+    let listen = relay.listen.clone();
+    assert!(relay.running.stop("TERM").success());
+    let invitation = world.invite("alice");
+    let down = world.run_with(&["join", "--home", "alice"], &invitation);
+    down.failed(4, &listen);
+    let _relay = world.relay(&listen);
+    world
+        .run_with(&["join", "--home", "alice"], &invitation)
+        .succeeded();
+}
+
+#[test]
+fn relay_says_how_it_is_reached_and_ends_in_order() {
+    let world = World::new();
+    let thumbprint = world
+        .run(&["relay", "init", "relay", "--json"])
+        .succeeded()
+        .json()["thumbprint"]
+        .clone();
+    for signal in ["INT", "TERM"] {
+        let relay = world.relay("127.0.0.1:0");
+        assert_eq!(
+            relay.address,
+            format!("wss://{}/v1#{}", relay.listen, thumbprint.as_str().unwrap())
+        );
+        assert!(relay.running.stop(signal).success());
+    }
+    let relay = world.relay("127.0.0.1:0");
+    let taken = world.run(&["relay", "run", "--data", "relay", "--listen", "127.0.0.1:0"]);
+    taken.failed(1, "");
+    let taken = world.run(&["relay", "run", "--dev", "--listen", &relay.listen]);
+    taken.failed(1, "cannot listen");
+}
+
+#[test]
+fn address_given_at_init_stands_in_invitations_wherever_the_relay_listens() {
+    let world = World::new();
+    let init = [
+        "relay",
+        "init",
+        "relay",
+        "--address",
+        "wss://relay.example/v1",
+    ];
+    world.run(&init).succeeded();
+    let before = world
+        .run(&["invite", "alice", "--data", "relay", "--json"])
+        .succeeded()
+        .json();
+    let relay = world.relay("127.0.0.1:0");
+    assert!(relay.address.starts_with("wss://relay.example/v1#"));
+    assert!(relay.running.stop("TERM").success());
+    let relay = world.relay("127.0.0.1:0");
+    let after = world
+        .run(&["invite", "alice", "--data", "relay", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(
+        (&before["address"], &after["address"]),
+        (&json!(relay.address), &json!(relay.address))
+    );
+}
+
+#[test]
+fn development_relay_needs_nothing_and_leaves_nothing() {
+    let world = World::new();
+    let run = ["relay", "run", "--dev", "--listen", "127.0.0.1:0", "--json"];
+    let mut relay = world.start(&run);
+    let started = relay.next_json();
+    let data = started["data"].as_str().unwrap().to_owned();
+    let invited = world.run(&["invite", "alice", "--data", &data]).succeeded();
+    world
+        .run_with(&["join", "--home", "alice"], invited.stdout)
+        .succeeded();
+    assert!(relay.stop("INT").success());
+    assert!(!std::path::Path::new(&data).exists());
+    let open = world.run(&["relay", "run", "--dev", "--listen", "0.0.0.0:0"]);
+    open.failed(2, "for this machine only");
+}
+
+#[test]
+fn store_with_a_passphrase_opens_only_with_it() {
+    let (world, _relay) = alice_and_bob();
+    let write =
+        |name: &str, content: &str| std::fs::write(world.path().join(name), content).unwrap();
+    write("right", "correct horse battery staple\n");
+    write("wrong", "incorrect\n");
+    write("empty", "\n");
+    let invitation = world.invite("carol");
+    let join = ["join", "--home", "carol", "--passphrase-file", "right"];
+    world.run_with(&join, invitation).succeeded();
+    assert!(!world.path().join("carol/device.key").exists());
+    let send = |file| world.at("carol", &["send", "bob", "x", "--passphrase-file", file]);
+    send("wrong").failed(1, "passphrase");
+    send("empty").failed(1, "does not begin with a line of text");
+    send("missing").failed(1, "cannot read missing");
+    send("right").succeeded();
+    let none = world.at("alice", &["send", "bob", "x", "--passphrase-file", "right"]);
+    none.failed(2, "no passphrase but a key file");
+}
+
+#[test]
+fn home_is_its_owner_s_and_says_nothing_secret() {
+    let (world, _relay) = alice_and_bob();
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&world.path().join("alice")), 0o700);
+    let files = world.files("alice");
+    assert_eq!(files.len(), 3, "{files:?}");
+    for file in files {
+        assert_eq!(mode(&file), 0o600, "{file:?}");
+    }
+    let description = std::fs::read(world.path().join("alice/device.json")).unwrap();
+    let description: serde_json::Map<String, Value> = serde_json::from_slice(&description).unwrap();
+    let mut members: Vec<&str> = description.keys().map(String::as_str).collect();
+    members.sort_unstable();
+    let public = [
+        "address",
+        "certificate",
+        "device",
+        "issuer_key",
+        "lock",
+        "user",
+        "version",
+    ];
+    assert_eq!(members, public);
+
+    let key = world.path().join("alice/device.key");
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o644)).unwrap();
+    world
+        .at("alice", &["send", "bob", "x"])
+        .failed(1, "can be read or written by others");
+}
+
+#[test]
+fn damaged_home_is_refused_and_not_made_anew() {
+    let (world, _relay) = alice_and_bob();
+    let path = world.path().join("alice/device.json");
+    let good = std::fs::read_to_string(&path).unwrap();
+    for (from, to, message) in [
+        ("\"version\": 1", "\"version\": 2", "newer"),
+        ("\"version\": 1", "\"version\": 0", "damaged"),
+        ("\"version\": 1", "\"version\": 1, \"more\": 1", "damaged"),
+        ("\"alice\"", "\"\"", "damaged"),
+        ("wss://", "http://", "damaged"),
+        ("}", "", "damaged"),
+    ] {
+        assert!(good.contains(from));
+        std::fs::write(&path, good.replace(from, to)).unwrap();
+        world.at("alice", &["whoami"]).failed(1, message);
+        let join = world.run_with(&["join", "--home", "alice"], "sealwire-invite:AA");
+        join.failed(1, message);
+    }
+    std::fs::write(&path, good).unwrap();
+    let store = world.path().join("alice/device.store");
+    std::fs::remove_file(&store).unwrap();
+    world
+        .at("alice", &["send", "bob", "x"])
+        .failed(1, "device.store is missing");
+    assert!(!store.exists());
+}
+
+#[test]
+fn relay_with_another_key_or_certificate_is_refused() {
+    let (world, relay) = alice_and_bob();
+    let listen = relay.listen.clone();
+    drop(relay);
+    let directory = |name: &str| world.path().join(name);
+    std::fs::rename(directory("relay"), directory("old")).unwrap();
+    let _impostor = world.relay(&listen);
+    world
+        .at("alice", &["send", "bob", "x"])
+        .failed(4, "not the one that was pinned");
+}
+
+#[test]
+fn relay_that_is_not_there_is_unreachable() {
+    let world = World::new();
+    // A port where nothing listens any more.
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let key = SigningKey::from_seed(&Seed::new([1; 32]));
+    let invitation = Invitation {
+        address: format!("wss://127.0.0.1:{port}/v1#{}", key.thumbprint())
+            .parse()
+            .unwrap(),
+        certificate: Some([2; 32]),
+        issuer_key: *key.public(),
+        user: "alice".parse().unwrap(),
+        code: InviteCode::new(vec![3; 32]).unwrap(),
+        expires: u64::MAX,
+    };
+    let join = world.run_with(
+        &["join", "--home", "alice", "--json"],
+        invitation.to_line().as_bytes(),
+    );
+    assert_eq!(join.code, Some(4), "{join:?}");
+    let error: Value = serde_json::from_str(&join.stderr).unwrap();
+    assert_eq!(error["error"]["code"], "unreachable");
+    world.at("alice", &["whoami"]).failed(3, "sealwire join");
+}
+
+#[test]
+fn code_of_an_invitation_is_shown_only_by_invite() {
+    let world = World::new();
+    world.run(&["relay", "init", "relay"]).succeeded();
+    let mut running = world.start(&[
+        "relay",
+        "run",
+        "--data",
+        "relay",
+        "--listen",
+        "127.0.0.1:0",
+        "--log",
+        "trace",
+        "--json",
+    ]);
+    running.next_json();
+    let invited = world
+        .run(&["invite", "alice", "--data", "relay"])
+        .succeeded();
+    let line = invited.stdout.trim().to_owned();
+    let code = Invitation::parse(&line).unwrap();
+    assert!(!invited.stderr.contains("sealwire-invite:"), "{invited:?}");
+    let joined = world
+        .run_with(&["join", "--home", "alice", "--log", "trace"], &line)
+        .succeeded();
+    let logged = running.ask_to_end("TERM").end().2;
+    let code = sealwire_protocol::base64url::encode(code.code.expose());
+    for text in [&joined.stdout, &joined.stderr, &logged] {
+        assert!(!text.contains(&line) && !text.contains(&code));
+    }
+}
