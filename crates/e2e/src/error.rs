@@ -103,9 +103,6 @@ pub enum Misbehaved {
     /// A first message came in a session that this device itself started (docs/protocol.md §7.3).
     #[error("a first message came from the wrong side of a session; it was refused")]
     FirstFromRecipient,
-    /// The message would skip more than 1,000 keys (docs/protocol.md §8.2).
-    #[error("the message is more than 1,000 messages ahead; its sender must start a new session")]
-    SkipsTooMany,
 }
 
 /// Key material that a message refers to and that is not here.
@@ -127,6 +124,12 @@ pub enum Gone {
         "the first message uses a one-time prekey that was used before; its sender must start a new session"
     )]
     OneTimePrekey,
+    /// More than 1,000 messages before this one are missing, and as many keys are not computed for one message (docs/protocol.md
+    /// §8.2). An honest sender whose messages were lost causes this.
+    #[error(
+        "more than 1,000 messages before this one are missing; start a new session with its sender"
+    )]
+    TooManyMissing,
     /// The generation takes no more first messages without a one-time prekey: publish a new card (docs/protocol.md §7.4).
     #[error("this card generation takes no more first messages; publish a new card")]
     ReplayGuardFull,

@@ -21,7 +21,7 @@ use sealwire_protocol::{
 use zeroize::Zeroizing;
 
 use crate::{
-    error::{Error, Misbehaved, Misuse},
+    error::{Error, Gone, Misuse},
     message::{
         self, First, Header, IV_LEN, MessageKey, ProtectedHeader, SESSION_ID_LEN, SealedMessage,
     },
@@ -281,8 +281,7 @@ impl Ratchet {
                 .pn
                 .checked_sub(receiving.chain.n)
                 .ok_or(Error::Decrypt)?,
-            None if header.pn == 0 => 0,
-            None => return Err(Error::Decrypt),
+            None => 0,
         };
         // docs/protocol.md §8.2: 1,000 in `pn` and `n` together. Before any work for them.
         allow_skipping(u64::from(behind) + u64::from(header.n))?;
@@ -377,7 +376,7 @@ impl Chain {
 /// docs/protocol.md §8.2: at most 1,000 keys are skipped for one message.
 fn allow_skipping(count: u64) -> Result<(), Error> {
     if count > MAX_SKIPPED_AT_ONCE.into() {
-        return Err(Misbehaved::SkipsTooMany.into());
+        return Err(Gone::TooManyMissing.into());
     }
     Ok(())
 }

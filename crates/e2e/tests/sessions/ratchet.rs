@@ -1,7 +1,7 @@
 //! The Double Ratchet between two devices (docs/protocol.md §8).
 
 use sealwire_e2e::{
-    error::{Error, Misbehaved},
+    error::{Error, Gone, Misbehaved},
     message::{First, SealedMessage},
     peer::Peer,
 };
@@ -229,10 +229,38 @@ fn a_message_a_thousand_ahead_opens_and_one_more_is_refused() {
     let beyond = other.seal(b"beyond", &mut world.rng).unwrap();
     assert_eq!(
         world.open(&mut bob, &beyond).unwrap_err(),
-        Error::Misbehaved(Misbehaved::SkipsTooMany)
+        Error::Gone(Gone::TooManyMissing)
     );
     let at_the_limit = world.seal(&mut alice, "at the limit");
     assert_eq!(world.open(&mut bob, &at_the_limit).unwrap().missing, 1_000);
+}
+
+/// docs/protocol.md §8.2: what was lost on the way ends a session, not the conversation.
+#[test]
+fn devices_talk_again_in_a_new_session_after_more_than_a_thousand_lost_messages() {
+    let (mut world, mut alice, mut bob) = World::talking(22);
+    for _ in 0..1_001 {
+        world.seal(&mut alice, "lost");
+    }
+    let beyond = world.seal(&mut alice, "beyond");
+    assert_eq!(
+        world.open(&mut bob, &beyond).unwrap_err(),
+        Error::Gone(Gone::TooManyMissing)
+    );
+    // A turn does not help: `pn` counts too.
+    world.send(&mut bob, &mut alice, "turn");
+    let turned = world.seal(&mut alice, "turned");
+    assert_eq!(
+        world.open(&mut bob, &turned).unwrap_err(),
+        Error::Gone(Gone::TooManyMissing)
+    );
+    let repaired = world.start(&mut bob, &mut alice);
+    world.send(&mut bob, &mut alice, "repair");
+    assert_eq!(world.send(&mut alice, &mut bob, "heard").session, repaired);
+    assert_eq!(
+        world.send(&mut bob, &mut alice, "and back").session,
+        repaired
+    );
 }
 
 /// docs/protocol.md §8.2: in `pn` and `n` together.
@@ -250,7 +278,7 @@ fn keys_skipped_in_two_chains_count_together() {
     let beyond = world.seal(&mut alice, "600 and 401");
     assert_eq!(
         world.open(&mut bob, &beyond).unwrap_err(),
-        Error::Misbehaved(Misbehaved::SkipsTooMany)
+        Error::Gone(Gone::TooManyMissing)
     );
 }
 
@@ -262,12 +290,8 @@ fn numbers_at_the_end_of_their_range_are_refused() {
     for (at, value, error) in [
         (N, u32::MAX, Error::Decrypt),
         (N, 1 << 31, Error::Decrypt),
-        (
-            N,
-            (1 << 31) - 1,
-            Error::Misbehaved(Misbehaved::SkipsTooMany),
-        ),
-        (PN, u32::MAX, Error::Misbehaved(Misbehaved::SkipsTooMany)),
+        (N, (1 << 31) - 1, Error::Gone(Gone::TooManyMissing)),
+        (PN, u32::MAX, Error::Gone(Gone::TooManyMissing)),
     ] {
         let mut changed = message.clone();
         changed[at..at + 4].copy_from_slice(&value.to_be_bytes());
