@@ -114,7 +114,7 @@ pub(crate) fn initiate(
     let keys = session_keys(&dh1, dh2.as_ref(), &shared, &th);
     Ok(Session {
         id: keys.id,
-        created: now,
+        issued: now,
         role: Role::Initiator {
             unanswered: Some(first),
         },
@@ -167,7 +167,7 @@ pub(crate) fn accept(
         ratchet_key: &header.ratchet_key,
     }
     .hash();
-    verify_proof(first.proof, &key, local.keys.thumbprint(), &th, policy.now)?;
+    let issued = verify_proof(first.proof, &key, local.keys.thumbprint(), &th, policy.now)?;
 
     // From here on the initiator is known to have made this agreement for this device.
     let ephemeral = X25519PublicKey::from_bytes(first.ephemeral);
@@ -194,7 +194,7 @@ pub(crate) fn accept(
     }
     let session = Session {
         id: keys.id,
-        created: policy.now,
+        issued,
         role: Role::Recipient,
         ratchet: Ratchet::recipient(keys.root, keys.chain, ratchet_key),
     };
@@ -211,14 +211,14 @@ fn sign_proof(key: &SigningKey, recipient: Thumbprint, th: &TranscriptHash, now:
         .sign(key)
 }
 
-/// Checks the signature and every claim of the initiator's proof (docs/protocol.md §7.3).
+/// Checks the signature and every claim of the initiator's proof, and gives its `iat` (docs/protocol.md §7.3).
 fn verify_proof(
     proof: &str,
     key: &PublicKey,
     recipient: Thumbprint,
     th: &TranscriptHash,
     now: u64,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let malformed = |_| Malformed::Proof;
     let unverified = UnverifiedStatement::parse(proof.as_bytes(), JwtType::Session, &PROOF_CLAIMS)
         .map_err(malformed)?;
@@ -243,7 +243,7 @@ fn verify_proof(
     if issued.saturating_sub(now) > CLOCK_TOLERANCE_SECONDS {
         return Err(Misbehaved::ProofInFuture.into());
     }
-    Ok(())
+    Ok(issued)
 }
 
 /// Everything that an agreement depends on (docs/protocol.md §7.1).

@@ -21,7 +21,7 @@ use sealwire_protocol::{
     codec::{DecodeError, Writer},
     jws::SignatureVerifier,
     key::Thumbprint,
-    limits::MAX_SESSIONS,
+    limits::{CLOCK_TOLERANCE_SECONDS, MAX_SESSIONS},
     name::{Issuer, User},
     token::AttestationPolicy,
 };
@@ -126,11 +126,13 @@ impl Peer {
     }
 
     /// Whether [`seal`](Self::seal) needs a [`start`](Self::start) first: there is no session, or this device started the one
-    /// that seals more than 7 days before `now` and was never answered.
+    /// that seals more than 7 days before `now` and was never answered. (So it is if a wrong clock put it into the future.)
     #[must_use]
     pub fn needs_session(&self, now: u64) -> bool {
         self.sealing_session().is_none_or(|session| {
-            session.is_unanswered() && now.saturating_sub(session.created) > UNANSWERED_SECONDS
+            session.is_unanswered()
+                && (now.saturating_sub(session.issued) > UNANSWERED_SECONDS
+                    || is_in_future(session, now))
         })
     }
 
@@ -149,7 +151,8 @@ impl Peer {
         now: u64,
     ) -> Result<SessionId, Error> {
         self.check_identity(card.identity())?;
-        let session = agreement::initiate(keys, own, card, one_time.as_ref(), rng, now)?;
+        let issued = self.next_issued(now);
+        let session = agreement::initiate(keys, own, card, one_time.as_ref(), rng, issued)?;
         let id = session.id;
         self.identity = Some(card.identity().clone());
         self.add(session, true);
@@ -215,7 +218,7 @@ impl Peer {
         // From here on nothing fails.
         local.prekeys.use_up(first);
         self.identity = Some(identity);
-        let seals = self.takes_over(&session.id);
+        let seals = self.takes_over(&session, policy.now);
         self.add(session, seals);
         Ok(Opened {
             content: opened.content,
@@ -321,11 +324,22 @@ impl Peer {
             .find(|session| Some(session.id) == self.sealing)
     }
 
-    /// docs/protocol.md §7.5: a new session of the other device takes over, except that of two which both devices started and
-    /// neither has heard of the other's answer, the one with the smaller id wins on both sides.
-    fn takes_over(&self, new: &SessionId) -> bool {
-        self.sealing_session()
-            .is_none_or(|current| !current.is_unanswered() || *new < current.id)
+    /// docs/protocol.md §7.5: the session with the later proof seals, at the same second the one with the smaller id. Both
+    /// devices know both, so they choose the same one in whatever order they hear of them.
+    fn takes_over(&self, new: &Session, now: u64) -> bool {
+        self.sealing_session().is_none_or(|current| {
+            is_in_future(current, now) || new.precedence() > current.precedence()
+        })
+    }
+
+    /// The `iat` for a session that is started now: later than that of every one there is, so that it takes over at the other
+    /// device too (docs/protocol.md §7.5).
+    fn next_issued(&self, now: u64) -> u64 {
+        self.sessions
+            .iter()
+            .filter(|session| session.issued < now.saturating_add(CLOCK_TOLERANCE_SECONDS))
+            .map(|session| session.issued.saturating_add(1))
+            .fold(now, u64::max)
     }
 
     /// Keeps a new session. The oldest one that does not seal is dropped for a fifth (docs/protocol.md §7.5).
@@ -343,6 +357,11 @@ impl Peer {
         }
         self.sessions.push(session);
     }
+}
+
+/// Whether a wrong clock, since put right, started the session (docs/protocol.md §7.5).
+const fn is_in_future(session: &Session, now: u64) -> bool {
+    session.issued > now.saturating_add(CLOCK_TOLERANCE_SECONDS)
 }
 
 impl fmt::Debug for Peer {

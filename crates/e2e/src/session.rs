@@ -3,6 +3,7 @@
 //! Which of several sessions is used is for [`peer`](crate::peer). Here is also the form in which a session is stored.
 
 use alloc::{boxed::Box, vec::Vec};
+use core::cmp::Reverse;
 
 use rand_core::CryptoRng;
 use sealwire_protocol::{
@@ -24,8 +25,8 @@ use crate::{
 /// One session with another device.
 pub(crate) struct Session {
     pub(crate) id: [u8; SESSION_ID_LEN],
-    /// When it was started or accepted here, in seconds since 1970.
-    pub(crate) created: u64,
+    /// The `iat` of the initiator's proof, which both sides know, in seconds since 1970.
+    pub(crate) issued: u64,
     pub(crate) role: Role,
     pub(crate) ratchet: Ratchet,
 }
@@ -40,6 +41,11 @@ pub(crate) enum Role {
 }
 
 impl Session {
+    /// The greater wins the choice of the session that seals: the later proof, then the smaller id (docs/protocol.md §7.5).
+    pub(crate) const fn precedence(&self) -> (u64, Reverse<[u8; SESSION_ID_LEN]>) {
+        (self.issued, Reverse(self.id))
+    }
+
     /// Whether this device started the session and has not been answered (docs/protocol.md §7.5).
     pub(crate) const fn is_unanswered(&self) -> bool {
         matches!(
@@ -94,7 +100,7 @@ impl Session {
     }
 
     pub(crate) fn write(&self, writer: &mut Writer<'_>) {
-        writer.bytes(&self.id).u64(self.created);
+        writer.bytes(&self.id).u64(self.issued);
         match &self.role {
             Role::Initiator {
                 unanswered: Some(first),
@@ -112,7 +118,7 @@ impl Session {
     pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let session = Self {
             id: *reader.array()?,
-            created: reader.u64()?,
+            issued: reader.u64()?,
             role: match reader.u8()? {
                 0 => Role::Initiator {
                     unanswered: Some(FirstFlight::read(reader)?),

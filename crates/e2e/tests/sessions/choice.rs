@@ -1,5 +1,6 @@
 //! Several sessions with one device, and which one seals (docs/protocol.md §7.5).
 
+use proptest::{prelude::*, sample::Index};
 use sealwire_e2e::{
     error::{Error, Gone, Misuse},
     message::SealedMessage,
@@ -70,6 +71,7 @@ fn messages_under_way_in_the_session_that_lost_still_open() {
 fn a_session_of_a_peer_that_lost_its_state_takes_over() {
     let (mut world, mut alice, mut bob) = World::talking(78);
     bob.peer = Peer::new(alice.keys.thumbprint());
+    world.now += 1;
     let unreadable = world.seal(&mut alice, "into the void");
     assert_eq!(
         world.open(&mut bob, &unreadable).unwrap_err(),
@@ -128,37 +130,34 @@ fn the_oldest_session_that_does_not_seal_is_dropped_for_a_fifth() {
 #[test]
 fn sessions_that_lose_the_choice_never_push_out_the_one_that_seals() {
     let (mut world, mut alice, mut bob) = World::pair(81);
-    // Bob keeps the smallest id that he can get, unanswered.
+    // Bob keeps a session that is later than all of Alice's, by his clock.
     let (card, _) = world.fetch(&mut alice);
-    let smallest = loop {
-        let mut peer = Peer::new(alice.keys.thumbprint());
-        let id = peer
-            .start(&bob.keys, &bob.own, &card, None, &mut world.rng, world.now)
-            .unwrap();
-        if id[0] < 4 {
-            bob.peer = peer;
-            break id;
-        }
-    };
+    let latest = bob
+        .peer
+        .start(
+            &bob.keys,
+            &bob.own,
+            &card,
+            None,
+            &mut world.rng,
+            world.now + 50,
+        )
+        .unwrap();
     for _ in 0..8 {
         bob.one_time = bob
             .prekeys
             .publish_one_time(&bob.keys, 1, &mut world.rng)
             .unwrap();
-        let id = world.start(&mut alice, &mut bob);
+        world.start(&mut alice, &mut bob);
         let opened = world.send(&mut alice, &mut bob, "x");
-        assert_eq!(opened.started.unwrap().seals, id < smallest);
-        assert!(
-            bob.peer
-                .sealing()
-                .is_some_and(|sealing| sealing <= smallest)
-        );
+        assert!(!opened.started.unwrap().seals);
+        assert_eq!(bob.peer.sealing(), Some(latest));
     }
 }
 
-/// docs/protocol.md §7.5: an answered session is confirmed, and a new one takes over whatever its id.
+/// docs/protocol.md §7.5: a session that one device starts later takes over whatever its id.
 #[test]
-fn the_smaller_id_does_not_keep_a_confirmed_session() {
+fn the_smaller_id_does_not_keep_an_earlier_session() {
     for seed in 82..88 {
         let (mut world, mut alice, mut bob) = World::talking(seed);
         let id = world.start(&mut bob, &mut alice);
@@ -172,6 +171,116 @@ fn the_smaller_id_does_not_keep_a_confirmed_session() {
                 .seals
         );
         assert_eq!(session_of(&world.seal(&mut alice, "x")), id);
+    }
+}
+
+/// docs/protocol.md §7.5: Bob opened Alice's session and lost it before he answered; hers is unanswered when his arrives.
+#[test]
+fn a_repair_wins_over_the_unanswered_session_that_was_lost() {
+    for seed in 200..232 {
+        let (mut world, mut alice, mut bob) = World::pair(seed);
+        world.start(&mut alice, &mut bob);
+        world.send(&mut alice, &mut bob, "one");
+        bob.peer = Peer::new(alice.keys.thumbprint());
+        let lost = world.seal(&mut alice, "two");
+        assert_eq!(
+            world.open(&mut bob, &lost).unwrap_err(),
+            Error::Gone(Gone::OneTimePrekey)
+        );
+        world.now += 1;
+        let id = world.start(&mut bob, &mut alice);
+        world.send(&mut bob, &mut alice, "please use this one");
+        world.now += 6 * DAY;
+        assert_eq!(world.send(&mut alice, &mut bob, "yes").session, id);
+    }
+}
+
+/// docs/protocol.md §7.5: the relay holds back a first message; when it comes the newer session stays.
+#[test]
+fn an_earlier_session_that_arrives_late_does_not_take_over() {
+    let (mut world, mut alice, mut bob) = World::pair(91);
+    world.start(&mut alice, &mut bob);
+    let held_back = world.seal(&mut alice, "held back");
+    let id = world.start(&mut alice, &mut bob);
+    world.send(&mut alice, &mut bob, "on time");
+    let late = world.open(&mut bob, &held_back).unwrap();
+    assert!(!late.started.unwrap().seals);
+    assert_eq!(bob.peer.sealing(), Some(id));
+}
+
+/// docs/protocol.md §7.5: a clock that was wrong once does not keep a session.
+#[test]
+fn a_session_from_the_future_gives_way() {
+    let (mut world, mut alice, mut bob) = World::pair(92);
+    let now = world.now;
+    world.now += 10 * DAY;
+    world.start(&mut alice, &mut bob);
+    world.now = now;
+    assert!(alice.peer.needs_session(now));
+    let id = world.start(&mut bob, &mut alice);
+    let opened = world.send(&mut bob, &mut alice, "x");
+    assert!(opened.started.unwrap().seals);
+    assert_eq!(alice.peer.sealing(), Some(id));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Start { by_alice: bool },
+    Send { by_alice: bool },
+    Deliver { to_alice: bool, which: Index },
+    Second,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => any::<bool>().prop_map(|by_alice| Step::Start { by_alice }),
+        2 => any::<bool>().prop_map(|by_alice| Step::Send { by_alice }),
+        3 => any::<(bool, Index)>().prop_map(|(to_alice, which)| Step::Deliver { to_alice, which }),
+        1 => Just(Step::Second),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// docs/protocol.md §7.5: whoever starts how many sessions, and in whatever order messages arrive, once all have arrived
+    /// both devices seal in the same session.
+    #[test]
+    fn devices_converge_in_every_order(seed in any::<u64>(), steps in prop::collection::vec(step(), 1..40), rest in any::<Index>()) {
+        let (mut world, mut alice, mut bob) = World::pair(seed);
+        let (mut to_alice, mut to_bob) = (Vec::new(), Vec::new());
+        let mut sessions = 0;
+        for step in steps {
+            match step {
+                Step::Start { by_alice } if sessions < 4 => {
+                    sessions += 1;
+                    let (from, to, way) = if by_alice { (&mut alice, &mut bob, &mut to_bob) } else { (&mut bob, &mut alice, &mut to_alice) };
+                    world.start(from, to);
+                    way.push(world.seal(from, "first"));
+                }
+                Step::Start { .. } => {}
+                Step::Send { by_alice } => {
+                    let (from, way) = if by_alice { (&mut alice, &mut to_bob) } else { (&mut bob, &mut to_alice) };
+                    if !from.peer.needs_session(world.now) {
+                        way.push(world.seal(from, "more"));
+                    }
+                }
+                Step::Deliver { to_alice: to, which } => {
+                    let (at, way) = if to { (&mut alice, &mut to_alice) } else { (&mut bob, &mut to_bob) };
+                    if !way.is_empty() {
+                        world.open(at, &way.swap_remove(which.index(way.len()))).unwrap();
+                    }
+                }
+                Step::Second => world.now += 1,
+            }
+        }
+        while !to_alice.is_empty() {
+            world.open(&mut alice, &to_alice.swap_remove(rest.index(to_alice.len()))).unwrap();
+        }
+        while !to_bob.is_empty() {
+            world.open(&mut bob, &to_bob.swap_remove(rest.index(to_bob.len()))).unwrap();
+        }
+        prop_assert_eq!(alice.peer.sealing(), bob.peer.sealing());
     }
 }
 
