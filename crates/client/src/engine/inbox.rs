@@ -16,7 +16,7 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use sealwire_e2e::content::{Body, Content, Kind};
-use sealwire_e2e::error::Error as E2eError;
+use sealwire_e2e::error::{Error as E2eError, Misbehaved};
 use sealwire_e2e::message::SealedMessage;
 use sealwire_e2e::peer::{Local, Opened};
 use sealwire_protocol::frame::Deliver;
@@ -260,7 +260,14 @@ impl Engine {
             Err(error) => {
                 tracing::info!(%error, "a message does not open");
                 txn.forget_unchanged(deliver.device);
-                let lost = matches!(error, E2eError::Decrypt | E2eError::Gone(_));
+                // A repetition is also what the next message of a session is that was started without a one-time prekey and is
+                // lost here.
+                let lost = matches!(
+                    error,
+                    E2eError::Decrypt
+                        | E2eError::Gone(_)
+                        | E2eError::Misbehaved(Misbehaved::Replay)
+                );
                 Ok(Err(if lost {
                     NotOpened::Lost
                 } else {

@@ -151,6 +151,8 @@ struct ToyRelay {
     sent: Vec<Sent>,
     epoch: [u8; 16],
     next_position: u64,
+    /// What the clocks of the devices that it talks to show after [`START`], in milliseconds.
+    later: u64,
     /// Answers every Send with this.
     refuse_sends: Option<RefusalCode>,
 }
@@ -181,7 +183,7 @@ impl ToyRelay {
         for _ in 0..100 {
             let mut moved = false;
             for toy in toys.iter_mut() {
-                while let Some(request) = toy.engine.poll_request(START).unwrap() {
+                while let Some(request) = toy.engine.poll_request(self.now()).unwrap() {
                     self.serve(toy, &request);
                     moved = true;
                 }
@@ -201,7 +203,7 @@ impl ToyRelay {
         mailbox.retain(|held| held.position > position);
         let held = mailbox.clone();
         for held in &held {
-            give(toy, held);
+            give_at(toy, held, self.now());
         }
         !held.is_empty()
     }
@@ -210,13 +212,13 @@ impl ToyRelay {
         match request {
             Request::PublishCard { request, card } => {
                 self.register(toy).card.clone_from(card);
-                reply(toy, *request, &Reply::Accepted);
+                self.reply(toy, *request, &Reply::Accepted);
             }
             Request::PublishPrekeys { request, prekeys } => {
                 self.register(toy)
                     .prekeys
                     .extend(prekeys.iter().map(OneTimePrekey::encode));
-                reply(toy, *request, &Reply::Accepted);
+                self.reply(toy, *request, &Reply::Accepted);
             }
             Request::FetchCards {
                 request,
@@ -229,7 +231,7 @@ impl ToyRelay {
 
     fn serve_cards(&mut self, toy: &mut Toy, request: u32, user: &str, take: bool) {
         let Some(devices) = self.users.get_mut(user) else {
-            return reply(toy, request, &Reply::Refused(RefusalCode::UnknownUser));
+            return self.reply(toy, request, &Reply::Refused(RefusalCode::UnknownUser));
         };
         let taken: Vec<_> = devices
             .iter_mut()
@@ -247,7 +249,7 @@ impl ToyRelay {
                 prekey: prekey.as_deref().map(wire),
             })
             .collect();
-        reply(toy, request, &Reply::Cards(List::from(&entries)));
+        self.reply(toy, request, &Reply::Cards(List::from(&entries)));
     }
 
     fn serve_send(&mut self, toy: &mut Toy, request: u32, entry: u64) {
@@ -260,7 +262,7 @@ impl ToyRelay {
             .collect();
         self.sent.push((id, user.clone(), parts.clone()));
         if let Some(code) = self.refuse_sends {
-            return reply(toy, request, &Reply::Refused(code));
+            return self.reply(toy, request, &Reply::Refused(code));
         }
         let expected: BTreeSet<_> = self.users[&user]
             .iter()
@@ -273,7 +275,7 @@ impl ToyRelay {
             .collect::<BTreeSet<_>>()
             != expected
         {
-            return reply(toy, request, &Reply::Refused(RefusalCode::DevicesChanged));
+            return self.reply(toy, request, &Reply::Refused(RefusalCode::DevicesChanged));
         }
         for (device, message) in parts {
             // §5.2: idempotent by sending device, id and recipient.
@@ -289,7 +291,15 @@ impl ToyRelay {
                 self.mailboxes.entry(device).or_default().push(held);
             }
         }
-        reply(toy, request, &Reply::Accepted);
+        self.reply(toy, request, &Reply::Accepted);
+    }
+
+    fn reply(&self, toy: &mut Toy, request: u32, reply: &Reply<'_>) {
+        toy.engine.handle_reply(request, reply, self.now()).unwrap();
+    }
+
+    fn now(&self) -> Moment {
+        Moment(START.0 + self.later)
     }
 
     fn register(&mut self, toy: &Toy) -> &mut Registered {
@@ -314,11 +324,11 @@ impl ToyRelay {
     }
 }
 
-fn reply(toy: &mut Toy, request: u32, reply: &Reply<'_>) {
-    toy.engine.handle_reply(request, reply, START).unwrap();
+fn give(toy: &mut Toy, held: &Held) {
+    give_at(toy, held, START);
 }
 
-fn give(toy: &mut Toy, held: &Held) {
+fn give_at(toy: &mut Toy, held: &Held, now: Moment) {
     let deliver = Deliver {
         position: held.position,
         id: held.id,
@@ -327,7 +337,7 @@ fn give(toy: &mut Toy, held: &Held) {
         time: START.0,
         message: &held.message,
     };
-    toy.engine.handle_deliver(&deliver, START).unwrap();
+    toy.engine.handle_deliver(&deliver, now).unwrap();
 }
 
 fn wire(encoded: &[u8]) -> WirePrekey<'_> {

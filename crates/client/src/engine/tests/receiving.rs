@@ -262,6 +262,7 @@ fn lost_session_repairs_itself_and_the_application_is_told() {
     // The rows of sessions, table 3, are lost.
     bob.store.rows.lock().unwrap().retain(|key, _| key[0] != 3);
     bob.crash();
+    relay.later += 1_000;
     relay.connect(&mut bob);
     drop(alice.send("bob", "lost"));
     relay.pump(&mut [&mut alice, &mut bob]);
@@ -277,6 +278,64 @@ fn lost_session_repairs_itself_and_the_application_is_told() {
         }),
         "{events:?}"
     );
+    drop(alice.send("bob", "found"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["found"]);
+}
+
+/// docs/protocol.md §8.2
+#[test]
+fn more_than_a_thousand_lost_messages_end_in_a_repaired_session() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut txn = Txn::default();
+    let vault = &alice.engine.vault;
+    let sessions = txn.peer(vault, bob.device()).unwrap();
+    for _ in 0..1_001 {
+        sessions.seal(b"lost", &mut rand::rng()).unwrap();
+    }
+    alice.engine.commit(txn).unwrap();
+    drop(alice.send("bob", "too far ahead"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let repaired = Event::SessionRepaired {
+        user: "alice".into(),
+        device: alice.device(),
+    };
+    assert!(bob.events().contains(&repaired));
+    drop(alice.send("bob", "found"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["found"]);
+}
+
+/// docs/protocol.md §7.4: its next message looks like a repetition of the first one.
+#[test]
+fn lost_session_without_a_one_time_prekey_repairs_itself() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    for registered in relay.users.get_mut("bob").unwrap() {
+        registered.prekeys.clear();
+    }
+    drop(alice.send("bob", "read"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    assert_eq!(bob.texts(), ["read"]);
+    // The receipt goes with the sessions, and so alice is not answered.
+    bob.store
+        .rows
+        .lock()
+        .unwrap()
+        .retain(|key, _| key[0] != 3 && key[0] != 4);
+    bob.crash();
+    relay.later += 1_000;
+    relay.connect(&mut bob);
+    for registered in relay.users.get_mut("bob").unwrap() {
+        registered.prekeys.clear();
+    }
+    drop(alice.send("bob", "lost"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let repaired = Event::SessionRepaired {
+        user: "alice".into(),
+        device: alice.device(),
+    };
+    assert!(bob.events().contains(&repaired));
     drop(alice.send("bob", "found"));
     relay.pump(&mut [&mut alice, &mut bob]);
     assert_eq!(bob.texts(), ["found"]);
