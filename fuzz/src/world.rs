@@ -196,7 +196,7 @@ impl World {
     /// Alice starts a session and seals; Bob opens the first message and answers.
     fn converse(&mut self, bob_prekeys: &mut Prekeys, rng: &mut StdRng) {
         let one_time = bob_prekeys
-            .publish_one_time(&self.bob.keys, 2, rng)
+            .publish_one_time(&self.bob.keys, 2, rng, self.now)
             .expect("prekeys")
             .remove(0);
         let card = self.verified(&self.bob.card);

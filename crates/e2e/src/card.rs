@@ -14,6 +14,7 @@ use sealwire_protocol::{
     crypto::{KEM_KEY_BYTES, KemEncapsulationKey, X25519PublicKey, sha256},
     jws::{JwtType, SignatureVerifier},
     key::{PublicKey, SigningKey, Thumbprint},
+    limits::CLOCK_TOLERANCE_SECONDS,
     statement::{Claims, Statement, UnverifiedStatement},
     token::AttestationPolicy,
 };
@@ -87,8 +88,8 @@ impl UnverifiedCard {
         self.device
     }
 
-    /// Checks everything that docs/protocol.md §6.1 asks of whoever uses a card: thumbprint, signature, attestation, and
-    /// that the card is not older than `seen`, the newest card seen of this device.
+    /// Checks everything that docs/protocol.md §6.1 asks of whoever uses a card: thumbprint, signature, attestation, that
+    /// the card is not from the future, and not older than `seen`, the newest card seen of this device.
     ///
     /// # Errors
     /// [`Misbehaved`] says which check failed, [`Malformed`] that a claim is not what it has to be,
@@ -115,6 +116,10 @@ impl UnverifiedCard {
             .verify(&key)
             .map_err(|_| Misbehaved::CardSignature)?;
         let card = read(verified.claims(), &compact, device, keys, policy)?;
+        // §6.1: `iat` is not in the future.
+        if card.issued > policy.now.saturating_add(CLOCK_TOLERANCE_SECONDS) {
+            return Err(Misbehaved::CardInFuture.into());
+        }
         // §6.1: neither `id` nor `iat` is smaller than before.
         if seen.is_some_and(|seen| card.generation < seen.generation || card.issued < seen.issued) {
             return Err(Misbehaved::CardRollback.into());

@@ -68,6 +68,9 @@ pub enum Misbehaved {
     /// A card is older than one of this device seen before (docs/protocol.md §6.1).
     #[error("the device card is older than one seen before; the relay may be rolling it back")]
     CardRollback,
+    /// A card's `iat` is more than 60 seconds in the future (docs/protocol.md §6.1).
+    #[error("the device card is from the future; check both devices' clocks")]
+    CardInFuture,
     /// A one-time prekey is not signed by the device it is offered for (docs/protocol.md §6.2).
     #[error("the one-time prekey is not signed by its device; the relay may have invented it")]
     OneTimePrekeySignature,
@@ -157,9 +160,6 @@ pub enum Misuse {
     /// The sending chain is at its end, 2^31 messages: sealing goes on when the peer has answered (docs/protocol.md §8.2).
     #[error("2^31 messages were sealed without an answer; wait for the other device")]
     ChainEnded,
-    /// The device has no generation of prekeys yet: make a card first.
-    #[error("this device has no card yet; make one first")]
-    NoGeneration,
     /// All 2^32 ids of cards or one-time prekeys are used up.
     #[error("all ids of cards or prekeys are used up; enrol the device again")]
     IdsExhausted,

@@ -19,7 +19,8 @@ use sealwire_protocol::{
     codec::{DecodeError, Reader, Writer},
     crypto::{KemDecapsulationKey, X25519Secret, sha256},
     limits::{
-        CARD_RENEWAL_DAYS, MAX_CARD_GENERATION_DAYS, MAX_CARD_GENERATIONS, MAX_REPLAY_ENTRIES,
+        CARD_RENEWAL_DAYS, CLOCK_TOLERANCE_SECONDS, MAX_CARD_GENERATION_DAYS, MAX_CARD_GENERATIONS,
+        MAX_REPLAY_ENTRIES,
     },
 };
 use zeroize::Zeroizing;
@@ -38,10 +39,13 @@ pub const MAX_ONE_TIME_SECRETS: usize = 500;
 
 const DAY: u64 = 24 * 60 * 60;
 
+/// Up to here ids follow the clock, which is until 2072. The rest is for counting: a wrong clock cannot use the ids up.
+const LAST_CLOCK_ID: u32 = 3 << 30;
+
 /// All prekey secrets of this device.
 #[derive(Default)]
 pub struct Prekeys {
-    /// The oldest first; ids and times never decrease.
+    /// The oldest first, by their ids.
     generations: VecDeque<Generation>,
     one_time: BTreeMap<u32, OneTimeSecrets>,
     /// The id of the next generation, `None` after the last.
@@ -86,6 +90,13 @@ impl Default for NextId {
 }
 
 impl NextId {
+    /// At least the seconds of `now`: a device whose store was put back to an earlier state does not know which ids it has used
+    /// since, but it used them before now (docs/protocol.md §6.1, §6.2).
+    fn catch_up(&mut self, now: u64) {
+        let now = u32::try_from(now).unwrap_or(u32::MAX).min(LAST_CLOCK_ID);
+        self.0 = self.0.map(|id| id.max(now));
+    }
+
     fn peek(self) -> Result<u32, Error> {
         Ok(self.0.ok_or(Misuse::IdsExhausted)?)
     }
@@ -113,14 +124,16 @@ impl Prekeys {
         rng: &mut (impl CryptoRng + ?Sized),
         now: u64,
     ) -> Result<String, Error> {
+        self.next_generation.catch_up(now);
         let id = self.next_generation.peek()?;
         self.expire(now);
         let signed_prekey = X25519Secret::generate(rng);
         let kem = KemDecapsulationKey::generate(rng);
-        // §6.1: `iat` does not decrease from card to card, whatever the clock does.
+        // §6.1: `iat` does not decrease from card to card, except back from a future in which nobody has accepted one.
         let issued = self
             .generations
             .back()
+            .filter(|newest| !newest.is_in_future(now))
             .map_or(now, |newest| newest.issued.max(now));
         let card = card::sign(
             &CardFields {
@@ -151,7 +164,8 @@ impl Prekeys {
         Ok(card)
     }
 
-    /// Makes `count` one-time prekeys, to publish: a relay takes at most 100 at once. Store the state first.
+    /// Makes `count` one-time prekeys, to publish: a relay takes at most 100 at once. `now` is in seconds since 1970. Store the
+    /// state first.
     ///
     /// # Errors
     /// [`Misuse::IdsExhausted`], and nothing was made.
@@ -160,7 +174,9 @@ impl Prekeys {
         keys: &DeviceKeys,
         count: u8,
         rng: &mut (impl CryptoRng + ?Sized),
+        now: u64,
     ) -> Result<Vec<OneTimePrekey>, Error> {
+        self.next_one_time.catch_up(now);
         self.next_one_time
             .peek()?
             .checked_add(count.into())
@@ -187,12 +203,13 @@ impl Prekeys {
         Ok(published)
     }
 
-    /// Whether a new card is due (docs/protocol.md §6.1, §7.4): there is none, the newest is 7 days old or takes no more first
-    /// messages, or its attestation is 15 days old and `own` is a newer one.
+    /// Whether a new card is due (docs/protocol.md §6.1, §7.4): there is none, the newest is 7 days old, takes no more first
+    /// messages or is from the future of a clock that was wrong, or its attestation is 15 days old and `own` is a newer one.
     #[must_use]
     pub fn needs_new_card(&self, own: &OwnIdentity, now: u64) -> bool {
         self.generations.back().is_none_or(|newest| {
             now.saturating_sub(newest.issued) >= CARD_RENEWAL_DAYS * DAY
+                || newest.is_in_future(now)
                 || newest.replay_guard.len() >= MAX_REPLAY_ENTRIES
                 || (now.saturating_sub(newest.attested) >= 15 * DAY
                     && own.issued() > newest.attested)
@@ -338,6 +355,11 @@ impl Generation {
     /// docs/protocol.md §6.1: at most 30 days.
     fn is_too_old(&self, now: u64) -> bool {
         now.saturating_sub(self.issued) > MAX_CARD_GENERATION_DAYS * DAY
+    }
+
+    /// docs/protocol.md §6.1: nobody accepts such a card.
+    const fn is_in_future(&self, now: u64) -> bool {
+        self.issued > now.saturating_add(CLOCK_TOLERANCE_SECONDS)
     }
 
     pub(crate) const fn id(&self) -> u32 {

@@ -81,9 +81,9 @@ impl Engine {
         let count = FULL_PREKEYS.saturating_sub(publishing.held);
         if publishing.held < LOW_PREKEYS && publishing.prekeys == Published::There {
             publishing.prekeys = Published::Sent;
-            let Ok(prekeys) = self
-                .prekeys
-                .publish_one_time(&self.keys, count, &mut rand::rng())
+            let Ok(prekeys) =
+                self.prekeys
+                    .publish_one_time(&self.keys, count, &mut rand::rng(), now.seconds())
             else {
                 publishing.prekeys = Published::Refused;
                 return Ok(None);

@@ -11,7 +11,7 @@ use sealwire_protocol::{
 
 use crate::{
     forge::{Forgery, sealed_with_any_key},
-    pair::{DAY, Device, ISSUER, START, World, attestation},
+    pair::{DAY, Device, FIRST, ISSUER, START, World, attestation},
 };
 
 /// What `open` says to a first message in which `edit` made something wrong.
@@ -34,11 +34,11 @@ fn a_first_message_written_from_the_specification_opens() {
         let message = forgery.seal(&mut world, "by the book");
         let opened = world.open(&mut bob, &message).unwrap();
         assert_eq!(*opened.content, b"by the book");
-        let one_time = with_one_time.then_some(1);
+        let one_time = with_one_time.then_some(FIRST);
         assert_eq!(
             opened.started,
             Some(Started {
-                generation: 1,
+                generation: FIRST,
                 one_time,
                 seals: true
             })
@@ -354,7 +354,7 @@ fn swapped_one_time_prekeys_are_refused() {
     let (mut world, alice, mut bob) = World::pair(49);
     let more = bob
         .prekeys
-        .publish_one_time(&bob.keys, 1, &mut world.rng)
+        .publish_one_time(&bob.keys, 1, &mut world.rng, world.now)
         .unwrap();
     let mut forgery = Forgery::honest(&world, &alice, &mut bob);
     forgery.one_time_id = Some(more[0].id());
@@ -373,7 +373,7 @@ fn the_generation_of_another_card_is_refused() {
         .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
         .unwrap();
     let mut forgery = Forgery::honest(&world, &alice, &mut bob);
-    forgery.generation = 2;
+    forgery.generation = FIRST + 1;
     let message = forgery.seal(&mut world, "x");
     assert_eq!(
         world.open(&mut bob, &message).unwrap_err(),
@@ -485,7 +485,7 @@ fn the_replay_guard_is_stored() {
 /// docs/protocol.md §6.1: the last 8 generations, for at most 30 days.
 #[test]
 fn first_messages_to_old_generations_are_refused() {
-    let error = refusal(59, |_, forgery| forgery.generation = 2);
+    let error = refusal(59, |_, forgery| forgery.generation = FIRST + 1);
     assert_eq!(error, Error::Gone(Gone::Generation));
 
     let after = |cards: u32, seconds: u64| {

@@ -6,13 +6,13 @@ use sealwire_e2e::{
     error::{Error, Malformed, Misbehaved, Misuse},
     one_time::{ONE_TIME_PREKEY_BYTES, OneTimePrekey},
     peer::Peer,
-    prekeys::MAX_ONE_TIME_SECRETS,
+    prekeys::{MAX_ONE_TIME_SECRETS, Prekeys},
 };
 use sealwire_protocol::{ClaimDefect, TokenError, base64url, jws::SignatureError, key::SigningKey};
 
 use crate::{
     forge::resigned_card,
-    pair::{DAY, Device, ISSUER, START, World, attestation, jws, payload},
+    pair::{DAY, Device, FIRST, ISSUER, START, World, attestation, jws, payload},
 };
 
 /// What verifying Bob's card says after `edit` changed its claims and Bob signed it again.
@@ -37,7 +37,7 @@ fn a_card_verifies_and_says_whose_it_is() {
     assert_eq!(
         card.seen(),
         SeenCard {
-            generation: 1,
+            generation: FIRST,
             issued: START
         }
     );
@@ -62,11 +62,11 @@ fn a_card_rolled_back_is_refused() {
     );
     for seen in [
         SeenCard {
-            generation: 2,
+            generation: FIRST + 1,
             issued: START,
         },
         SeenCard {
-            generation: 1,
+            generation: FIRST,
             issued: START + 1,
         },
     ] {
@@ -82,15 +82,97 @@ fn a_device_whose_clock_goes_back_still_publishes_cards_that_are_accepted() {
     let seen = world.verify_card(&bob.card, None).unwrap().seen();
     let card = bob
         .prekeys
-        .publish(&bob.keys, &bob.own, &mut world.rng, START - DAY)
+        .publish(&bob.keys, &bob.own, &mut world.rng, START - 60)
         .unwrap();
     assert_eq!(
         world.verify_card(&card, Some(seen)).unwrap().seen(),
         SeenCard {
-            generation: 2,
+            generation: FIRST + 1,
             issued: START
         }
     );
+}
+
+/// docs/protocol.md §6.1: at most 60 seconds.
+#[test]
+fn a_card_from_the_future_is_refused() {
+    let error = refusal(|_, claims| claims["iat"] = (START + 61).into());
+    assert_eq!(error, Error::Misbehaved(Misbehaved::CardInFuture));
+    let (world, _alice, bob) = World::pair(100);
+    let card = resigned_card(&bob.card, bob.keys.signing(), |claims| {
+        claims["iat"] = (START + 60).into();
+    });
+    world.verify_card(&card, None).unwrap();
+}
+
+/// docs/protocol.md §6.1: a clock that was wrong once neither stops new cards nor puts the next ones into the future.
+#[test]
+fn a_card_from_the_future_is_replaced_as_soon_as_the_clock_is_right() {
+    let (mut world, _alice, mut bob) = World::pair(117);
+    bob.prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, START + 3_650 * DAY)
+        .unwrap();
+    assert!(
+        !bob.prekeys
+            .needs_new_card(&bob.own, START + 3_650 * DAY - 60)
+    );
+    assert!(
+        bob.prekeys
+            .needs_new_card(&bob.own, START + 3_650 * DAY - 61)
+    );
+    let card = bob
+        .prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, START + 1)
+        .unwrap();
+    assert_eq!(
+        world.verify_card(&card, None).unwrap().seen().issued,
+        START + 1
+    );
+    assert!(!bob.prekeys.needs_new_card(&bob.own, START + 1));
+}
+
+/// docs/protocol.md §6.1, §6.2: a device restored from a backup goes on above the ids that it has used since.
+#[test]
+fn a_device_put_back_to_an_earlier_state_repeats_no_id() {
+    let (mut world, _alice, mut bob) = World::pair(118);
+    let backup = bob.prekeys.encode();
+    let publish = |bob: &mut Device, world: &mut World| {
+        let card = bob
+            .prekeys
+            .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+            .unwrap();
+        let one_time = bob
+            .prekeys
+            .publish_one_time(&bob.keys, 100, &mut world.rng, world.now)
+            .unwrap();
+        let generation = world.verify_card(&card, None).unwrap().seen().generation;
+        (generation, one_time[0].id(), one_time[99].id())
+    };
+    world.now += DAY;
+    let before = publish(&mut bob, &mut world);
+    bob.prekeys = Prekeys::decode(&backup).unwrap();
+    world.now += 600;
+    let after = publish(&mut bob, &mut world);
+    assert!(
+        after.0 > before.0 && after.1 > before.2,
+        "{before:?} {after:?}"
+    );
+}
+
+/// docs/protocol.md §6.1, §6.2: nor does a wrong clock use all ids up.
+#[test]
+fn a_clock_at_the_end_of_time_leaves_ids() {
+    let (mut world, _alice, mut bob) = World::pair(119);
+    for _ in 0..3 {
+        bob.prekeys
+            .publish(&bob.keys, &bob.own, &mut world.rng, u64::MAX)
+            .unwrap();
+        let one_time = bob
+            .prekeys
+            .publish_one_time(&bob.keys, 100, &mut world.rng, u64::MAX)
+            .unwrap();
+        assert!(one_time[99].id() < (3 << 30) + 300);
+    }
 }
 
 /// docs/protocol.md §6.1: the thumbprint of `key` is `iss`.
@@ -314,7 +396,7 @@ fn a_session_is_not_started_with_the_card_of_another_device() {
     // Nor with the right card and another device's prekey.
     let more = carol
         .prekeys
-        .publish_one_time(&carol.keys, 1, &mut world.rng)
+        .publish_one_time(&carol.keys, 1, &mut world.rng, world.now)
         .unwrap();
     let foreign = more[0].clone().verify(&card).unwrap();
     let (card, _) = world.fetch(&mut bob);
@@ -396,7 +478,7 @@ fn one_time_prekeys_have_new_ids_and_the_oldest_secrets_are_erased_first() {
     for _ in 0..6 {
         for prekey in bob
             .prekeys
-            .publish_one_time(&bob.keys, 100, &mut world.rng)
+            .publish_one_time(&bob.keys, 100, &mut world.rng, world.now)
             .unwrap()
         {
             assert_eq!(prekey.id(), last + 1);
@@ -420,7 +502,7 @@ fn one_time_prekeys_have_new_ids_and_the_oldest_secrets_are_erased_first() {
 #[test]
 fn a_new_card_is_due_after_a_week_or_with_a_fresher_attestation() {
     let (mut world, _alice, bob) = World::pair(114);
-    assert!(sealwire_e2e::prekeys::Prekeys::new().needs_new_card(&bob.own, START));
+    assert!(Prekeys::new().needs_new_card(&bob.own, START));
     assert!(!bob.prekeys.needs_new_card(&bob.own, START + 7 * DAY - 1));
     assert!(bob.prekeys.needs_new_card(&bob.own, START + 7 * DAY));
 

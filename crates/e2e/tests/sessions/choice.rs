@@ -110,7 +110,7 @@ fn the_oldest_session_that_does_not_seal_is_dropped_for_a_fifth() {
     for n in 0..5 {
         bob.one_time = bob
             .prekeys
-            .publish_one_time(&bob.keys, 1, &mut world.rng)
+            .publish_one_time(&bob.keys, 1, &mut world.rng, world.now)
             .unwrap();
         world.start(&mut alice, &mut bob);
         late.push(world.seal(&mut alice, "late"));
@@ -146,7 +146,7 @@ fn sessions_that_lose_the_choice_never_push_out_the_one_that_seals() {
     for _ in 0..8 {
         bob.one_time = bob
             .prekeys
-            .publish_one_time(&bob.keys, 1, &mut world.rng)
+            .publish_one_time(&bob.keys, 1, &mut world.rng, world.now)
             .unwrap();
         world.start(&mut alice, &mut bob);
         let opened = world.send(&mut alice, &mut bob, "x");

@@ -12,7 +12,7 @@ use sealwire_protocol::{
     key::{SigningKey, Thumbprint},
 };
 
-use crate::pair::{Device, ISSUER, World, jws, payload};
+use crate::pair::{Device, FIRST, ISSUER, World, jws, payload};
 
 /// What the forger says, and with which keys.
 pub(crate) struct Forgery<'a> {
@@ -52,7 +52,7 @@ impl<'a> Forgery<'a> {
             card: to.card.clone(),
             one_time: to.one_time.pop(),
             one_time_id: None,
-            generation: 1,
+            generation: FIRST,
             issued: world.now,
             edit_proof: |claims| claims,
             proof_type: "sealwire-session+jwt",

@@ -20,6 +20,8 @@ use sealwire_protocol::{
 };
 
 pub(crate) const START: u64 = 1_800_000_000;
+/// The id of every first card and one-time prekey: the time at which it is made (docs/protocol.md §6.1).
+pub(crate) const FIRST: u32 = 1_800_000_000;
 pub(crate) const DAY: u64 = 24 * 60 * 60;
 pub(crate) const ISSUER: &str = "https://issuer.example";
 pub(crate) const AUDIENCE: &str = "https://relay.example";
@@ -86,7 +88,9 @@ impl World {
         let card = prekeys
             .publish(&keys, &own, &mut self.rng, self.now)
             .unwrap();
-        let one_time = prekeys.publish_one_time(&keys, 1, &mut self.rng).unwrap();
+        let one_time = prekeys
+            .publish_one_time(&keys, 1, &mut self.rng, self.now)
+            .unwrap();
         let peer = Peer::new(Thumbprint::from_bytes([0; 32]));
         Device {
             keys,

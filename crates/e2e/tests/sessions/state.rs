@@ -237,7 +237,7 @@ fn ids_end_and_do_not_start_again() {
     let exhausted = Error::Misuse(sealwire_e2e::error::Misuse::IdsExhausted);
     assert_eq!(
         prekeys
-            .publish_one_time(&bob.keys, 2, &mut world.rng)
+            .publish_one_time(&bob.keys, 2, &mut world.rng, world.now)
             .unwrap_err(),
         exhausted
     );
