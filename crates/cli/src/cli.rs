@@ -6,7 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands::{
-        chat, devices, inspect, invite, join, jwe, jwk, listen, relay, send, token, verify, whoami,
+        chat, demo, devices, inspect, invite, join, jwe, jwk, listen, relay, send, token, verify,
+        whoami,
     },
     exit::Failure,
     home::Home,
@@ -59,6 +60,8 @@ impl Global {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// See it work: a relay and two people on this machine, with every claim checked
+    Demo(demo::Demo),
     /// Set up and run a relay
     #[command(subcommand)]
     Relay(relay::Command),

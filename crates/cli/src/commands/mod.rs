@@ -1,6 +1,7 @@
 //! One file for each command: its arguments and what it does.
 
 pub(crate) mod chat;
+pub(crate) mod demo;
 pub(crate) mod devices;
 pub(crate) mod inspect;
 pub(crate) mod invite;
@@ -34,6 +35,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     };
     global.logging.start(log, output)?;
     match cli.command {
+        Command::Demo(_) => demo::run(output),
         Command::Relay(command) => relay::run(command, output),
         Command::Invite(command) => invite::run(&command, output),
         Command::Join(command) => join::run(command, &global.home()?, output),
