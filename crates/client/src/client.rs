@@ -157,8 +157,7 @@ impl Client {
     /// Asking for the next event confirms the one before: it is erased from the store then, so that a crash while it is being
     /// handled shows it again. Dropping the future loses nothing. Of several callers one waits for the other.
     ///
-    /// Messages that are not taken are kept; while 512 of them wait nothing more is read from the relay, not even the answers to
-    /// [`send`](Self::send). An application that only sends still has to take events.
+    /// Messages that are not taken are kept; while 512 of them wait the rest stays at the relay. Sending goes on.
     pub async fn next(&self) -> Option<Event> {
         let mut taken = self.shared.taken.lock().await;
         let (answer, next) = oneshot::channel();

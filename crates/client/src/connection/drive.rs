@@ -77,9 +77,9 @@ impl<'a> Drive<'a> {
         self.pump().await?;
         self.core.give_event();
         let deadline = self.deadline();
-        let room = self.core.engine.has_room();
+        let may_read = self.core.engine.may_read();
         tokio::select! {
-            record = self.link.receive(), if room => {
+            record = self.link.receive(), if may_read => {
                 let mut record = record?;
                 self.handle_record(&mut record)
             }
@@ -101,7 +101,8 @@ impl<'a> Drive<'a> {
             self.push(&request).await?;
         }
         let position = self.core.engine.position();
-        if self.core.engine.is_ready() && position > self.acknowledged {
+        let engine = &self.core.engine;
+        if engine.is_ready() && engine.has_room() && position > self.acknowledged {
             self.acknowledged = position;
             self.link.push(&ToRelay::Ack { position }).await?;
         }
@@ -279,7 +280,7 @@ impl<'a> Drive<'a> {
     async fn handle_timeout(&mut self) -> Result<(), Stop> {
         let time = Instant::now();
         let silent = Instant::from_std(self.link.heard) + SILENCE_LIMIT <= time
-            && self.core.engine.has_room();
+            && self.core.engine.may_read();
         let unanswered =
             self.core.engine.open_requests() > 0 && self.progress + REQUEST_TIMEOUT <= time;
         if silent || unanswered || self.ready_by.is_some_and(|by| by <= time) {

@@ -30,8 +30,11 @@ use crate::event::Event;
 use crate::message::{Message, MessageId, Received};
 use crate::store::vault::{Place, Table};
 
-/// Messages that wait for the application; while there are as many, nothing is read from the relay.
+/// Messages that wait for the application; while there are as many, no message is acknowledged. A relay gives only so many that
+/// are not acknowledged, and everything else still passes: an application that only sends is not held up.
 const INBOX_LIMIT: usize = 512;
+/// While as many wait, nothing is read at all: the relay does not heed what is acknowledged.
+const READ_LIMIT: usize = 1_024;
 /// Where as many events wait, only messages are added: an application that takes no events must not lose one, and need not
 /// know of ever more receipts.
 const EVENT_LIMIT: usize = 3_000;
@@ -77,16 +80,25 @@ impl Seen {
 }
 
 impl Engine {
-    /// Whether another message may be read.
+    /// Whether the messages that have arrived may be acknowledged, so that more come.
     pub(crate) fn has_room(&self) -> bool {
+        self.fewer_messages_than(INBOX_LIMIT)
+    }
+
+    /// Whether anything may be read from the link. What lets the device in always is.
+    pub(crate) fn may_read(&self) -> bool {
+        !self.is_ready() || self.fewer_messages_than(READ_LIMIT)
+    }
+
+    fn fewer_messages_than(&self, limit: usize) -> bool {
         // Counted only where it can matter: usually next to nothing waits.
-        self.inbox.len() < INBOX_LIMIT
+        self.inbox.len() < limit
             || self
                 .inbox
                 .iter()
                 .filter(|(_, event)| is_message(event))
                 .count()
-                < INBOX_LIMIT
+                < limit
     }
 
     /// The oldest event that the application has not taken, with its number.

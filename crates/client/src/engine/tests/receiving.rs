@@ -386,11 +386,15 @@ fn mailbox_put_back_to_an_earlier_state_loses_no_new_message() {
 }
 
 #[test]
-fn inbox_that_nobody_reads_takes_no_more_messages() {
+fn inbox_that_nobody_reads_acknowledges_no_more_and_then_reads_no_more() {
     let (mut relay, mut alice, mut bob) = acquainted();
     let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
     let mut position = held.position;
-    while bob.engine.has_room() {
+    let mut acknowledged = 0;
+    while bob.engine.may_read() {
+        if bob.engine.has_room() {
+            acknowledged += 1;
+        }
         position += 1;
         let mut id = [0; 16];
         id[..8].copy_from_slice(&position.to_be_bytes());
@@ -404,9 +408,14 @@ fn inbox_that_nobody_reads_takes_no_more_messages() {
             },
         );
     }
-    assert_eq!(bob.engine.inbox.len(), 512);
+    assert_eq!((acknowledged, bob.engine.inbox.len()), (512, 1_024));
+    // A new link is read until the device is in.
+    bob.engine.handle_disconnected();
+    assert!(bob.engine.may_read() && !bob.engine.has_room());
+    relay.connect(&mut bob);
+    assert!(!bob.engine.may_read());
     bob.events();
-    assert!(bob.engine.has_room());
+    assert!(bob.engine.may_read() && bob.engine.has_room());
 }
 
 #[test]
