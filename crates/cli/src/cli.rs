@@ -33,6 +33,7 @@ pub(crate) struct Cli {
 
 /// Options that every command has.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Print one JSON object a line, and errors as JSON objects
     #[arg(long, global = true)]

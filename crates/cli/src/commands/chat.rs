@@ -6,9 +6,11 @@
 //! ```
 
 use std::io::{self, BufRead, IsTerminal as _, Read as _};
+use std::time::Duration;
 
 use clap::Args;
-use sealwire_client::{Client, Message};
+use sealwire_client::error::Refusal;
+use sealwire_client::{Client, Error, Message};
 use sealwire_protocol::limits::MAX_BODY_BYTES;
 use sealwire_protocol::name::User;
 use tokio::sync::mpsc;
@@ -23,14 +25,18 @@ use crate::stop::Stop;
 
 /// Lines that may wait to be sent.
 const LINES: usize = 16;
+/// How long to wait where the relay takes no more for now.
+const SLOWER: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Messages of others than USER are shown too, with their names.\n\n\
-    Examples:\n  \
-    sealwire chat bob                          Ctrl-D ends it\n  \
-    printf 'one\\ntwo\\n' | sealwire chat bob    ends when both are safe at the relay"
-)]
+#[command(after_help = "\
+Messages of others than USER are shown too, with their names.\n\
+\n\
+Examples:\n  \
+    # Ctrl-D ends it\n  \
+    sealwire chat bob\n  \
+    # ends when both lines are safe at the relay\n  \
+    printf 'one\\ntwo\\n' | sealwire chat bob")]
 pub(crate) struct Chat {
     /// With whom
     user: User,
@@ -82,11 +88,7 @@ async fn send_lines(
     while let Some(line) = typed.recv().await {
         let sent = match line {
             Ok(line) if line.is_empty() => continue,
-            Ok(line) => client
-                .send(user.as_str(), Message::text(line))
-                .await
-                .map(drop)
-                .map_err(Failure::from),
+            Ok(line) => send_line(&client, user.as_str(), &line).await,
             Err(failure) => Err(failure),
         };
         if let Err(failure) = sent {
@@ -98,6 +100,17 @@ async fn send_lines(
         }
     }
     end
+}
+
+/// Sends one line; where the relay wants fewer at a time, it has them later.
+async fn send_line(client: &Client, user: &str, line: &str) -> Result<(), Failure> {
+    loop {
+        match client.send(user, Message::text(line)).await {
+            Ok(_) => return Ok(()),
+            Err(Error::Refused(Refusal::RateLimited)) => tokio::time::sleep(SLOWER).await,
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 fn read_lines(mut input: impl BufRead, lines: &mpsc::Sender<Line>) {

@@ -12,10 +12,13 @@ use crate::output::Output;
 use crate::when::Moment;
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    sealwire devices                  your own\n  \
+#[command(after_help = "\
+Examples:\n  \
+    # your own\n  \
+    sealwire devices\n  \
     sealwire devices bob\n  \
-    sealwire devices bob --json | jq .jwe_key      the key for `sealwire jwe seal`")]
+    # the key for `sealwire jwe seal`\n  \
+    sealwire devices bob --json | jq .jwe_key")]
 pub(crate) struct Devices {
     /// Whose devices [default: your own]
     user: Option<User>,

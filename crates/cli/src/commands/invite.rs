@@ -13,13 +13,12 @@ use crate::output::{Output, Printable};
 use crate::when::{self, Moment};
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The line is a secret until it is used: whoever joins with it first is that user. Hand it over in private.\n\
-    It works once, for one device; invite the same user again for another device.\n\n\
-    Examples:\n  \
+#[command(after_help = "\
+The line is a secret until it is used: whoever joins with it first is that user. It works once, for one device; invite the same user again for another.\n\
+\n\
+Examples:\n  \
     sealwire invite alice --data ./relay\n  \
-    sealwire invite bob --data ./relay --lifetime 7d | ssh bob.example sealwire join"
-)]
+    sealwire invite bob --data ./relay --lifetime 7d | ssh bob.example sealwire join")]
 pub(crate) struct Invite {
     /// Whom to invite: the name that others will write to
     user: User,

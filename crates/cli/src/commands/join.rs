@@ -17,16 +17,16 @@ use crate::when;
 const MAX_LINE_BYTES: u64 = 4_096;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "The keys that are made here never leave this machine. They are kept in the home, encrypted under a key file in it,\n\
-    or under a passphrase.\n\n\
-    Examples:\n  \
-    sealwire join                                     asks for the invitation, so that it shows nowhere\n  \
+#[command(after_help = "\
+The keys that are made here never leave this machine. They are kept in its home, encrypted under a key file there or under a passphrase.\n\
+\n\
+Examples:\n  \
+    # asks for the invitation, so that it shows nowhere\n  \
+    sealwire join\n  \
     sealwire join --home ./alice < invitation.txt\n  \
-    sealwire join --passphrase"
-)]
+    sealwire join --passphrase")]
 pub(crate) struct Join {
-    /// The line that begins with \"sealwire-invite:\" [default: asked for, or read from standard input]
+    /// The line that begins with "sealwire-invite:" [default: asked for, or read from standard input]
     #[arg(value_name = "INVITE")]
     invitation: Option<String>,
 

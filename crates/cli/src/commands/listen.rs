@@ -15,14 +15,15 @@ use crate::output::Output;
 use crate::stop::Stop;
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "A message is erased from the store once it is shown. If the command ends before, or nobody reads its output, the message is\n\
-    shown the next time.\n\n\
-    Examples:\n  \
-    sealwire listen                                until Ctrl-C\n  \
-    sealwire listen --count 1 --timeout 30         one message; exit code 6 if there is none in time\n  \
-    sealwire listen --json | jq -r 'select(.user == \"bob\") | .text'"
-)]
+#[command(after_help = "\
+A message is erased from the store once it is shown. If the command ends before, or nobody reads its output, the message is shown the next time.\n\
+\n\
+Examples:\n  \
+    # until Ctrl-C\n  \
+    sealwire listen\n  \
+    # one message; exit code 6 if there is none in time\n  \
+    sealwire listen --count 1 --timeout 30\n  \
+    sealwire listen --json | jq -r 'select(.user == \"bob\") | .text'")]
 pub(crate) struct Listen {
     /// End after so many messages
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]

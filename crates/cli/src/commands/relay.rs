@@ -23,9 +23,12 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    sealwire relay init /var/lib/sealwire --address wss://relay.example/v1\n  \
-    sealwire relay init ./relay                                             to try it on this machine")]
+#[command(after_help = "\
+Examples:\n  \
+    # to try it on this machine\n  \
+    sealwire relay init ./relay\n  \
+    # behind a name\n  \
+    sealwire relay init /var/lib/sealwire --address wss://relay.example/v1")]
 pub(crate) struct Init {
     /// The directory to make; one that holds a relay already is left as it is
     dir: PathBuf,
@@ -40,12 +43,17 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    sealwire relay run --dev                                                to try it; everything is gone afterwards\n  \
+#[command(after_help = "\
+Invite people with `sealwire invite USER --data DIR`, also while the relay runs.\n\
+\n\
+Examples:\n  \
+    # to try it; everything is gone afterwards\n  \
+    sealwire relay run --dev\n  \
     sealwire relay run --data ./relay\n  \
-    sealwire relay run --data /var/lib/sealwire --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem\n  \
-    sealwire relay run --data /var/lib/sealwire --plain --address wss://relay.example/v1    behind a proxy that ends TLS\n\n\
-    Invite people with `sealwire invite USER --data DIR`, also while the relay runs.")]
+    # with a certificate that the world trusts\n  \
+    sealwire relay run --data DIR --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem\n  \
+    # behind a proxy that ends TLS\n  \
+    sealwire relay run --data DIR --plain --address wss://relay.example/v1")]
 pub(crate) struct Run {
     /// The directory that `sealwire relay init` made
     #[arg(long, value_name = "DIR", required_unless_present = "dev")]

@@ -15,10 +15,13 @@ use crate::home::Home;
 use crate::output::{Output, Printable};
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "\
+Examples:\n  \
     sealwire send bob 'see you at nine'\n  \
-    echo 'not in the process list' | sealwire send bob\n  \
+    # not in the process list\n  \
+    sealwire send bob < letter.txt\n  \
     sealwire send bob --type image/png < photo.png\n  \
+    # until a device of his has it\n  \
     sealwire send bob hello --wait delivered --timeout 300")]
 pub(crate) struct Send {
     /// To whom

@@ -15,14 +15,16 @@ use crate::home::Home;
 use crate::output::{Output, Printable};
 
 #[derive(Debug, Args)]
-#[command(
-    after_help = "Both run this and compare the numbers, by voice or side by side: they are equal if both devices see the same keys.\n\
-    A user who is verified stays so until their devices change; then nothing is sent to them until they are verified again.\n\n\
-    Examples:\n  \
-    sealwire verify bob                            shows the number and asks whether bob sees the same\n  \
-    sealwire verify bob --qr \"$(zbarcam -1 --raw)\"  compares with the code on bob's screen; exit code 5 if it differs\n  \
-    sealwire verify bob --confirm                  you have compared already"
-)]
+#[command(after_help = "\
+Both run this and compare the numbers, by voice or side by side: they are equal if both devices see the same keys. A user who is verified stays so until their devices change; then nothing is sent to them until they are verified again.\n\
+\n\
+Examples:\n  \
+    # shows the number, and asks whether bob sees the same\n  \
+    sealwire verify bob\n  \
+    # compares with the code on bob's screen; exit code 5 if it differs\n  \
+    sealwire verify bob --qr \"$(zbarcam -1 --raw)\"\n  \
+    # you have compared already\n  \
+    sealwire verify bob --confirm")]
 pub(crate) struct Verify {
     /// Whom
     user: User,
