@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sealwire_client::{Tls, TrustedIssuer};
 use sealwire_protocol::invite::Invitation;
+use sealwire_server::storage::{Storage, StorageOptions};
 use sealwire_server::{Relay, RelayBuilder};
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -114,6 +115,12 @@ impl Town {
     pub async fn stop(&mut self) {
         let relay = self.relay.take().expect("the relay runs");
         within("the relay's end", relay.shutdown()).await;
+    }
+
+    /// What the relay has stored, to look at and to tamper with while it does not run.
+    pub fn stored(&self) -> Storage {
+        assert!(self.relay.is_none(), "the relay was stopped");
+        Storage::open(&self.data(), &StorageOptions::default()).unwrap()
     }
 
     /// Starts the relay again, on the same directory and port.
