@@ -379,6 +379,22 @@ mod tests {
         assert!(refused > 0);
     }
 
+    /// docs/protocol.md §1.3: `R` is the identity and `S = h·a mod L`, computed from RFC 8032 §5.1.6 with integers and SHA-512 only. The
+    /// equation of §5.1.7 holds, so a verifier that is not strict accepts it: OpenSSL does.
+    #[test]
+    fn signature_with_small_order_r_is_refused() {
+        use ed25519_dalek::Verifier as _;
+        let key = *SigningKey::from_seed(&Seed::new([7; 32])).public();
+        let mut signature = [0; 64];
+        signature[0] = 1;
+        let s = "1MUyMTH_loPPs9MBl8eGyQQ_EFLWwtUpPxnW82uREQQ";
+        signature[32..].copy_from_slice(&base64url::decode_array::<32>(s.as_bytes()).unwrap());
+        key.0
+            .verify(b"message", &Signature::from_bytes(&signature))
+            .unwrap();
+        assert_eq!(key.verify(b"message", &signature), Err(BadSignature));
+    }
+
     /// docs/protocol.md §1.3
     #[test]
     fn public_key_of_small_order_is_refused() {
