@@ -336,3 +336,137 @@ fn check_confirmation(token: &AccessToken, device: Thumbprint) -> Result<(), Not
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::close::CloseCode;
+    use crate::codec::DecodeError;
+    use crate::crypto::{Prk, Secret};
+    use crate::error::{Malformed, Part};
+    use crate::jws::{self, JwtType};
+    use crate::key::Seed;
+    use crate::record::{KeyLimits, RECORD_TYPE};
+    use crate::schedule::{device_secret, relay_secret};
+    use crate::token::{AccessPolicy, UnverifiedAccessToken};
+    use alloc::{format, vec};
+
+    const T3: TranscriptHash = [3; 32];
+
+    fn key(seed: u8) -> SigningKey {
+        SigningKey::from_seed(&Seed::new([seed; 32]))
+    }
+
+    /// The keys from either end: what the device seals with, and what the relay seals with.
+    fn sealers() -> (Sealer, Sealer) {
+        let prk = Prk::from_secret(Secret::take(&mut [1; 32]));
+        let limits = KeyLimits::default();
+        (
+            Sealer::new(device_secret(&prk, &T3), limits),
+            Sealer::new(relay_secret(&prk, &T3), limits),
+        )
+    }
+
+    fn openers() -> (Opener, Opener) {
+        let prk = Prk::from_secret(Secret::take(&mut [1; 32]));
+        let limits = KeyLimits::default();
+        (
+            Opener::new(relay_secret(&prk, &T3), limits),
+            Opener::new(device_secret(&prk, &T3), limits),
+        )
+    }
+
+    fn device_end() -> DeviceLink {
+        let core = Core::new(sealers().0, openers().0, T3);
+        DeviceLink::new(core, key(1).thumbprint(), key(2).thumbprint())
+    }
+
+    fn relay_end() -> RelayLink {
+        let payload = format!(
+            r#"{{"iss":"i","sub":"alice","aud":"r","iat":1,"exp":9,"cnf":{{"jkt":"{}"}}}}"#,
+            key(1).thumbprint()
+        );
+        let token = jws::sign(JwtType::AccessToken, &payload, &key(5));
+        let policy = AccessPolicy {
+            issuer: &"i".parse().unwrap(),
+            audience: "r",
+            now: 2,
+        };
+        let token = UnverifiedAccessToken::parse(token.as_bytes())
+            .unwrap()
+            .verify(key(5).public(), &policy)
+            .unwrap();
+        let core = Core::new(sealers().1, openers().1, T3);
+        RelayLink::new(core, key(2).thumbprint(), *key(1).public(), token).unwrap()
+    }
+
+    /// A record that opens, whatever is in it.
+    fn record(sealer: &mut Sealer, plaintext: &[u8]) -> Vec<u8> {
+        let mut record = vec![RECORD_TYPE];
+        record.extend_from_slice(plaintext);
+        sealer.seal(&mut record).unwrap();
+        record
+    }
+
+    /// Plaintexts of which some frame is malformed. 0x02 is Ack and 0x42 Accepted; `good` is one of them.
+    fn malformed(good: &[u8]) -> Vec<(Vec<u8>, DecodeError)> {
+        let (type_byte, payload) = (good[0], &good[4..]);
+        let length = u8::try_from(payload.len()).unwrap();
+        let frame = |type_byte, length, payload: &[u8]| {
+            let mut frame = vec![type_byte, 0, 0, length];
+            frame.extend_from_slice(payload);
+            frame
+        };
+        let unknown = frame(0x7f, 0, &[]);
+        vec![
+            (unknown.clone(), DecodeError::UnknownValue),
+            ([good, &unknown].concat(), DecodeError::UnknownValue),
+            (good[..good.len() - 1].to_vec(), DecodeError::EndsEarly),
+            ([good, &[type_byte, 0]].concat(), DecodeError::EndsEarly),
+            (
+                frame(type_byte, length - 1, &payload[1..]),
+                DecodeError::EndsEarly,
+            ),
+            (
+                frame(type_byte, length + 1, &[payload, &[0]].concat()),
+                DecodeError::TrailingBytes,
+            ),
+            (vec![type_byte, 0x20, 0, 1], DecodeError::LengthOutOfBounds),
+        ]
+    }
+
+    fn assert_is_4200(error: LinkError, defect: DecodeError) {
+        let part = Part::Frame;
+        assert_eq!(error, Malformed::Encoding { part, defect }.into());
+        assert_eq!(error.close_code(), CloseCode::Malformed);
+        assert_eq!(error.close_code().code(), 4200);
+    }
+
+    /// docs/protocol.md §13: a record of which any frame is malformed has no effect, and ends the link with 4200
+    #[test]
+    fn relay_refuses_malformed_frame_in_a_record_that_opens() {
+        let good = [0x02, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1];
+        for (plaintext, defect) in malformed(&good) {
+            let (mut sealer, mut relay) = (sealers().0, relay_end());
+            let mut bad = record(&mut sealer, &plaintext);
+            assert_is_4200(relay.handle_message(&mut bad).unwrap_err(), defect);
+            let mut next = record(&mut sealer, &good);
+            assert_is_4200(relay.handle_message(&mut next).unwrap_err(), defect);
+        }
+        let mut first = record(&mut sealers().0, &good);
+        assert_eq!(relay_end().handle_message(&mut first).unwrap().len(), 1);
+    }
+
+    /// docs/protocol.md §13
+    #[test]
+    fn device_refuses_malformed_frame_in_a_record_that_opens() {
+        let good = [0x42, 0, 0, 4, 0, 0, 0, 1];
+        for (plaintext, defect) in malformed(&good) {
+            let (mut sealer, mut device) = (sealers().1, device_end());
+            let mut bad = record(&mut sealer, &plaintext);
+            assert_is_4200(device.handle_message(&mut bad).unwrap_err(), defect);
+            let mut next = record(&mut sealer, &good);
+            assert_is_4200(device.handle_message(&mut next).unwrap_err(), defect);
+        }
+    }
+}
