@@ -1,6 +1,7 @@
 //! What a token allows, as data (`docs/protocol.md` §5.5, RFC 9396). Enforcing it is the relay's work.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 
 use crate::{
     claims::{self, ClaimDefect, TokenError, refuse},
@@ -35,12 +36,22 @@ pub struct Permissions {
 }
 
 /// Somebody who may be written to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Recipient {
     /// This user.
     User(User),
     /// Every user whose name begins with this; the empty prefix is everybody.
     Prefix(String),
+}
+
+/// Names nobody: it may be logged.
+impl fmt::Debug for Recipient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::User(_) => "User(..)",
+            Self::Prefix(_) => "Prefix(..)",
+        })
+    }
 }
 
 impl Permissions {
@@ -166,6 +177,15 @@ mod tests {
                 ..Permissions::default()
             }
         );
+    }
+
+    #[test]
+    fn debug_names_nobody() {
+        let permissions =
+            details(r#"[{"type":"sealwire","to":["bob","team-*"],"mailbox_bytes":9}]"#).unwrap();
+        let shown = alloc::format!("{permissions:?}");
+        assert!(shown.contains("[User(..), Prefix(..)]"), "{shown}");
+        assert!(!shown.contains("bob") && !shown.contains("team"), "{shown}");
     }
 
     /// docs/protocol.md §5.5

@@ -10,6 +10,7 @@
 //! [`SignatureVerifier`]: [`crate::key_set`] for Ed25519, the `sealwire-jose` crate for the rest.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
+use core::fmt;
 
 use sha2::{Digest, Sha256};
 
@@ -30,7 +31,7 @@ pub fn credential_hash(credential: &[u8]) -> [u8; 32] {
 }
 
 /// What a token says, strictly typed. By itself it proves nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct TokenClaims {
     /// `iss`
     pub issuer: Issuer,
@@ -50,6 +51,15 @@ pub struct TokenClaims {
     pub device: Thumbprint,
     /// `scope` and `authorization_details`.
     pub permissions: Permissions,
+}
+
+/// Shows the device and no person: it may be logged.
+impl fmt::Debug for TokenClaims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenClaims")
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What a relay expects of an access token.
@@ -130,10 +140,17 @@ impl<'a> UnverifiedAccessToken<'a> {
 /// A token that was verified for access to a relay now: only [`UnverifiedAccessToken::verify`] makes one.
 ///
 /// It always names a device, and is worth nothing without proof of that device's key (`docs/protocol.md` §2.2).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct AccessToken {
     claims: TokenClaims,
     hash: [u8; 32],
+}
+
+/// Shows the device and no person: it may be logged.
+impl fmt::Debug for AccessToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AccessToken({})", self.claims.device)
+    }
 }
 
 impl AccessToken {
@@ -212,13 +229,20 @@ impl<'a> UnverifiedAttestation<'a> {
 }
 
 /// The issuer's word that a device is a user's: only [`UnverifiedAttestation::verify`] makes one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Attestation {
     issuer: Issuer,
     user: User,
     device: Thumbprint,
     issued: u64,
     hash: [u8; 32],
+}
+
+/// Shows the device and no person: it may be logged.
+impl fmt::Debug for Attestation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attestation({})", self.device)
+    }
 }
 
 impl Attestation {

@@ -72,6 +72,30 @@ fn refused<T>(claim: &'static str, defect: ClaimDefect) -> Result<T, TokenError>
     Err(TokenError::Claim { claim, defect })
 }
 
+/// Whatever holds a token may be logged: the device is named, and no person.
+#[test]
+fn debug_of_tokens_names_the_device_only() {
+    let device = key(1).thumbprint();
+    let token = token(NOW - 10, NOW + 10);
+    let unverified = UnverifiedAccessToken::parse(token.as_bytes()).unwrap();
+    assert_eq!(
+        format!("{:?}", unverified.claims()),
+        format!("TokenClaims {{ device: {device}, .. }}")
+    );
+    for text in [format!("{unverified:?}"), format!("{unverified:#?}")] {
+        assert!(text.contains(&device.to_string()), "{text}");
+        assert!(!text.contains("alice") && !text.contains("\"7\""), "{text}");
+    }
+    assert_eq!(
+        format!("{:?}", access(&token, "i", "r", NOW).unwrap()),
+        format!("AccessToken({device})")
+    );
+    assert_eq!(
+        format!("{:?}", attest(&token, NOW, MAX_AGE).unwrap()),
+        format!("Attestation({device})")
+    );
+}
+
 #[test]
 fn access_token_says_who_may_do_what_and_until_when() {
     let token = token(NOW - 10, NOW + 10);

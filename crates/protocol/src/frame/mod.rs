@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Decoded frames borrow from the record that they came in; nothing is copied or allocated. What a frame means, whether its
-//! sender may send it, and the 64 open requests of a device are for the client and the server.
+//! sender may send it, and the 64 open requests of a device are for the client and the server. `Debug` may be logged: it shows how
+//! long tokens, cards, messages and users are, and nothing of them.
 
 mod list;
 mod to_device;
@@ -21,6 +22,7 @@ pub use to_relay::{Part, Send, ToRelay};
 pub(crate) use to_device::READY;
 
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::RangeInclusive;
 
 use crate::codec::{DecodeError, EncodeError, Reader, Writer, length_prefix};
@@ -119,7 +121,7 @@ pub trait Frame<'a>: Sized + sealed::Sealed {
 }
 
 /// A one-time prekey as it travels (docs/protocol.md §6.2). That its signature is good is for whoever uses it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct OneTimePrekey<'a> {
     /// Never reused by its device.
     pub id: u32,
@@ -129,6 +131,14 @@ pub struct OneTimePrekey<'a> {
     pub kem_key: &'a [u8; KEM_KEY_BYTES],
     /// The device key's Ed25519 signature.
     pub signature: &'a [u8; 64],
+}
+
+impl fmt::Debug for OneTimePrekey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneTimePrekey")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'a> ListItem<'a> for OneTimePrekey<'a> {
@@ -150,6 +160,15 @@ impl<'a> ListItem<'a> for OneTimePrekey<'a> {
             .bytes(self.kem_key)
             .bytes(self.signature);
         Ok(())
+    }
+}
+
+/// In `Debug`, stands for what a log must not show: its length.
+struct Length(usize);
+
+impl fmt::Debug for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0)
     }
 }
 
@@ -181,4 +200,144 @@ fn write_user(writer: &mut Writer<'_>, user: &str) -> Result<(), EncodeError> {
     }
     writer.vec8(user.as_bytes(), USER)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::Thumbprint;
+    use alloc::format;
+
+    const PREKEY: OneTimePrekey<'_> = OneTimePrekey {
+        id: 7,
+        x25519: &[1; 32],
+        kem_key: &[2; KEM_KEY_BYTES],
+        signature: &[3; 64],
+    };
+
+    fn device() -> Thumbprint {
+        Thumbprint::from_bytes([0; 32])
+    }
+
+    #[test]
+    fn debug_of_frames_to_the_relay_shows_no_token_content_or_user() {
+        let parts = [Part {
+            device: device(),
+            message: b"sealed message",
+        }];
+        let send = Send {
+            request: 1,
+            id: [0; 16],
+            user: "bob",
+            parts: parts.as_slice().into(),
+        };
+        for (frame, shown) in [
+            (
+                ToRelay::Send(send),
+                "Send { request: 1, id: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], user: 3 bytes, \
+                 parts: [Part { device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, message: 14 bytes }] }",
+            ),
+            (ToRelay::Ack { position: 9 }, "Ack { position: 9 }"),
+            (
+                ToRelay::PublishCard {
+                    request: 1,
+                    card: b"card",
+                },
+                "PublishCard { request: 1, card: 4 bytes }",
+            ),
+            (
+                ToRelay::PublishPrekeys {
+                    request: 1,
+                    prekeys: [PREKEY].as_slice().into(),
+                },
+                "PublishPrekeys { request: 1, prekeys: [OneTimePrekey { id: 7, .. }] }",
+            ),
+            (
+                ToRelay::FetchCards {
+                    request: 1,
+                    user: "bob",
+                    take: true,
+                },
+                "FetchCards { request: 1, user: 3 bytes, take: true }",
+            ),
+            (
+                ToRelay::Refresh {
+                    request: 1,
+                    proof: b"proof",
+                    token: b"a token",
+                },
+                "Refresh { request: 1, proof: 5 bytes, token: 7 bytes }",
+            ),
+        ] {
+            assert_eq!(format!("{frame:?}"), shown);
+        }
+    }
+
+    #[test]
+    fn debug_of_frames_to_the_device_shows_no_token_content_or_user() {
+        let entries = [CardEntry {
+            card: b"card",
+            prekey: Some(PREKEY),
+        }];
+        for (frame, shown) in [
+            (
+                ToDevice::Ready(Ready {
+                    device: device(),
+                    user: "alice",
+                    time: 1,
+                    token_expires: 2,
+                    max_message: 3,
+                    has_card: true,
+                    prekeys: 4,
+                    epoch: [0; 16],
+                    acknowledged: 5,
+                    head: 6,
+                }),
+                "Ready { device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, user: 5 bytes, time: 1, token_expires: 2, \
+                 max_message: 3, has_card: true, prekeys: 4, epoch: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], \
+                 acknowledged: 5, head: 6 }",
+            ),
+            (ToDevice::Accepted { request: 1 }, "Accepted { request: 1 }"),
+            (
+                ToDevice::Refused {
+                    request: 1,
+                    code: crate::close::RefusalCode::MailboxFull,
+                },
+                "Refused { request: 1, code: MailboxFull }",
+            ),
+            (
+                ToDevice::Deliver(Deliver {
+                    position: 1,
+                    id: [0; 16],
+                    user: "alice",
+                    device: device(),
+                    time: 2,
+                    message: b"sealed message",
+                }),
+                "Deliver { position: 1, id: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], user: 5 bytes, \
+                 device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, time: 2, message: 14 bytes }",
+            ),
+            (
+                ToDevice::Cards {
+                    request: 1,
+                    entries: entries.as_slice().into(),
+                },
+                "Cards { request: 1, entries: [CardEntry { card: 4 bytes, prekey: Some(OneTimePrekey { id: 7, .. }) }] }",
+            ),
+            (
+                ToDevice::Token {
+                    request: 0,
+                    expires: 1,
+                    token: b"a token",
+                },
+                "Token { request: 0, expires: 1, token: 7 bytes }",
+            ),
+            (
+                ToDevice::DeviceChanged { user: "alice" },
+                "DeviceChanged { user: 5 bytes }",
+            ),
+        ] {
+            assert_eq!(format!("{frame:?}"), shown);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! Frames from the relay to a device (docs/protocol.md §5.2).
 
+use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::{CARD, Frame, List, ListItem, MESSAGE, MessageId, OneTimePrekey, RequestId};
+use super::{CARD, Frame, Length, List, ListItem, MESSAGE, MessageId, OneTimePrekey, RequestId};
 use super::{request, user, write_request, write_user};
 use crate::close::RefusalCode;
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
@@ -20,7 +21,7 @@ const TOKEN_TYPE: u8 = 0x46;
 const DEVICE_CHANGED: u8 = 0x47;
 
 /// What the relay says to a device.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum ToDevice<'a> {
     /// The link is open: always the first frame, and never a later one.
     Ready(Ready<'a>),
@@ -63,7 +64,7 @@ pub enum ToDevice<'a> {
 
 /// What the relay says first. That `device` is the device's own thumbprint has been checked by
 /// [`DeviceLink`](crate::link::DeviceLink).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Ready<'a> {
     /// The device that the link belongs to.
     pub device: Thumbprint,
@@ -88,7 +89,7 @@ pub struct Ready<'a> {
 }
 
 /// A message from another device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Deliver<'a> {
     /// The position in the mailbox, to be acknowledged.
     pub position: u64,
@@ -105,12 +106,88 @@ pub struct Deliver<'a> {
 }
 
 /// A device's card, and perhaps a one-time prekey of it. Neither has been verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CardEntry<'a> {
     /// A compact JWS, 1 to 16,384 bytes.
     pub card: &'a [u8],
     /// Handed out to nobody else.
     pub prekey: Option<OneTimePrekey<'a>>,
+}
+
+impl fmt::Debug for ToDevice<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ready(ready) => ready.fmt(f),
+            Self::Accepted { request } => f
+                .debug_struct("Accepted")
+                .field("request", request)
+                .finish(),
+            Self::Refused { request, code } => f
+                .debug_struct("Refused")
+                .field("request", request)
+                .field("code", code)
+                .finish(),
+            Self::Deliver(deliver) => deliver.fmt(f),
+            Self::Cards { request, entries } => f
+                .debug_struct("Cards")
+                .field("request", request)
+                .field("entries", entries)
+                .finish(),
+            Self::Token {
+                request,
+                expires,
+                token,
+            } => f
+                .debug_struct("Token")
+                .field("request", request)
+                .field("expires", expires)
+                .field("token", &Length(token.len()))
+                .finish(),
+            Self::DeviceChanged { user } => f
+                .debug_struct("DeviceChanged")
+                .field("user", &Length(user.len()))
+                .finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Ready<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ready")
+            .field("device", &self.device)
+            .field("user", &Length(self.user.len()))
+            .field("time", &self.time)
+            .field("token_expires", &self.token_expires)
+            .field("max_message", &self.max_message)
+            .field("has_card", &self.has_card)
+            .field("prekeys", &self.prekeys)
+            .field("epoch", &self.epoch)
+            .field("acknowledged", &self.acknowledged)
+            .field("head", &self.head)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Deliver<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Deliver")
+            .field("position", &self.position)
+            .field("id", &self.id)
+            .field("user", &Length(self.user.len()))
+            .field("device", &self.device)
+            .field("time", &self.time)
+            .field("message", &Length(self.message.len()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for CardEntry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CardEntry")
+            .field("card", &Length(self.card.len()))
+            .field("prekey", &self.prekey)
+            .finish()
+    }
 }
 
 impl<'a> ListItem<'a> for CardEntry<'a> {

@@ -1,8 +1,9 @@
 //! Frames from a device to the relay (docs/protocol.md §5.1).
 
+use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::{CARD, Frame, List, ListItem, MESSAGE, MessageId, OneTimePrekey, RequestId};
+use super::{CARD, Frame, Length, List, ListItem, MESSAGE, MessageId, OneTimePrekey, RequestId};
 use super::{request, user, write_request, write_user};
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 use crate::key::Thumbprint;
@@ -19,7 +20,7 @@ const FETCH_CARDS: u8 = 0x05;
 const REFRESH: u8 = 0x06;
 
 /// What a device says to the relay.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum ToRelay<'a> {
     /// Messages for the devices of a user.
     Send(Send<'a>),
@@ -63,7 +64,7 @@ pub enum ToRelay<'a> {
 }
 
 /// A message to a user, sealed separately for each of their devices.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct Send<'a> {
     /// Repeated in the reply.
     pub request: RequestId,
@@ -76,12 +77,71 @@ pub struct Send<'a> {
 }
 
 /// A sealed message for one device.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Part<'a> {
     /// The recipient device.
     pub device: Thumbprint,
     /// The sealed message, 1 to 98,304 bytes.
     pub message: &'a [u8],
+}
+
+impl fmt::Debug for ToRelay<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Send(send) => send.fmt(f),
+            Self::Ack { position } => f.debug_struct("Ack").field("position", position).finish(),
+            Self::PublishCard { request, card } => f
+                .debug_struct("PublishCard")
+                .field("request", request)
+                .field("card", &Length(card.len()))
+                .finish(),
+            Self::PublishPrekeys { request, prekeys } => f
+                .debug_struct("PublishPrekeys")
+                .field("request", request)
+                .field("prekeys", prekeys)
+                .finish(),
+            Self::FetchCards {
+                request,
+                user,
+                take,
+            } => f
+                .debug_struct("FetchCards")
+                .field("request", request)
+                .field("user", &Length(user.len()))
+                .field("take", take)
+                .finish(),
+            Self::Refresh {
+                request,
+                proof,
+                token,
+            } => f
+                .debug_struct("Refresh")
+                .field("request", request)
+                .field("proof", &Length(proof.len()))
+                .field("token", &Length(token.len()))
+                .finish(),
+        }
+    }
+}
+
+impl fmt::Debug for Send<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Send")
+            .field("request", &self.request)
+            .field("id", &self.id)
+            .field("user", &Length(self.user.len()))
+            .field("parts", &self.parts)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Part")
+            .field("device", &self.device)
+            .field("message", &Length(self.message.len()))
+            .finish()
+    }
 }
 
 impl<'a> ListItem<'a> for Part<'a> {

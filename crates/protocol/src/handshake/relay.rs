@@ -169,12 +169,18 @@ impl fmt::Debug for Presented<'_> {
 }
 
 /// Whoever sent a Finish that opens: not proved, not authorised.
-#[derive(Debug)]
 #[must_use]
 pub struct UnverifiedPeer {
     proof: Vec<u8>,
     t2: TranscriptHash,
     peer: Peer,
+}
+
+/// Shows no part of the proof: it may be logged.
+impl fmt::Debug for UnverifiedPeer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("UnverifiedPeer").field(&self.peer).finish()
+    }
 }
 
 impl UnverifiedPeer {

@@ -318,3 +318,16 @@ proptest! {
         let _ = parse(&text);
     }
 }
+
+#[test]
+fn debug_shows_types_and_no_values() {
+    let object = Object::parse(br#"{"sub":"alice","a":[1,true],"o":{}}"#).unwrap();
+    assert_eq!(alloc::format!("{object:?}"), "Object(3 members)");
+    for (name, shown) in [
+        ("sub", "String(..)"),
+        ("a", "Array(2 items)"),
+        ("o", "Object(0 members)"),
+    ] {
+        assert_eq!(alloc::format!("{:?}", object.member(name).unwrap()), shown);
+    }
+}
