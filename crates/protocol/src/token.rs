@@ -10,7 +10,7 @@
 //! [`SignatureVerifier`]: [`crate::key_set`] for Ed25519, the `sealwire-jose` crate for the rest.
 
 use alloc::{boxed::Box, string::String, vec::Vec};
-use core::fmt;
+use core::{fmt, marker::PhantomData};
 
 use sha2::{Digest, Sha256};
 
@@ -86,10 +86,44 @@ pub struct AttestationPolicy<'a> {
     pub max_age: u64,
 }
 
-/// An access token that is well formed, and that anybody may have written.
+/// A token that is well formed, and that anybody may have written. `T` is what verification makes of it.
 #[derive(Debug)]
-pub struct UnverifiedAccessToken<'a> {
-    token: UnverifiedToken<'a>,
+pub struct UnverifiedToken<'a, T> {
+    jws: UnverifiedJws<'a>,
+    claims: TokenClaims,
+    hash: [u8; 32],
+    verified: PhantomData<fn() -> T>,
+}
+
+/// What may be an access token.
+pub type UnverifiedAccessToken<'a> = UnverifiedToken<'a, AccessToken>;
+
+/// What may be an attestation.
+pub type UnverifiedAttestation<'a> = UnverifiedToken<'a, Attestation>;
+
+impl<'a, T> UnverifiedToken<'a, T> {
+    fn read(compact: &'a [u8], expected: &[JwtType]) -> Result<Self, TokenError> {
+        let jws = UnverifiedJws::parse(compact, expected)?;
+        let claims = TokenClaims::from_payload(jws.payload())?;
+        Ok(Self {
+            jws,
+            claims,
+            hash: credential_hash(compact),
+            verified: PhantomData,
+        })
+    }
+
+    /// The claims, which nobody has vouched for yet.
+    #[must_use]
+    pub const fn claims(&self) -> &TokenClaims {
+        &self.claims
+    }
+
+    /// `alg`, `kid` and what was signed: to see whether a key set has the key, before verification.
+    #[must_use]
+    pub fn signed(&self) -> Signed<'_> {
+        self.jws.signed()
+    }
 }
 
 impl<'a> UnverifiedAccessToken<'a> {
@@ -98,20 +132,7 @@ impl<'a> UnverifiedAccessToken<'a> {
     /// # Errors
     /// Says which rule of `docs/protocol.md` §2.1 or which claim of §2.2 is broken. No time is looked at yet.
     pub fn parse(compact: &'a [u8]) -> Result<Self, TokenError> {
-        let token = UnverifiedToken::parse(compact, &[JwtType::AccessToken])?;
-        Ok(Self { token })
-    }
-
-    /// The claims, which nobody has vouched for yet.
-    #[must_use]
-    pub const fn claims(&self) -> &TokenClaims {
-        &self.token.claims
-    }
-
-    /// `alg`, `kid` and what was signed: to see whether a key set has the key, before [`Self::verify`].
-    #[must_use]
-    pub fn signed(&self) -> Signed<'_> {
-        self.token.jws.signed()
+        Self::read(compact, &[JwtType::AccessToken])
     }
 
     /// Checks signature, issuer, audience and times (`docs/protocol.md` §2.2).
@@ -123,7 +144,9 @@ impl<'a> UnverifiedAccessToken<'a> {
         keys: &(impl SignatureVerifier + ?Sized),
         policy: &AccessPolicy<'_>,
     ) -> Result<AccessToken, TokenError> {
-        let UnverifiedToken { jws, claims, hash } = self.token;
+        let Self {
+            jws, claims, hash, ..
+        } = self;
         jws.verify(keys)?;
         claims.check_origin(policy.issuer, policy.audience, policy.now)?;
         // §2.2
@@ -167,32 +190,13 @@ impl AccessToken {
     }
 }
 
-/// An attestation that is well formed, and that anybody may have written.
-#[derive(Debug)]
-pub struct UnverifiedAttestation<'a> {
-    token: UnverifiedToken<'a>,
-}
-
 impl<'a> UnverifiedAttestation<'a> {
     /// Reads a compact JWS of type `sealwire-attestation+jwt` or `at+jwt`: 1 to 8,192 bytes.
     ///
     /// # Errors
     /// Says which rule of `docs/protocol.md` §2.1 or which claim of §2.2 is broken. No time is looked at yet.
     pub fn parse(compact: &'a [u8]) -> Result<Self, TokenError> {
-        let token = UnverifiedToken::parse(compact, &[JwtType::Attestation, JwtType::AccessToken])?;
-        Ok(Self { token })
-    }
-
-    /// The claims, which nobody has vouched for yet.
-    #[must_use]
-    pub const fn claims(&self) -> &TokenClaims {
-        &self.token.claims
-    }
-
-    /// `alg`, `kid` and what was signed: to see whether a key set has the key, before [`Self::verify`].
-    #[must_use]
-    pub fn signed(&self) -> Signed<'_> {
-        self.token.jws.signed()
+        Self::read(compact, &[JwtType::Attestation, JwtType::AccessToken])
     }
 
     /// Checks signature, issuer, audience and age, but not `exp` (`docs/protocol.md` §2.3).
@@ -204,7 +208,9 @@ impl<'a> UnverifiedAttestation<'a> {
         keys: &(impl SignatureVerifier + ?Sized),
         policy: &AttestationPolicy<'_>,
     ) -> Result<Attestation, TokenError> {
-        let UnverifiedToken { jws, claims, hash } = self.token;
+        let Self {
+            jws, claims, hash, ..
+        } = self;
         jws.verify(keys)?;
         claims.check_origin(policy.issuer, policy.audience, policy.now)?;
         // §2.3
@@ -274,26 +280,6 @@ impl Attestation {
     #[must_use]
     pub const fn hash(&self) -> &[u8; 32] {
         &self.hash
-    }
-}
-
-/// What both kinds have in common.
-#[derive(Debug)]
-struct UnverifiedToken<'a> {
-    jws: UnverifiedJws<'a>,
-    claims: TokenClaims,
-    hash: [u8; 32],
-}
-
-impl<'a> UnverifiedToken<'a> {
-    fn parse(compact: &'a [u8], expected: &[JwtType]) -> Result<Self, TokenError> {
-        let jws = UnverifiedJws::parse(compact, expected)?;
-        let claims = TokenClaims::from_payload(jws.payload())?;
-        Ok(Self {
-            jws,
-            claims,
-            hash: credential_hash(compact),
-        })
     }
 }
 
