@@ -3,7 +3,9 @@
 use std::{fs, io, path::Path};
 
 use sealwire_e2e::message::SealedMessage;
-use sealwire_fuzz::World;
+use sealwire_fuzz::{
+    AWAITS_ACCEPT, AWAITS_FINISH, AWAITS_FINISH_SECRET, AWAITS_HELLO, LINKED, World,
+};
 use sealwire_protocol::frame::{Deliver, Frame, Part, Send, ToDevice, ToRelay};
 use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
 use sealwire_protocol::proof::DeviceProof;
@@ -99,16 +101,20 @@ fn main() -> io::Result<()> {
     let (mut link, finish) = device
         .on_accept(&accept, &world.terms())
         .expect("an honest Accept");
-    write("link_handshake", "hello", &hello)?;
-    write("link_handshake", "accept", &accept)?;
-    write("link_handshake", "finish", &finish)?;
-    write(
-        "link_handshake",
-        "record",
-        &link
-            .seal_frame(&ToRelay::Ack { position: 1 })
-            .expect("sealed"),
-    )
+    let record = link
+        .seal_frame(&ToRelay::Ack { position: 1 })
+        .expect("sealed");
+    for (name, state, message) in [
+        ("hello", AWAITS_HELLO, &hello),
+        ("accept", AWAITS_ACCEPT, &accept),
+        ("finish", AWAITS_FINISH, &finish),
+        ("finish_secret", AWAITS_FINISH_SECRET, &world.finish_secret),
+        ("record", LINKED, &record),
+    ] {
+        let input = [&[state], message.as_slice()].concat();
+        write("link_handshake", name, &input)?;
+    }
+    Ok(())
 }
 
 fn encoded<'a>(frame: &impl Frame<'a>) -> Vec<u8> {

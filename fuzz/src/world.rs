@@ -11,14 +11,19 @@ use sealwire_e2e::prekeys::Prekeys;
 use sealwire_protocol::base64url;
 use sealwire_protocol::frame::{Ready, ToDevice};
 use sealwire_protocol::handshake::{
-    Credential, DeviceHello, DeviceTerms, Presented, RelayHandshake,
+    Credential, DeviceHello, DeviceTerms, Presented, RelayAccept, RelayHandshake,
 };
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::limits::MAX_ATTESTATION_AGE_SECONDS;
 use sealwire_protocol::link::{DeviceLink, RelayLink};
 use sealwire_protocol::name::Issuer;
-use sealwire_protocol::token::{AccessPolicy, AttestationPolicy, UnverifiedAccessToken};
+use sealwire_protocol::proof::DeviceProof;
+use sealwire_protocol::token::{
+    AccessPolicy, AttestationPolicy, UnverifiedAccessToken, credential_hash,
+};
+
+use crate::rogue::Rogue;
 
 const AUDIENCE: &str = "urn:example:relay";
 
@@ -36,6 +41,9 @@ pub struct World {
     pub bob: Device,
     /// What Alice sealed for Bob: two first messages, then, after an answer, three ordinary ones. Bob has opened only the first.
     pub sealed: Vec<Vec<u8>>,
+    /// What Alice would say in the rogue's Finish: the one proof that is good there.
+    pub finish_secret: Vec<u8>,
+    pub(crate) rogue: Rogue,
     issuer: Issuer,
     relays: [Thumbprint; 1],
     bob_peer: Vec<u8>,
@@ -123,12 +131,15 @@ impl World {
         )
     }
 
+    /// The relay's answer to a Hello that is good: the same every time.
+    pub(crate) fn accept(&self, hello: &[u8]) -> (RelayAccept, Vec<u8>) {
+        accept(&self.relay, hello, self.now)
+    }
+
     /// Alice's link with the relay, after Ready.
-    pub fn linked(&self, rng: &mut StdRng) -> (DeviceLink, RelayLink) {
-        let (device, hello) = DeviceHello::start(rng);
-        let (relay, accept) = RelayHandshake::new(&self.relay, None)
-            .on_hello(&hello, rng, self.now)
-            .expect("an honest Hello");
+    pub(crate) fn linked(&self) -> (DeviceLink, RelayLink) {
+        let (device, hello) = DeviceHello::start(&mut Self::rng(1));
+        let (relay, accept) = self.accept(&hello);
         let (mut device, finish) = device
             .on_accept(&accept, &self.terms())
             .expect("an honest Accept");
@@ -177,8 +188,12 @@ impl World {
         let issuer_keys = Ed25519KeySet::single(*issuer_key.public());
         let (alice, _) = Device::new("alice", &issuer_key, now, &mut rng);
         let (bob, mut bob_prekeys) = Device::new("bob", &issuer_key, now, &mut rng);
+        let rogue = Rogue::new(&mut Self::rng(3), |hello| accept(&relay, hello, now).1);
+        let finish_secret = finish_secret(&alice, relay.thumbprint(), rogue.t2, now);
         let mut world = Self {
             now,
+            rogue,
+            finish_secret,
             issuer_keys,
             relay,
             alice,
@@ -278,6 +293,31 @@ impl Device {
             prekeys,
         )
     }
+}
+
+fn accept(relay: &SigningKey, hello: &[u8], now: u64) -> (RelayAccept, Vec<u8>) {
+    RelayHandshake::new(relay, None)
+        .on_hello(hello, &mut World::rng(1), now)
+        .expect("an honest Hello is accepted")
+}
+
+/// FinishSecret with the device's token (`docs/protocol.md` §3.2, §3.5).
+fn finish_secret(device: &Device, relay: Thumbprint, transcript: [u8; 32], now: u64) -> Vec<u8> {
+    let credential = device.token.as_bytes();
+    let proof = DeviceProof {
+        relay,
+        transcript,
+        credential: credential_hash(credential),
+    }
+    .sign(device.keys.signing(), now);
+    let mut secret = vec![0];
+    secret.extend(device.keys.signing().public().as_bytes());
+    for part in [proof.as_bytes(), credential] {
+        let length = u16::try_from(part.len()).expect("short enough");
+        secret.extend(length.to_be_bytes());
+        secret.extend(part);
+    }
+    secret
 }
 
 fn mint(user: &str, device: Thumbprint, issuer: &SigningKey, now: u64) -> String {
