@@ -10,13 +10,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use base64ct::{Base64, Encoding};
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::authority::{Authority, Bearer};
+use crate::storage::Storage;
 
 /// The WebSocket sub-protocol (docs/protocol.md §3.1).
 const SUB_PROTOCOL: &str = "sealwire.v1";
@@ -43,14 +43,15 @@ pub(crate) fn take(slot: &Slot) -> Option<Upgrade> {
 }
 
 /// Answers one request.
-pub(crate) fn answer(
-    request: Request<Incoming>,
+pub(crate) fn answer<B>(
+    request: Request<B>,
     origins: &Origins,
     authority: &Authority,
+    storage: &Storage,
     slot: &Slot,
 ) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/healthz") => healthy(),
+        (&Method::GET, "/healthz") => health(storage),
         (&Method::GET, "/v1") => match upgrade(request, origins, authority, slot) {
             Ok(response) => response,
             Err(refusal) => refusal.response(),
@@ -119,8 +120,8 @@ impl Refusal {
     }
 }
 
-fn upgrade(
-    mut request: Request<Incoming>,
+fn upgrade<B>(
+    mut request: Request<B>,
     origins: &Origins,
     authority: &Authority,
     slot: &Slot,
@@ -236,12 +237,14 @@ fn lists(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bool) ->
         .any(|token| fits(token.trim_matches([' ', '\t'])))
 }
 
-fn healthy() -> Response<Full<Bytes>> {
-    plain(
-        StatusCode::OK,
-        "application/json",
-        Bytes::from_static(b"{\"status\":\"ok\"}\n"),
-    )
+/// A relay whose store has failed refuses every message until it is started again, so it is not healthy.
+fn health(storage: &Storage) -> Response<Full<Bytes>> {
+    let (status, body) = if storage.is_writable() {
+        (StatusCode::OK, "{\"status\":\"ok\"}\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "{\"status\":\"store\"}\n")
+    };
+    plain(status, "application/json", body.into())
 }
 
 fn plain(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
@@ -256,7 +259,11 @@ fn plain(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+    use sealwire_protocol::key::SigningKey;
+
     use super::*;
+    use crate::storage::StorageError;
 
     fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -285,6 +292,35 @@ mod tests {
             headers.insert(name, HeaderValue::from_static(value));
         }
         headers
+    }
+
+    #[tokio::test]
+    async fn health_is_503_once_the_store_refuses_writes() {
+        let storage = Storage::in_memory().unwrap();
+        let key = SigningKey::generate(&mut rand::rng());
+        let authority = Authority::new("issuer".parse().unwrap(), "relay", Arc::new(*key.public()));
+        let health = async || {
+            let request = Request::get("/healthz").body(()).unwrap();
+            let response = answer(
+                request,
+                &Origins::default(),
+                &authority,
+                &storage,
+                &Slot::default(),
+            );
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            (status, body)
+        };
+        assert_eq!(health().await, (200, "{\"status\":\"ok\"}\n".into()));
+        // The second waits until the writer is gone.
+        for _ in 0..2 {
+            let failing = storage.write(0, |_| -> Result<(), _> {
+                Err(redb::Error::Io(std::io::Error::other("unreadable page")))
+            });
+            assert_eq!(failing.await, Err(StorageError::Unavailable));
+        }
+        assert_eq!(health().await, (503, "{\"status\":\"store\"}\n".into()));
     }
 
     #[test]

@@ -162,6 +162,7 @@ async fn speak_http(
                 request,
                 &shared.origins,
                 &shared.authority,
+                &shared.storage,
                 &slot,
             ))
         }

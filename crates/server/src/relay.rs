@@ -357,7 +357,8 @@ impl RelayBuilder {
             authority,
             issuer,
             directory: Directory::new(storage.clone()),
-            mailboxes: Mailboxes::new(storage),
+            mailboxes: Mailboxes::new(storage.clone()),
+            storage,
             hub: Hub::new(),
             origins: self.origins,
             handshake_deadline: self.handshake_deadline,
@@ -460,6 +461,8 @@ pub(crate) struct Shared {
     pub(crate) issuer: Option<Issuer>,
     pub(crate) directory: Directory,
     pub(crate) mailboxes: Mailboxes,
+    /// What the three above are in.
+    pub(crate) storage: Storage,
     pub(crate) hub: Arc<Hub>,
     pub(crate) origins: Origins,
     pub(crate) handshake_deadline: Duration,
