@@ -402,23 +402,13 @@ impl RefreshError {
 }
 
 fn post_refusal(error: PostError) -> RefusalCode {
-    match error {
-        PostError::Full { .. } => RefusalCode::MailboxFull,
-        PostError::Parts => RefusalCode::TooLarge,
-        PostError::Storage(error) => unavailable(error),
-    }
+    tracing::debug!(%error, "sending refused");
+    error.refusal()
 }
 
 fn publish_refusal(error: PublishError) -> RefusalCode {
     tracing::debug!(%error, "publication refused");
-    match error {
-        PublishError::NotNewer
-        | PublishError::AnotherUser
-        | PublishError::Form
-        | PublishError::PrekeyIdUsed => RefusalCode::InvalidCard,
-        PublishError::TooManyDevices | PublishError::TooManyPrekeys => RefusalCode::TooMany,
-        PublishError::Storage(error) => unavailable(error),
-    }
+    error.refusal()
 }
 
 fn unavailable(error: StorageError) -> RefusalCode {
