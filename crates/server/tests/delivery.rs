@@ -142,6 +142,53 @@ async fn repeated_send_is_accepted_and_delivers_nothing_new() {
     assert_eq!(bob.next().await, delivery(2, 2, &alice, "alice", b"next"));
 }
 
+/// `requests` Sends to one device in one record. A relay takes a whole record before it sees what its store has done.
+async fn send_at_once(from: &mut Device, to: &Device, requests: u8) {
+    let parts = [Part {
+        device: to.id(),
+        message: b"m",
+    }];
+    let frames: Vec<_> = (1..=requests)
+        .map(|number| {
+            ToRelay::Send(SendFrame {
+                request: 100 + u32::from(number),
+                id: [number; 16],
+                user: "bob",
+                parts: List::from(parts.as_slice()),
+            })
+        })
+        .collect();
+    from.say_all(&frames).await;
+}
+
+// docs/protocol.md §5, §12
+#[tokio::test]
+async fn device_may_have_64_requests_open() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    send_at_once(&mut alice, &bob, 64).await;
+    for _ in 0..64 {
+        assert_accepted(&alice.next().await);
+    }
+}
+
+// docs/protocol.md §5, §13: well over 64, for the case that the store is done with some of them in the meantime
+#[tokio::test]
+async fn device_with_more_than_64_requests_open_is_a_violation() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    send_at_once(&mut alice, &bob, 250).await;
+    assert_eq!(alice.closed().await, code(4201, "violation"));
+}
+
 // docs/protocol.md §5.2
 #[tokio::test]
 async fn messages_of_one_record_arrive_in_its_order() {
