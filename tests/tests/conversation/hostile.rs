@@ -192,6 +192,7 @@ struct Scene {
     carol: Device,
     away: Account,
     bob: Thumbprint,
+    sent: Vec<MessageId>,
 }
 
 impl Scene {
@@ -204,12 +205,14 @@ impl Scene {
         );
         alice.send("bob", "hello").await;
         assert_eq!(bob.text().await.1, "hello");
-        bob.send("alice", "hello back").await;
+        let receipt = bob.send("alice", "hello back").await;
         assert_eq!(alice.text().await.1, "hello back");
+        within("the receipt", receipt.delivered()).await.unwrap();
         let device = bob.thumbprint();
         let away = bob.leave().await;
+        let mut sent = Vec::new();
         for text in texts {
-            alice.send("bob", text).await;
+            sent.push(alice.send("bob", text).await.id());
         }
         town.stop().await;
         let storage = town.stored();
@@ -220,6 +223,7 @@ impl Scene {
             carol,
             away,
             bob: device,
+            sent,
         }
     }
 
@@ -233,12 +237,12 @@ impl Scene {
         Directory::new(self.storage.clone())
     }
 
-    /// What waits for bob.
+    /// What alice wrote while bob was away, as it waits for him. The last receipt of before may wait there too.
     fn held(&self) -> Vec<Mail> {
-        self.mailboxes()
-            .read(&self.bob, 0, usize::MAX, usize::MAX)
-            .unwrap()
-            .mail
+        let batch = self.mailboxes().read(&self.bob, 0, usize::MAX, usize::MAX);
+        let mut mail = batch.unwrap().mail;
+        mail.retain(|mail| self.sent.iter().any(|id| *id.as_bytes() == mail.id));
+        mail
     }
 
     /// Adds a message to bob's mailbox, as if `device` of `user` had sent it.
