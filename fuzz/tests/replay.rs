@@ -60,3 +60,17 @@ fn damaged_seeds_do_not_panic() {
         }
     }
 }
+
+/// Seeds of another world than the targets' are noise: after a change of what devices say, `make_seeds` has to run again.
+#[test]
+fn seeds_are_of_this_world() {
+    let world = sealwire_fuzz::World::shared();
+    for (path, data) in files("seeds", "ratchet") {
+        assert!(world.was_sealed(&data), "{path} is out of date");
+    }
+    for (path, data) in files("seeds", "link_handshake") {
+        if data[0] == sealwire_fuzz::AWAITS_FINISH_SECRET {
+            assert_eq!(data[1..], world.finish_secret, "{path} is out of date");
+        }
+    }
+}
