@@ -137,8 +137,9 @@ fn write_error(json: bool, code: &str, message: &str) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     if json {
         let error = serde_json::json!({"error": {"code": code, "message": message}});
-        writeln!(stderr, "{error}")
+        stderr.write_all(format!("{error}\n").as_bytes())
     } else {
-        writeln!(stderr, "sealwire: {}", Printable(message))
+        // In one piece, so that what others write there does not come between.
+        stderr.write_all(format!("sealwire: {}\n", Printable(message)).as_bytes())
     }
 }

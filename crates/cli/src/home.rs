@@ -13,7 +13,9 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use sealwire_client::error::Misuse;
-use sealwire_client::{Client, ClientBuilder, FileStore, StoreKey, Thumbprint, Tls, TrustedIssuer};
+use sealwire_client::{
+    Client, ClientBuilder, ErrorClass, FileStore, StoreKey, Thumbprint, Tls, TrustedIssuer,
+};
 use sealwire_protocol::address::Address;
 use sealwire_protocol::base64url;
 use sealwire_protocol::invite::Invitation;
@@ -236,11 +238,24 @@ impl Home {
     ) -> Result<(Client, Identity), OpenError> {
         self.vacant()?;
         private_directory(&self.path).map_err(io_error(&self.path))?;
+        let fresh = !self.path.join(STORE).exists() && !self.path.join(KEY).exists();
         let store = FileStore::open(self.path.join(STORE))?;
-        let client = Client::invited(&invitation.to_line())?
+        let joined = Client::invited(&invitation.to_line())?
             .store(store, key)
             .connect()
-            .await?;
+            .await;
+        let client = match joined {
+            Ok(client) => client,
+            // What was made for nothing goes. After any other error the relay may have enrolled it, and it is needed again.
+            Err(error) if fresh && error.class() == ErrorClass::NotAuthorised => {
+                for file in [STORE, KEY] {
+                    // The next join uses what is left.
+                    let _ = std::fs::remove_file(self.path.join(file));
+                }
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        };
         let identity = Identity {
             address: invitation.address.clone(),
             certificate: invitation.certificate,

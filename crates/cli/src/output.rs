@@ -46,14 +46,14 @@ impl Output {
     pub(crate) fn hint(self, human: impl Display) {
         if !self.json {
             // It matters to nobody if standard error is gone.
-            let _ = writeln!(io::stderr(), "sealwire: {human}");
+            let _ = io::stderr().write_all(format!("sealwire: {human}\n").as_bytes());
         }
     }
 
     /// Tells what happened beside the results, on standard error.
     pub(crate) fn notice(self, value: &serde_json::Value, human: impl Display) {
         if self.json {
-            let _ = writeln!(io::stderr(), "{value}");
+            let _ = io::stderr().write_all(format!("{value}\n").as_bytes());
         } else {
             self.hint(human);
         }

@@ -129,7 +129,7 @@ fn send_gives_up_when_no_device_comes_and_the_relay_keeps_the_message() {
 fn listen_gives_up_with_less_than_it_was_to_wait_for() {
     let (world, _relay) = alice_and_bob();
     world.at("alice", &["send", "bob", "one"]).succeeded();
-    let listen = world.at("bob", &["listen", "--count", "2", "--timeout", "2"]);
+    let listen = world.at("bob", &["listen", "--count", "2", "--timeout", "5"]);
     assert_eq!(listen.code, Some(6), "{listen:?}");
     assert!(listen.stdout.ends_with(" alice: one\n"), "{listen:?}");
     assert!(listen.stderr.contains("1 of 2 messages"), "{listen:?}");
@@ -368,6 +368,10 @@ fn expired_invitation_is_refused_by_the_relay() {
     world
         .run_with(&["join", "--home", "carol"], line)
         .failed(3, "expired");
+    assert!(
+        world.files("carol").is_empty(),
+        "what was made for nothing is gone"
+    );
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// End after so many seconds; with exit code 6 if there were fewer messages than --count says, or none
+    /// End so many seconds after connecting; with exit code 6 if there were fewer messages than --count says, or none
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
 
@@ -39,11 +39,11 @@ pub(crate) struct Listen {
 
 pub(crate) fn run(listen: &Listen, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
+        let mut stop = Stop::new()?;
+        let device = Device::connect(home, &listen.unlock).await?;
         let deadline = listen
             .timeout
             .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));
-        let mut stop = Stop::new()?;
-        let device = Device::connect(home, &listen.unlock).await?;
         let mut heard = 0;
         let end = loop {
             if listen.count == Some(heard) {
