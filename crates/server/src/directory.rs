@@ -46,7 +46,8 @@ pub struct VerifiedPrekey {
 /// What publishing a card changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Published {
-    /// Whether the user has a device more than before: then the user's other devices are told.
+    /// Whether the user has a device more than before, a new one or one that is back after its attestation lapsed: then the
+    /// user's other devices are told.
     pub new_device: bool,
 }
 
@@ -177,7 +178,7 @@ impl Directory {
     }
 
     /// The devices of `user` at `now`, in seconds since 1970: those with a card whose attestation others still accept
-    /// (docs/protocol.md §2.3, §5.2), in the order of thumbprints. Empty for a user that nobody has heard of.
+    /// (docs/protocol.md §2.3, §5.2), in the order of thumbprints, never more than 16 (§12). Empty for a user that nobody has heard of.
     ///
     /// # Errors
     /// [`StorageError::Unreadable`].
@@ -188,7 +189,8 @@ impl Directory {
             let mut devices = Vec::new();
             for entry in table.range(range)? {
                 let (device, attested) = entry?;
-                if is_current(attested.value(), now) {
+                // Clocks of an issuer and of the relay that differ could make one too many, for minutes.
+                if is_current(attested.value(), now) && devices.len() < limits::MAX_DEVICES {
                     devices.push(Thumbprint::from_bytes(*device.value().1));
                 }
             }
@@ -279,23 +281,25 @@ impl Tables<'_> {
         new: &VerifiedCard,
     ) -> Result<Result<Published, PublishError>, redb::Error> {
         let user = user.as_str();
-        let new_device = match self.cards.get(device)? {
-            Some(stored) => {
-                let (owner, id, issued, card) = stored.value();
-                if owner != user {
-                    return Ok(Err(PublishError::AnotherUser));
-                }
-                if card == new.card {
-                    return Ok(Ok(Published { new_device: false }));
-                }
-                // docs/protocol.md §6.1: the id increases, and neither id nor iat is ever rolled back.
-                if new.id <= id || new.issued < issued {
-                    return Ok(Err(PublishError::NotNewer));
-                }
-                false
+        if let Some(stored) = self.cards.get(device)? {
+            let (owner, id, issued, card) = stored.value();
+            if owner != user {
+                return Ok(Err(PublishError::AnotherUser));
             }
-            None => true,
-        };
+            if card == new.card {
+                return Ok(Ok(Published { new_device: false }));
+            }
+            // docs/protocol.md §6.1: the id increases, and neither id nor iat is ever rolled back.
+            if new.id <= id || new.issued < issued {
+                return Ok(Err(PublishError::NotNewer));
+            }
+        }
+        // docs/protocol.md §12. A device that has been away too long does not count, so it needs a place when it comes back.
+        let was_current = self
+            .user_devices
+            .get((user, device))?
+            .is_some_and(|attested| is_current(attested.value(), new.attested));
+        let new_device = !was_current;
         if new_device && self.current_devices(user, new.attested)? >= limits::MAX_DEVICES {
             return Ok(Err(PublishError::TooManyDevices));
         }

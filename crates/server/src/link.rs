@@ -16,6 +16,8 @@ use bytes::{Bytes, BytesMut};
 use futures_util::future::{BoxFuture, poll_immediate};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use sealwire_protocol::close::RefusalCode;
+use sealwire_protocol::error::LinkError;
 use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay};
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, MAX_OPEN_REQUESTS};
 use sealwire_protocol::link::RelayLink;
@@ -371,7 +373,17 @@ impl Link {
     }
 
     fn answer(&mut self, reply: &Reply) -> Result<(), End> {
-        reply.with_frame(|frame| self.say(frame))
+        match reply.with_frame(|frame| self.say(frame)) {
+            // An answer that is not of the protocol's form must not cost the one who asked the link.
+            Err(End::Link(LinkError::Misuse(error))) => {
+                tracing::error!(%error, "an answer could not be said");
+                self.say(&ToDevice::Refused {
+                    request: reply.request(),
+                    code: RefusalCode::Unavailable,
+                })
+            }
+            said => said,
+        }
     }
 
     fn say(&mut self, frame: &ToDevice<'_>) -> Result<(), End> {

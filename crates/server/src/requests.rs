@@ -39,6 +39,16 @@ pub(crate) enum Reply {
 }
 
 impl Reply {
+    /// What it answers.
+    pub(crate) fn request(&self) -> RequestId {
+        match self {
+            Self::Accepted(request)
+            | Self::Refused(request, _)
+            | Self::Cards(request, _)
+            | Self::Token(request, _) => *request,
+        }
+    }
+
     /// Lends the answer as a frame.
     pub(crate) fn with_frame<T>(&self, give: impl FnOnce(&ToDevice<'_>) -> T) -> T {
         match self {

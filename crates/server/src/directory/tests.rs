@@ -428,3 +428,54 @@ async fn devices_that_have_been_away_too_long_do_not_count_among_the_16() {
         .await
         .unwrap();
 }
+
+#[tokio::test]
+async fn a_device_that_comes_back_needs_one_of_the_16_places() {
+    // docs/protocol.md §12
+    let (directory, alice) = (directory(), user("alice"));
+    for number in 1..=16 {
+        publish(&directory, "alice", number).await;
+    }
+    let later = 101 + limits::MAX_ATTESTATION_AGE_SECONDS;
+    for number in 101..=116 {
+        directory
+            .publish_card(&alice, &device(number), card(1, later, &[number]))
+            .await
+            .unwrap();
+    }
+    for number in 1..=16 {
+        let back = directory
+            .publish_card(&alice, &device(number), card(2, later, &[number, 2]))
+            .await;
+        assert_eq!(back, Err(PublishError::TooManyDevices));
+    }
+    let entries = directory.cards(&alice, false, None, later).await.unwrap();
+    assert_eq!(entries.len(), 16);
+
+    // Where there is a place again, it comes back, and the others are told.
+    directory.remove(&device(116)).await.unwrap();
+    let back = directory
+        .publish_card(&alice, &device(1), card(2, later, &[1, 2]))
+        .await;
+    assert_eq!(back, Ok(Published { new_device: true }));
+}
+
+#[tokio::test]
+async fn no_more_than_16_devices_are_given_even_where_a_clock_ran_ahead() {
+    let (directory, alice) = (directory(), user("alice"));
+    for number in 1..=16 {
+        publish(&directory, "alice", number).await;
+    }
+    // By its own attestation, the others have lapsed already.
+    let ahead = 101 + limits::MAX_ATTESTATION_AGE_SECONDS;
+    directory
+        .publish_card(&alice, &device(17), card(1, ahead, b"17"))
+        .await
+        .unwrap();
+    let now = ahead - 60;
+    assert_eq!(directory.devices(&alice, now).unwrap().len(), 16);
+    for take in [false, true] {
+        let entries = directory.cards(&alice, take, None, now).await.unwrap();
+        assert_eq!(entries.len(), 16);
+    }
+}
