@@ -162,6 +162,9 @@ impl Engine {
 
     fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
         let user: Arc<str> = deliver.user.into();
+        if !self.admits_device(txn, &user, deliver.device)? {
+            return self.not_opened(txn, deliver, user, NotOpened::Refused, now);
+        }
         let opened = match self.open_message(txn, deliver, now)? {
             Ok(opened) => opened,
             Err(why) => return self.not_opened(txn, deliver, user, why, now),

@@ -11,6 +11,7 @@ use sealwire_e2e::one_time::{OneTimePrekey, VerifiedOneTimePrekey};
 use sealwire_e2e::safety::{SafetyNumber, Side};
 use sealwire_protocol::frame::{CardEntry, List};
 use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::limits;
 use sealwire_protocol::name::User;
 use tokio::sync::oneshot;
 
@@ -156,7 +157,9 @@ impl Engine {
             return Ok(None);
         };
         let devices = pinned.present();
-        let usable = pinned.complete && pinned.trust != Trust::Changed && !devices.is_empty();
+        let usable = pinned.complete
+            && pinned.trust != Trust::Changed
+            && (1..=limits::MAX_SEND_PARTS).contains(&devices.len());
         Ok(usable.then_some(devices))
     }
 
@@ -216,7 +219,29 @@ impl Engine {
         self.commit(txn)
     }
 
-    /// Pins a device that a message came from. `false`: the user has changed, and the application is told.
+    /// Whether a message of this device may be opened: only so many devices of a user are known at a time, and what is sealed
+    /// for a user has a part for each.
+    ///
+    /// Where there is no room the directory is asked, in which devices that are gone are missing.
+    pub(super) fn admits_device(
+        &mut self,
+        txn: &Txn,
+        user: &Arc<str>,
+        device: Thumbprint,
+    ) -> Result<bool, Fatal> {
+        let present = txn
+            .user(&self.vault, user)?
+            .map_or_else(Vec::new, |pinned| pinned.present());
+        if present.len() < limits::MAX_DEVICES || present.contains(&device) {
+            return Ok(true);
+        }
+        if self.lookups.len() < LOOKUP_LIMIT {
+            self.look_up(Arc::clone(user), false);
+        }
+        Ok(false)
+    }
+
+    /// Pins a device that a message came from, and tells the application if the user had others before.
     pub(super) fn device_seen(
         &mut self,
         txn: &mut Txn,
@@ -406,7 +431,8 @@ impl Engine {
             .copied()
             .collect();
         let same = added.is_empty() && removed.is_empty();
-        if !(first || same) {
+        // At first only what was not known is new; a device that was seen and is missing is a change even then.
+        if !(same || first && removed.is_empty()) {
             self.peer_changed(txn, user, &mut pinned, added, removed)?;
         }
         txn.put_user(user, pinned);
@@ -631,9 +657,11 @@ impl PinnedUser {
             device.card = card.or(device.card);
             return;
         }
-        if self.devices.len() >= MAX_REMEMBERED_DEVICES
-            && let Some(gone) = self.devices.iter().position(|device| !device.present)
-        {
+        if self.devices.len() >= MAX_REMEMBERED_DEVICES {
+            // All present is more than a directory shows, and more than `admits_device` lets in.
+            let Some(gone) = self.devices.iter().position(|device| !device.present) else {
+                return;
+            };
             self.devices.remove(gone);
         }
         self.devices.push(PinnedDevice {

@@ -411,3 +411,68 @@ fn unverified_peer_gets_nothing_where_the_application_wants_verified_ones_only()
         .receipt_after(&mut relay, &mut [&mut careful, &mut bob]);
     assert_eq!(bob.texts(), ["hello"]);
 }
+
+/// Sixteen devices are what one message can be sealed for, so the seventeenth is not known; nothing fails over it, now or later.
+#[test]
+fn seventeenth_device_of_a_user_is_refused_and_the_mailbox_goes_on() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    let mut first = Toy::new("mallory");
+    relay.connect(&mut first);
+    drop(first.send("alice", "x"));
+    relay.pump(&mut [&mut first, &mut alice]);
+    // The directory shows one of them only: whoever made the others has the issuer attest and withdraw them.
+    let listed = relay.users.remove("mallory").unwrap();
+    for _ in 0..70 {
+        let mut another = Toy::new("mallory");
+        relay.users.remove("mallory");
+        relay.connect(&mut another);
+        drop(another.send("alice", "x"));
+        relay.pump(&mut [&mut another]);
+    }
+    relay.users.insert("mallory".into(), listed);
+    relay.deliver(&mut alice);
+    alice.crash();
+    relay.connect(&mut alice);
+    relay.deliver(&mut alice);
+    assert!(relay.mailbox(&alice).is_empty() || !relay.deliver(&mut alice));
+    let events = alice.events();
+    let count = |wanted: fn(&Event) -> bool| events.iter().filter(|event| wanted(event)).count();
+    assert_eq!(
+        count(|event| matches!(event, Event::Message(_))),
+        limits::MAX_DEVICES
+    );
+    assert_eq!(
+        count(|event| matches!(event, Event::Undecryptable { .. })),
+        71 - limits::MAX_DEVICES
+    );
+    bob.send("alice", "still there")
+        .receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
+    assert_eq!(alice.texts(), ["still there"]);
+    assert!(
+        relay
+            .sent
+            .iter()
+            .all(|(_, _, parts)| parts.len() <= limits::MAX_SEND_PARTS)
+    );
+}
+
+/// A message from a device pins it; a directory that hides it then does not replace it in silence.
+#[test]
+fn first_fetch_that_hides_the_device_a_message_came_from_is_a_change() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    drop(bob.send("alice", "hello"));
+    relay.pump(&mut [&mut bob]);
+    relay.users.remove("bob");
+    let mut other = Toy::new("bob");
+    relay.connect(&mut other);
+    relay.pump(&mut [&mut other, &mut alice]);
+    devices(&mut relay, &mut alice, "bob").unwrap();
+    let changed = Event::PeerChanged {
+        user: "bob".into(),
+        added: vec![other.device()],
+        removed: vec![bob.device()],
+        was_verified: false,
+    };
+    let events = alice.events();
+    assert!(events.contains(&changed), "{events:?}");
+}
