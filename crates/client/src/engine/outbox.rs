@@ -206,13 +206,17 @@ impl Undelivered {
         }
         let waiting = self.messages.remove(&id)?;
         txn.remove(Place::number(Table::Undelivered, waiting.number));
-        // Most receipts come in order; what stays in between is forgotten with the rest at the limit.
+        // Most receipts come in order.
         while self
             .order
             .front()
             .is_some_and(|(_, id)| !self.messages.contains_key(id))
         {
             self.order.pop_front();
+        }
+        // Behind one that never comes, what has come is forgotten too.
+        if self.order.len() > 2 * UNDELIVERED_LIMIT {
+            self.order.retain(|(_, id)| self.messages.contains_key(id));
         }
         Some(waiting)
     }
@@ -324,16 +328,17 @@ impl Engine {
             Stage::Later(at) => at <= now,
             Stage::NeedsCards | Stage::Sent => false,
         };
-        let (number, entry) = self.outbox.iter_mut().find(|(_, entry)| due(entry))?;
-        if entry.parts.is_empty() {
-            // Refused before it could be sealed: the cards first.
+        loop {
+            let (number, entry) = self.outbox.iter_mut().find(|(_, entry)| due(entry))?;
+            if !entry.parts.is_empty() {
+                entry.stage = Stage::Sent;
+                return Some(*number);
+            }
+            // Refused before it could be sealed: the cards first, and meanwhile what is behind it.
             entry.stage = Stage::NeedsCards;
             let user = Arc::clone(&entry.user);
             self.look_up(user, true);
-            return None;
         }
-        entry.stage = Stage::Sent;
-        Some(*number)
     }
 
     /// The relay has the message safely.
@@ -605,4 +610,29 @@ impl GivenUp {
 
 fn encode(content: &Content<'_>) -> Option<Zeroizing<Vec<u8>>> {
     content.encode().ok().map(Zeroizing::new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_delivered_is_forgotten_behind_a_message_that_never_is() {
+        let mut undelivered = Undelivered::restore(Vec::new());
+        let mut txn = Txn::default();
+        let insert = |undelivered: &mut Undelivered, number: u128, txn: &mut Txn| {
+            let (receipt, _) = oneshot::channel();
+            undelivered
+                .insert(txn, number.to_be_bytes(), "bob".into(), receipt)
+                .unwrap();
+        };
+        insert(&mut undelivered, 0, &mut txn);
+        for number in 1..10_000_u128 {
+            insert(&mut undelivered, number, &mut txn);
+            let taken = undelivered.take(&mut txn, number.to_be_bytes(), "bob");
+            assert!(taken.is_some());
+            assert!(undelivered.order.len() <= 2 * UNDELIVERED_LIMIT);
+        }
+        assert_eq!(undelivered.messages.len(), 1);
+    }
 }

@@ -388,3 +388,24 @@ fn open_requests_are_bounded() {
     }
     assert_eq!(open, limits::MAX_OPEN_REQUESTS - REQUESTS_BESIDE_SENDS);
 }
+
+#[test]
+fn message_that_needs_cards_again_does_not_hold_up_those_behind_it() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    drop(alice.send("bob", "behind"));
+    // One of our own that was refused before it could be sealed, and is due again.
+    let first = *alice.engine.outbox.first_key_value().unwrap().0;
+    let mut waiting = Entry::stored(
+        [9; 16],
+        "carol".into(),
+        super::super::outbox::Purpose::Delivered,
+        zeroize::Zeroizing::new(vec![0]),
+        Vec::new(),
+    );
+    waiting.stage = Stage::Later(START);
+    alice.engine.outbox.insert(first - 1, waiting);
+    assert_eq!(alice.engine.next_to_send(START), Some(first));
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["behind"]);
+}
