@@ -113,6 +113,8 @@ struct Link {
     publishing: Publishing,
     /// Whether this user's own devices have been fetched.
     own_devices_known: bool,
+    /// Whose device the relay says this is.
+    user: Arc<str>,
 }
 
 /// A request that the relay has not answered.
@@ -254,11 +256,11 @@ impl Engine {
         let attestation = unverified
             .verify(&*self.issuer.keys, &policy)
             .map_err(|_| NotAuthorised::Attestation)?;
-        if self
-            .account
-            .user
-            .as_deref()
-            .is_some_and(|user| user != attestation.user().as_str())
+        let said = self.link.as_ref().map(|link| &link.user);
+        if [self.account.user.as_ref(), said]
+            .into_iter()
+            .flatten()
+            .any(|user| **user != *attestation.user().as_str())
         {
             return Err(NotAuthorised::OtherUser.into());
         }
@@ -279,13 +281,8 @@ impl Engine {
     pub(crate) fn handle_ready(&mut self, ready: &Ready<'_>) -> Result<(), Fatal> {
         match self.account.user.as_deref() {
             Some(user) if user != ready.user => return Err(NotAuthorised::OtherUser.into()),
-            Some(_) => {}
-            None => {
-                self.account.user = Some(ready.user.into());
-                let mut txn = Txn::default();
-                txn.put(records::account(), &self.account)?;
-                txn.commit(&mut self.vault)?;
-            }
+            // Whose device this is only the issuer says, in the token that comes next: a relay's word is not kept.
+            Some(_) | None => {}
         }
         // §5.2: with a new epoch positions start again. A head behind our position is a mailbox that was put back to an earlier
         // state: what comes after it is new, and must not be taken for known.
@@ -310,6 +307,7 @@ impl Engine {
             open: BTreeMap::new(),
             publishing: Publishing::new(ready.has_card, ready.prekeys),
             own_devices_known: false,
+            user: ready.user.into(),
         });
         self.look_up(ready.user.into(), false);
         for entry in self.outbox.values() {

@@ -476,3 +476,38 @@ fn first_fetch_that_hides_the_device_a_message_came_from_is_a_change() {
     let events = alice.events();
     assert!(events.contains(&changed), "{events:?}");
 }
+
+#[test]
+fn relay_that_lies_about_the_user_leaves_nothing_behind() {
+    let store = SharedStore::default();
+    let options = Options {
+        delivery_receipts: true,
+        only_verified: false,
+    };
+    let mut engine = open(&store, options).unwrap();
+    let mut ready = Ready {
+        device: engine.keys.thumbprint(),
+        user: "mallory",
+        time: 0,
+        token_expires: 0,
+        max_message: 1,
+        has_card: false,
+        prekeys: 0,
+        epoch: [0; 16],
+        acknowledged: 0,
+        head: 0,
+    };
+    engine.handle_ready(&ready).unwrap();
+    let token = token(&issuer_key(), "alice", ready.device, START.seconds(), DAY);
+    assert!(matches!(
+        engine.handle_token(&token, START),
+        Err(Fatal::NotAuthorised(NotAuthorised::OtherUser))
+    ));
+    drop(engine);
+    let mut engine = open(&store, options).unwrap();
+    assert_eq!(engine.user(), None);
+    ready.user = "alice";
+    engine.handle_ready(&ready).unwrap();
+    engine.handle_token(&token, START).unwrap();
+    assert_eq!(engine.user().as_deref(), Some("alice"));
+}
