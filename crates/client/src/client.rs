@@ -139,7 +139,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] if the relay does not take it (the message is then dropped, and may be sent again);
-    /// [`Error::PeerChanged`] if the user was verified and has other devices now; [`Error::Misuse`] for a message over its limits;
+    /// [`Error::PeerChanged`] if the user was verified and has other devices now, or this user's own devices have gained one since; [`Error::Misuse`] for a message over its limits;
     /// [`Error::Closed`] if the client is closed before the relay has answered.
     pub async fn send(&self, user: &str, message: Message) -> Result<Receipt, Error> {
         message.check()?;
@@ -203,14 +203,15 @@ impl Client {
         .await?
     }
 
-    /// Whether `user` was marked as verified, and their devices have not changed since, as far as this client has seen.
+    /// Whether `user` was marked as verified, and since then neither their devices have changed nor this user's own have gained
+    /// one, as far as this client has seen.
     pub async fn is_verified(&self, user: &str) -> Result<bool, Error> {
         let user = user.to_owned();
         self.ask(|answer| Command::IsVerified { user, answer })
             .await?
     }
 
-    /// Accepts the changed devices of a user who was verified, without verifying them again.
+    /// Accepts the changed devices of a user who was verified, and new ones of this user's own, without verifying them again.
     pub async fn accept_change(&self, user: &str) -> Result<(), Error> {
         let user = user.to_owned();
         self.ask(|answer| Command::AcceptChange { user, answer })

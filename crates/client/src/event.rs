@@ -43,6 +43,10 @@ pub enum Event {
         reason: NotSent,
     },
     /// The set of devices that are attested for `user` has changed since it was pinned.
+    ///
+    /// If `user` is this user and `added` is not empty, nobody who was verified is so any more: safety numbers cover both sides, and
+    /// a device that the user did not add would get copies of all that is sent. Until they are verified again, or the change is
+    /// accepted for them, they get nothing, and the new device no copies of what was for them.
     PeerChanged {
         /// The user.
         user: Arc<str>,

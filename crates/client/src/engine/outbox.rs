@@ -525,10 +525,7 @@ impl Engine {
         {
             return Ok(Err(Misuse::OutboxFull.into()));
         }
-        let trust = Txn::default()
-            .user(&self.vault, user)?
-            .map(|pinned| pinned.trust);
-        Ok(match trust {
+        Ok(match self.trust(&Txn::default(), user)? {
             Some(Trust::Changed) => Err(Error::PeerChanged),
             Some(Trust::Verified) => Ok(()),
             Some(Trust::Pinned) | None if self.options.only_verified => Err(Error::PeerUnverified),

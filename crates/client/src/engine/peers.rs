@@ -1,11 +1,13 @@
 //! Other users' devices, and this user's own: fetched, verified, pinned, and watched for changes.
 //!
 //! A user's devices are pinned when they are first seen. What the relay's directory says later is compared with that, and a
-//! difference is an event; if the user was verified, nothing is sent to them until the application has looked at it.
+//! difference is an event; if the user was verified, nothing is sent to them until the application has looked at it. A new device
+//! of this user's own is such a difference with everybody: it gets copies of what is sent, and is in every safety number.
 
 use std::sync::Arc;
 
 use sealwire_e2e::card::{UnverifiedCard, VerifiedCard};
+use sealwire_e2e::content::{Content, Kind};
 use sealwire_e2e::error::{Error as E2eError, Misbehaved};
 use sealwire_e2e::one_time::{OneTimePrekey, VerifiedOneTimePrekey};
 use sealwire_e2e::safety::{SafetyNumber, Side};
@@ -118,6 +120,7 @@ impl Engine {
             return Ok(Err(Error::PeerChanged));
         }
         pinned.trust = Trust::Verified;
+        pinned.own_gains = self.own_gains(&txn)?;
         txn.put_user(user, pinned);
         self.commit(txn)?;
         Ok(Ok(()))
@@ -125,15 +128,34 @@ impl Engine {
 
     /// Whether `user` is verified, with the devices that are pinned now.
     pub(crate) fn is_verified(&self, user: &str) -> Result<bool, Fatal> {
-        let pinned = Txn::default().user(&self.vault, user)?;
-        Ok(pinned.is_some_and(|pinned| pinned.trust == Trust::Verified))
+        Ok(self.trust(&Txn::default(), user)? == Some(Trust::Verified))
+    }
+
+    /// How far `user` is trusted; `None` if none of their devices has been seen.
+    ///
+    /// A safety number covers both sides: when this user's own devices have gained one since somebody was verified, nobody has
+    /// compared the number that is valid now, and whoever put that device there would get the copies.
+    pub(super) fn trust(&self, txn: &Txn, user: &str) -> Result<Option<Trust>, Fatal> {
+        let Some(pinned) = txn.user(&self.vault, user)? else {
+            return Ok(None);
+        };
+        let stale = pinned.trust == Trust::Verified && pinned.own_gains != self.own_gains(txn)?;
+        Ok(Some(if stale { Trust::Changed } else { pinned.trust }))
+    }
+
+    fn own_gains(&self, txn: &Txn) -> Result<u32, Fatal> {
+        let Some(own) = &self.account.user else {
+            return Ok(0);
+        };
+        let pinned = txn.user(&self.vault, own)?;
+        Ok(pinned.map_or(0, |pinned| pinned.own_gains))
     }
 
     /// Goes on with the changed devices of a user who was verified.
     pub(crate) fn accept_change(&mut self, user: &str) -> Result<(), Fatal> {
         let mut txn = Txn::default();
-        if let Some(mut pinned) = txn.user(&self.vault, user)?
-            && pinned.trust == Trust::Changed
+        if self.trust(&txn, user)? == Some(Trust::Changed)
+            && let Some(mut pinned) = txn.user(&self.vault, user)?
         {
             pinned.trust = Trust::Pinned;
             txn.put_user(user, pinned);
@@ -158,7 +180,7 @@ impl Engine {
         };
         let devices = pinned.present();
         let usable = pinned.complete
-            && pinned.trust != Trust::Changed
+            && self.trust(txn, user)? != Some(Trust::Changed)
             && (1..=limits::MAX_SEND_PARTS).contains(&devices.len());
         Ok(usable.then_some(devices))
     }
@@ -257,6 +279,9 @@ impl Engine {
         }
         let first = !pinned.complete && pinned.devices.is_empty();
         pinned.insert(device, None, now);
+        if self.is_own(user) {
+            pinned.own_gains = pinned.own_gains.saturating_add(1);
+        }
         if !first {
             self.peer_changed(txn, user, &mut pinned, vec![device], Vec::new())?;
         }
@@ -430,6 +455,9 @@ impl Engine {
             .filter(|device| !after.contains(device))
             .copied()
             .collect();
+        if self.is_own(user) && !added.is_empty() {
+            pinned.own_gains = pinned.own_gains.saturating_add(1);
+        }
         let same = added.is_empty() && removed.is_empty();
         // At first only what was not known is new; a device that was seen and is missing is a change even then.
         if !(same || first && removed.is_empty()) {
@@ -548,7 +576,7 @@ impl Engine {
                 self.give_up(txn, number, &GivenUp::NoOtherDevice, now)?;
                 continue;
             }
-            if pinned.trust == Trust::Changed {
+            if self.is_held(txn, user, number)? {
                 self.give_up(txn, number, &GivenUp::PeerChanged, now)?;
                 continue;
             }
@@ -581,6 +609,25 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    /// Whether an entry may not be sealed: because its user has changed, or because it is a copy of what went to somebody to
+    /// whom nothing may go now.
+    fn is_held(&self, txn: &Txn, user: &Arc<str>, number: u64) -> Result<bool, Fatal> {
+        let original = self
+            .outbox
+            .get(&number)
+            .filter(|entry| entry.purpose == Purpose::Copy)
+            .and_then(|copy| match Content::decode(&copy.content).ok()?.kind {
+                Kind::Copy { user, .. } => Some(user),
+                Kind::Message(_) | Kind::Delivered | Kind::Empty => None,
+            });
+        for user in original.into_iter().chain([&**user]) {
+            if self.trust(txn, user)? == Some(Trust::Changed) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn start_sessions(
@@ -628,6 +675,7 @@ impl PinnedUser {
         Self {
             trust: Trust::Pinned,
             complete: false,
+            own_gains: 0,
             devices: Vec::new(),
         }
     }

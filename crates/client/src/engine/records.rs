@@ -140,6 +140,8 @@ pub(super) struct PinnedUser {
     pub(super) trust: Trust,
     /// Whether the relay's directory has been asked, or only single devices have been seen.
     pub(super) complete: bool,
+    /// Of this user's own record: how often the own devices have gained one. Of another's: that number when they were verified.
+    pub(super) own_gains: u32,
     pub(super) devices: Vec<PinnedDevice>,
 }
 
@@ -168,6 +170,7 @@ impl Record for PinnedUser {
         });
         writer
             .bool(self.complete)
+            .u32(self.own_gains)
             .count8(self.devices.len(), 0..=MAX_REMEMBERED_DEVICES)?;
         for device in &self.devices {
             writer
@@ -192,7 +195,7 @@ impl Record for PinnedUser {
             2 => Trust::Changed,
             _ => return Err(DecodeError::UnknownValue),
         };
-        let complete = reader.bool()?;
+        let (complete, own_gains) = (reader.bool()?, reader.u32()?);
         let mut devices = Vec::new();
         for _ in 0..reader.count8(0..=MAX_REMEMBERED_DEVICES)? {
             let thumbprint = Thumbprint::from_bytes(*reader.array()?);
@@ -219,6 +222,7 @@ impl Record for PinnedUser {
         Ok(Self {
             trust,
             complete,
+            own_gains,
             devices,
         })
     }

@@ -511,3 +511,73 @@ fn relay_that_lies_about_the_user_leaves_nothing_behind() {
     engine.handle_token(&token, START).unwrap();
     assert_eq!(engine.user().as_deref(), Some("alice"));
 }
+
+/// docs/protocol.md §11: the number covers both sides.
+#[test]
+fn new_own_device_unverifies_everybody_and_gets_no_copy_for_them() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let number = safety_number(&mut relay, &mut alice, "bob");
+    alice.engine.mark_verified("bob", &number).unwrap().unwrap();
+    alice.events();
+    // Whoever has the issuer attests a device of their own for alice.
+    let mut spy = Toy::new("alice");
+    relay.connect(&mut spy);
+    relay.pump(&mut [&mut spy]);
+    alice.engine.handle_device_changed("alice");
+    // On its way when the change is noticed: for bob it was sealed for bob's device only.
+    drop(alice.send("bob", "on its way"));
+    relay.pump(&mut [&mut alice, &mut bob, &mut spy]);
+    assert!(matches!(
+        alice.events().as_slice(),
+        [Event::PeerChanged { user, added, .. }, ..] if **user == *"alice" && *added == [spy.device()]
+    ));
+    assert!(!alice.engine.is_verified("bob").unwrap());
+    assert!(matches!(
+        alice.send("bob", "secret").error(),
+        Error::PeerChanged
+    ));
+    alice.crash();
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob, &mut spy]);
+    assert!(matches!(
+        alice.send("bob", "secret").error(),
+        Error::PeerChanged
+    ));
+    assert!(matches!(
+        alice.engine.mark_verified("bob", &number),
+        Ok(Err(Error::PeerChanged))
+    ));
+    assert!(
+        !spy.events()
+            .iter()
+            .any(|event| matches!(event, Event::Copy { .. }))
+    );
+    // The number with the new device in it is another one; who has compared that has accepted the device.
+    let number = safety_number(&mut relay, &mut alice, "bob");
+    alice.engine.mark_verified("bob", &number).unwrap().unwrap();
+    alice
+        .send("bob", "go on")
+        .receipt_after(&mut relay, &mut [&mut alice, &mut bob, &mut spy]);
+    assert!(
+        spy.events()
+            .iter()
+            .any(|event| matches!(event, Event::Copy { .. }))
+    );
+}
+
+#[test]
+fn new_own_device_may_be_accepted_without_verifying_again() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let number = safety_number(&mut relay, &mut alice, "bob");
+    alice.engine.mark_verified("bob", &number).unwrap().unwrap();
+    let mut second = Toy::new("alice");
+    relay.connect(&mut second);
+    relay.pump(&mut [&mut second]);
+    devices(&mut relay, &mut alice, "alice").unwrap();
+    alice.engine.accept_change("bob").unwrap();
+    assert!(!alice.engine.is_verified("bob").unwrap());
+    alice
+        .send("bob", "go on")
+        .receipt_after(&mut relay, &mut [&mut alice, &mut bob, &mut second]);
+    bob.events();
+}
