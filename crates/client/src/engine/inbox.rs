@@ -20,9 +20,10 @@ use sealwire_e2e::error::{Error as E2eError, Misbehaved};
 use sealwire_e2e::message::SealedMessage;
 use sealwire_e2e::peer::{Local, Opened};
 use sealwire_protocol::frame::Deliver;
+use sealwire_protocol::key::Thumbprint;
 
 use super::outbox::Purpose;
-use super::records::{self, SeenMessage};
+use super::records::{self, MAX_REMEMBERED_DEVICES, SeenMessage};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment, policy};
 use crate::error::RelayFault;
@@ -35,9 +36,11 @@ use crate::store::vault::{Place, Table};
 const INBOX_LIMIT: usize = 512;
 /// While as many wait, nothing is read at all: the relay does not heed what is acknowledged.
 const READ_LIMIT: usize = 1_024;
-/// Where as many events wait, only messages are added: an application that takes no events must not lose one, and need not
-/// know of ever more receipts.
+/// Where as many events wait, only what matters is added: an application that takes no events must not lose a message, a
+/// change of devices or a failure, and need not know of ever more receipts.
 const EVENT_LIMIT: usize = 3_000;
+/// While as many failures wait, no more messages are taken from the application.
+const FAILURE_LIMIT: usize = 512;
 /// Messages that are remembered as seen; the oldest are forgotten first.
 const SEEN_LIMIT: usize = 4_096;
 /// How long no second new session is started with a device whose messages do not open, in seconds.
@@ -150,14 +153,43 @@ impl Engine {
 
     /// Puts an event into the inbox.
     pub(super) fn push_event(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
-        if self.inbox.len() >= EVENT_LIMIT && !is_message(&event) {
-            tracing::warn!("the application takes no events: one is dropped");
-            return Ok(());
+        if self.inbox.len() >= EVENT_LIMIT {
+            if is_dispensable(&event) {
+                tracing::warn!("the application takes no events: one is dropped");
+                return Ok(());
+            }
+            if !is_message(&event) && self.make_room(txn, &event)? {
+                return Ok(());
+            }
         }
         txn.put(Place::number(Table::Inbox, self.next_inbox), &event)?;
         self.inbox.push_back((self.next_inbox, event));
         self.next_inbox += 1;
         Ok(())
+    }
+
+    /// Makes room for an event that must not be lost: one that may be is dropped for it. `true`: it is in the inbox, as part of
+    /// another. The first is left as it is, because the application may have it already.
+    fn make_room(&mut self, txn: &mut Txn, event: &Event) -> Result<bool, Fatal> {
+        for (number, waiting) in self.inbox.iter_mut().skip(1).rev() {
+            if merge_change(waiting, event) {
+                txn.put(Place::number(Table::Inbox, *number), waiting)?;
+                return Ok(true);
+            }
+        }
+        let dispensable = |(_, event): &(u64, Event)| is_dispensable(event);
+        let at = self.inbox.iter().skip(1).position(dispensable);
+        if let Some((number, _)) = at.and_then(|at| self.inbox.remove(at + 1)) {
+            tracing::warn!("the application takes no events: one is dropped");
+            txn.remove(Place::number(Table::Inbox, number));
+        }
+        Ok(false)
+    }
+
+    /// Whether a failure to send could still be told.
+    pub(super) fn has_room_for_failures(&self) -> bool {
+        let failed = |(_, event): &&(u64, Event)| matches!(event, Event::NotSent { .. });
+        self.inbox.len() < FAILURE_LIMIT || self.inbox.iter().filter(failed).count() < FAILURE_LIMIT
     }
 
     fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
@@ -338,6 +370,56 @@ fn is_message(event: &Event) -> bool {
         event,
         Event::Message(_) | Event::Copy { .. } | Event::Undecryptable { .. }
     )
+}
+
+/// Whether nothing is lost but convenience if an event is.
+fn is_dispensable(event: &Event) -> bool {
+    match event {
+        Event::Delivered { .. }
+        | Event::Gap { .. }
+        | Event::SessionRepaired { .. }
+        | Event::Connection(_) => true,
+        Event::Message(_)
+        | Event::Copy { .. }
+        | Event::Undecryptable { .. }
+        | Event::NotSent { .. }
+        | Event::PeerChanged { .. } => false,
+    }
+}
+
+/// Adds a change of devices to one of the same user that waits. A device that came and went is in both lists.
+fn merge_change(waiting: &mut Event, event: &Event) -> bool {
+    match (waiting, event) {
+        (
+            Event::PeerChanged {
+                user,
+                added,
+                removed,
+                was_verified,
+            },
+            Event::PeerChanged {
+                user: same,
+                added: more,
+                removed: fewer,
+                was_verified: was,
+            },
+        ) if user == same => {
+            merge(added, more);
+            merge(removed, fewer);
+            *was_verified |= was;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// As many devices as a record has room for; that there was a change is told in any case.
+fn merge(devices: &mut Vec<Thumbprint>, more: &[Thumbprint]) {
+    for device in more {
+        if devices.len() < MAX_REMEMBERED_DEVICES && !devices.contains(device) {
+            devices.push(*device);
+        }
+    }
 }
 
 /// Why a message was not opened.

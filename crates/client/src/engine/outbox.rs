@@ -522,6 +522,7 @@ impl Engine {
             .filter(|entry| entry.purpose == Purpose::Message)
             .count()
             >= OUTBOX_LIMIT
+            || !self.has_room_for_failures()
         {
             return Ok(Err(Misuse::OutboxFull.into()));
         }

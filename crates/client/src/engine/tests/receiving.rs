@@ -466,3 +466,46 @@ fn delivery_to_a_device_that_never_had_a_token_is_the_relays_fault() {
         Err(Fatal::Relay(RelayFault::Unasked))
     ));
 }
+
+#[test]
+fn change_of_devices_and_failures_are_kept_when_receipts_are_dropped() {
+    let (relay, mut alice, bob) = acquainted();
+    let push = |alice: &mut Toy, event| {
+        let mut txn = Txn::default();
+        alice.engine.push_event(&mut txn, event).unwrap();
+        alice.engine.commit(txn).unwrap();
+    };
+    for missing in 1..3_100 {
+        let gap = Event::Gap {
+            user: "bob".into(),
+            device: bob.device(),
+            missing,
+        };
+        push(&mut alice, gap);
+    }
+    let changed = |added: &[u8], was_verified| Event::PeerChanged {
+        user: "bob".into(),
+        added: added
+            .iter()
+            .map(|n| Thumbprint::from_bytes([*n; 32]))
+            .collect(),
+        removed: vec![],
+        was_verified,
+    };
+    let failed = Event::NotSent {
+        id: crate::message::MessageId([1; 16]),
+        user: "bob".into(),
+        reason: crate::event::NotSent::PeerChanged,
+    };
+    push(&mut alice, changed(&[1], true));
+    push(&mut alice, failed.clone());
+    for n in 2..=255 {
+        push(&mut alice, changed(&[n], false));
+    }
+    alice.crash();
+    relay.connect(&mut alice);
+    let events = alice.events();
+    assert_eq!(events.len(), 3_000);
+    let told: Vec<u8> = (1..=64).collect();
+    assert_eq!(events[2_998..], [changed(&told, true), failed]);
+}
