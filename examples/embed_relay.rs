@@ -33,7 +33,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .await?;
     println!("alice's device is {}", alice.device_thumbprint());
 
-    if let Err(refused) = alice.send("nobody", Message::text("is anybody there?")).await {
+    if let Err(refused) = alice
+        .send("nobody", Message::text("is anybody there?"))
+        .await
+    {
         println!("to a user without devices: {refused}");
     }
 

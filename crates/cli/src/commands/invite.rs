@@ -31,7 +31,7 @@ pub(crate) struct Invite {
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = when::parse_duration)]
     lifetime: Duration,
 
-    /// Where devices reach the relay: wss://host[:port]/v1 [default: what the relay says when it runs]
+    /// Where devices reach the relay: wss://HOST:PORT/v1 [default: what the relay says when it runs]
     #[arg(long, value_name = "URL")]
     address: Option<String>,
 }

@@ -33,7 +33,7 @@ pub(crate) struct Init {
     /// The directory to make; one that holds a relay already is left as it is
     dir: PathBuf,
 
-    /// Where devices will reach the relay: wss://host[:port]/v1 [default: where it listens]
+    /// Where devices will reach the relay: wss://HOST:PORT/v1 [default: where it listens]
     #[arg(long, value_name = "URL")]
     address: Option<String>,
 
@@ -63,7 +63,7 @@ pub(crate) struct Run {
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8443")]
     listen: String,
 
-    /// Where devices reach the relay, if it is not where it listens: wss://host[:port]/v1
+    /// Where devices reach the relay, if it is not where it listens: wss://HOST:PORT/v1
     #[arg(long, value_name = "URL")]
     address: Option<String>,
 
