@@ -89,6 +89,9 @@ pub enum PublishError {
     /// An id of a one-time prekey is not higher than every earlier one (docs/protocol.md §6.2).
     #[error("a one-time prekey's id has been used before; ids have to increase")]
     PrekeyIdUsed,
+    /// The operator has removed the device (docs/protocol.md §3.6); whatever of it is still under way comes too late.
+    #[error("the device has been removed; join again with a new device key")]
+    Removed,
     /// The user has 16 devices.
     #[error("the user has 16 devices already; remove one first")]
     TooManyDevices,
@@ -108,6 +111,7 @@ impl PublishError {
             Self::NotNewer | Self::AnotherUser | Self::Form | Self::PrekeyIdUsed => {
                 RefusalCode::InvalidCard
             }
+            Self::Removed => RefusalCode::NotPermitted,
             Self::TooManyDevices | Self::TooManyPrekeys => RefusalCode::TooMany,
             Self::Storage(_) => RefusalCode::Unavailable,
         }
@@ -280,6 +284,9 @@ impl Tables<'_> {
         device: &DeviceId,
         new: &VerifiedCard,
     ) -> Result<Result<Published, PublishError>, redb::Error> {
+        if self.is_removed(device)? {
+            return Ok(Err(PublishError::Removed));
+        }
         let user = user.as_str();
         if let Some(stored) = self.cards.get(device)? {
             let (owner, id, issued, card) = stored.value();
@@ -325,6 +332,9 @@ impl Tables<'_> {
         device: &DeviceId,
         prekeys: &[VerifiedPrekey],
     ) -> Result<Result<(), PublishError>, redb::Error> {
+        if self.is_removed(device)? {
+            return Ok(Err(PublishError::Removed));
+        }
         let highest = self.prekey_ids.get(device)?.map(|id| id.value());
         let mut new = Vec::with_capacity(prekeys.len());
         for prekey in prekeys {
@@ -380,6 +390,11 @@ impl Tables<'_> {
             });
         }
         Ok(entries)
+    }
+
+    /// Whether the built-in issuer has removed the device.
+    fn is_removed(&self, device: &DeviceId) -> Result<bool, redb::Error> {
+        Ok(self.enrolled.get(device)?.is_some_and(|row| row.value().2))
     }
 
     pub(crate) fn remove_card(&mut self, device: &DeviceId) -> Result<bool, redb::Error> {

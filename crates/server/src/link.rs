@@ -129,6 +129,10 @@ struct Link {
     /// Requests among it.
     requests: usize,
     acknowledgement: Acknowledgement,
+    /// Whether the limits of the mailbox are being stored.
+    limits_under_way: bool,
+    /// Whether they have changed since.
+    limits_wanted: bool,
     /// When the socket began to owe us a complete flush.
     owed_since: Option<Instant>,
     keep_alive: KeepAlive,
@@ -167,7 +171,7 @@ enum Event {
 enum Finished {
     Request(Reply),
     Acknowledgement,
-    Other,
+    Limits,
 }
 
 impl Link {
@@ -183,6 +187,8 @@ impl Link {
             pending: FuturesUnordered::new(),
             requests: 0,
             acknowledgement: Acknowledgement::default(),
+            limits_under_way: false,
+            limits_wanted: false,
             owed_since: None,
             keep_alive: KeepAlive {
                 next: Instant::now() + keep_alive,
@@ -207,6 +213,12 @@ impl Link {
     /// Says Ready, and the token if one was minted (docs/protocol.md §3.6, §5.2).
     fn greet(&mut self, minted: Option<Minted>) -> Result<(), End> {
         let device = self.requester.device();
+        // A removal between the handshake's look and the hub's entry rang nobody.
+        if let Some(issuer) = &self.requester.shared.issuer
+            && issuer.is_removed(&device)?
+        {
+            return Err(End::Revoked);
+        }
         // The hub knows the link already, so mail that comes after this look rings.
         let mailbox = self.requester.shared.mailboxes.status(&device)?;
         let published = self.requester.shared.directory.published(&device)?;
@@ -331,7 +343,9 @@ impl Link {
                     token,
                 } => {
                     let reply = self.requester.refresh(request, proof, token);
-                    self.remember_limits();
+                    if !matches!(reply, Reply::Refused(..)) {
+                        self.remember_limits();
+                    }
                     Outcome::Answered(reply)
                 }
             };
@@ -368,7 +382,13 @@ impl Link {
                 self.acknowledge();
                 Ok(())
             }
-            Finished::Other => Ok(()),
+            Finished::Limits => {
+                self.limits_under_way = false;
+                if std::mem::take(&mut self.limits_wanted) {
+                    self.remember_limits();
+                }
+                Ok(())
+            }
         }
     }
 
@@ -435,15 +455,20 @@ impl Link {
         }));
     }
 
-    /// Notes how much the device's mailbox may hold by its token, for when it is away.
+    /// Notes how much the device's mailbox may hold by its token, for when it is away: one noting at a time, and the last token wins.
     fn remember_limits(&mut self) {
+        if self.limits_under_way {
+            self.limits_wanted = true;
+            return;
+        }
+        self.limits_under_way = true;
         let (shared, device) = (Arc::clone(&self.requester.shared), self.requester.device());
         let limits = self.requester.allowance.mailbox;
         self.pending.push(Box::pin(async move {
             if let Err(error) = shared.mailboxes.limit(&device, limits).await {
                 tracing::warn!(%error, "limits of a mailbox not stored");
             }
-            Finished::Other
+            Finished::Limits
         }));
     }
 

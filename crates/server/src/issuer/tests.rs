@@ -4,7 +4,7 @@ use sealwire_protocol::token::UnverifiedAttestation;
 
 use super::*;
 use crate::data_dir::{DataDir, InitOptions};
-use crate::directory::{Directory, VerifiedCard};
+use crate::directory::{Directory, PREKEY_BYTES, PublishError, VerifiedCard, VerifiedPrekey};
 
 const NOW: u64 = 1_800_000_000;
 const HOUR: u64 = 3_600;
@@ -395,4 +395,34 @@ async fn a_waiting_invitation_that_expired_or_is_damaged_is_refused() {
             "{damaged}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_removed_device_publishes_nothing_more_even_on_a_link_that_is_still_open() {
+    let storage = Storage::in_memory().unwrap();
+    let (issuer, directory) = (issuer_in(&storage), Directory::new(storage));
+    enrolled(&issuer, "alice", 1).await;
+    let (id, alice) = (device(1).thumbprint(), user("alice"));
+    let card = |id| VerifiedCard {
+        id,
+        issued: NOW,
+        attested: NOW,
+        card: vec![1],
+    };
+    let prekey = VerifiedPrekey {
+        id: 0,
+        prekey: vec![0; PREKEY_BYTES],
+    };
+    // What was enqueued just before the removal is stored just after it.
+    let (removed, published, prekeys) = tokio::join!(
+        biased;
+        issuer.remove(&id),
+        directory.publish_card(&alice, &id, card(1)),
+        directory.publish_prekeys(&id, vec![prekey]),
+    );
+    assert_eq!(removed, Ok(true));
+    assert_eq!(published, Err(PublishError::Removed));
+    assert_eq!(prekeys, Err(PublishError::Removed));
+    assert_eq!(directory.devices(&alice, NOW), Ok(vec![]));
+    assert_eq!(directory.published(&id).map(|state| state.prekeys), Ok(0));
 }
