@@ -16,10 +16,10 @@ use zeroize::Zeroizing;
 
 use super::dialer::{Dialer, TokenAnswer};
 use super::established::{End, Established};
+use super::patience::Patience;
 use super::task::{Core, Stop, now};
 use super::{
-    ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD, REFRESH_RETRY,
-    REQUEST_TIMEOUT, SILENCE_LIMIT,
+    ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD, REFRESH_FLOOR, REFRESH_RETRY,
 };
 use crate::engine::{OutgoingSend, Reply, Request};
 use crate::error::{RelayFault, Unreachable};
@@ -37,8 +37,9 @@ pub(super) struct Drive<'a> {
     asked: Option<TokenAnswer>,
     /// The refresh that the relay has not answered, and when its token expires, if that is known here.
     refreshing: Option<(u32, Option<u64>)>,
-    /// When a request was last answered, or the first one sent.
-    progress: Instant,
+    /// Not before then is there another.
+    refresh_after: Instant,
+    patience: Patience,
     /// What the relay has been told to be stored.
     acknowledged: u64,
 }
@@ -59,7 +60,8 @@ impl<'a> Drive<'a> {
             refresh_at: None,
             asked: None,
             refreshing: None,
-            progress: start,
+            refresh_after: start,
+            patience: Patience::new(start),
             acknowledged: 0,
         }
     }
@@ -76,8 +78,13 @@ impl<'a> Drive<'a> {
     async fn step(&mut self) -> Result<(), Stop> {
         self.pump().await?;
         self.core.give_event();
-        let deadline = self.deadline();
         let may_read = self.core.engine.may_read();
+        self.patience.read(may_read, Instant::now());
+        self.patience.heard(Instant::from_std(self.link.heard));
+        if !may_read {
+            self.connected();
+        }
+        let deadline = self.deadline();
         tokio::select! {
             record = self.link.receive(), if may_read => {
                 let mut record = record?;
@@ -94,9 +101,6 @@ impl<'a> Drive<'a> {
 
     /// Sends everything that the engine has to send.
     async fn pump(&mut self) -> Result<(), Stop> {
-        if self.core.engine.open_requests() == 0 {
-            self.progress = Instant::now();
-        }
         while let Some(request) = self.core.engine.poll_request(now())? {
             self.push(&request).await?;
         }
@@ -110,6 +114,19 @@ impl<'a> Drive<'a> {
     }
 
     async fn push(&mut self, request: &Request) -> Result<(), Stop> {
+        let (Request::PublishCard {
+            request: number, ..
+        }
+        | Request::PublishPrekeys {
+            request: number, ..
+        }
+        | Request::FetchCards {
+            request: number, ..
+        }
+        | Request::Send {
+            request: number, ..
+        }) = request;
+        self.patience.asked(*number, Instant::now());
         match request {
             Request::PublishCard { request, card } => {
                 let frame = ToRelay::PublishCard {
@@ -220,7 +237,7 @@ impl<'a> Drive<'a> {
     }
 
     fn reply(&mut self, request: u32, reply: &Reply<'_>) -> Result<(), Stop> {
-        self.progress = Instant::now();
+        self.patience.answered(request, Instant::now());
         self.core.engine.handle_reply(request, reply, now())?;
         self.entered();
         Ok(())
@@ -233,16 +250,21 @@ impl<'a> Drive<'a> {
             self.dialer.accepted();
             self.core.enter(ConnectionState::Connected);
         }
-        if self.core.engine.is_ready()
-            && self.core.engine.is_published()
-            && let Some(first) = self.core.first.take()
-        {
+        if self.core.engine.is_ready() && self.core.engine.is_published() {
+            self.connected();
+        }
+    }
+
+    /// Tells whoever waits for the first connection. Where the store is so full of messages that nothing is read, only they can
+    /// make room.
+    fn connected(&mut self) {
+        if let Some(first) = self.core.first.take() {
             let _ = first.send(Ok(()));
         }
     }
 
     fn release(&mut self, request: u32) {
-        self.progress = Instant::now();
+        self.patience.answered(request, Instant::now());
         self.core.engine.release_request(request);
     }
 
@@ -254,36 +276,28 @@ impl<'a> Drive<'a> {
     /// Plans the refresh of a token that expires at `expires`, by a clock that says `time`.
     fn plan_refresh(&mut self, expires: u64, time: u64) {
         let left = Duration::from_secs(expires.saturating_sub(time));
-        let ahead = REFRESH_AHEAD.min(left / 4);
-        self.refresh_at = Instant::now().checked_add(left.saturating_sub(ahead));
+        self.refresh_at = refresh_time(left, Instant::now(), self.refresh_after);
     }
 
     fn deadline(&self) -> Instant {
-        let heard = Instant::from_std(self.link.heard) + SILENCE_LIMIT;
-        let mut deadline = self.next_ping.min(heard);
-        let requests =
-            (self.core.engine.open_requests() > 0).then_some(self.progress + REQUEST_TIMEOUT);
         let engine = self
             .core
             .engine
             .poll_deadline()
             .map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now().0)));
-        for other in [requests, engine, self.ready_by, self.refresh_at]
+        let late = self.patience.deadline();
+        [engine, late, self.ready_by, self.refresh_at]
             .into_iter()
             .flatten()
-        {
-            deadline = deadline.min(other);
-        }
-        deadline
+            .fold(self.next_ping, Instant::min)
     }
 
     async fn handle_timeout(&mut self) -> Result<(), Stop> {
         let time = Instant::now();
-        let silent = Instant::from_std(self.link.heard) + SILENCE_LIMIT <= time
-            && self.core.engine.may_read();
-        let unanswered =
-            self.core.engine.open_requests() > 0 && self.progress + REQUEST_TIMEOUT <= time;
-        if silent || unanswered || self.ready_by.is_some_and(|by| by <= time) {
+        // Pings and pongs count too.
+        self.patience.heard(Instant::from_std(self.link.heard));
+        let late = [self.patience.deadline(), self.ready_by];
+        if late.into_iter().flatten().any(|by| by <= time) {
             return Err(End::Retry(Unreachable::Timeout).into());
         }
         if self.next_ping <= time {
@@ -292,6 +306,7 @@ impl<'a> Drive<'a> {
         }
         if self.refresh_at.is_some_and(|at| at <= time) {
             self.refresh_at = None;
+            self.refresh_after = time + REFRESH_FLOOR;
             match self.dialer.ask() {
                 Some(asked) => self.asked = Some(asked),
                 None => self.refresh(Zeroizing::new(String::new()), None).await?,
@@ -318,6 +333,7 @@ impl<'a> Drive<'a> {
         expires: Option<u64>,
     ) -> Result<(), Stop> {
         let request = self.core.engine.reserve_request();
+        self.patience.asked(request, Instant::now());
         let keys = self.core.engine.keys();
         let proof = self
             .link
@@ -332,6 +348,13 @@ impl<'a> Drive<'a> {
         self.refreshing = Some((request, expires));
         Ok(())
     }
+}
+
+/// When to refresh a token of which `left` is left. That it is as good as over is no reason to do so without pause.
+fn refresh_time(left: Duration, now: Instant, not_before: Instant) -> Option<Instant> {
+    let ahead = REFRESH_AHEAD.min(left / 4);
+    let at = now.checked_add(left.saturating_sub(ahead))?;
+    Some(at.max(not_before))
 }
 
 /// Waits for a token that was asked for; `None` if there is none.
@@ -355,4 +378,31 @@ fn wire_prekey(encoded: &[u8]) -> Option<sealwire_protocol::frame::OneTimePrekey
             kem_key,
             signature,
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn token_is_refreshed_ahead_of_its_end_but_never_without_pause() {
+        let now = Instant::now();
+        let seconds = Duration::from_secs;
+        let floor = now + REFRESH_FLOOR;
+        for (left, not_before, expected) in [
+            (3_600, now, now + seconds(3_480)),
+            (60, now, now + seconds(45)),
+            (0, now, now),
+            (0, floor, floor),
+            (4, floor, floor),
+            (60, floor, now + seconds(45)),
+        ] {
+            assert_eq!(
+                refresh_time(seconds(left), now, not_before),
+                Some(expected),
+                "{left}"
+            );
+        }
+        assert_eq!(refresh_time(Duration::MAX, now, now), None);
+    }
 }

@@ -18,6 +18,7 @@ mod backoff;
 mod dialer;
 mod drive;
 mod established;
+mod patience;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
@@ -118,3 +119,7 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Where requests are open and none is answered for this long, the connection is taken for broken.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A request that is not answered for this long although others are is taken for forgotten, and the connection for broken.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// Between two refreshes is at least this.
+pub(crate) const REFRESH_FLOOR: Duration = Duration::from_secs(5);

@@ -23,7 +23,7 @@ mod records;
 mod txn;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -364,7 +364,7 @@ impl Engine {
                 take,
             }));
         }
-        if open + REQUESTS_BESIDE_SENDS >= limits::MAX_OPEN_REQUESTS {
+        if !self.may_send_now() {
             return Ok(None);
         }
         let Some(entry) = self.next_to_send(now) else {
@@ -372,6 +372,11 @@ impl Engine {
         };
         let request = self.open_request(Open::Send(entry));
         Ok(Some(Request::Send { request, entry }))
+    }
+
+    /// Whether the relay may get another message.
+    fn may_send_now(&self) -> bool {
+        self.is_ready() && self.open_requests() + REQUESTS_BESIDE_SENDS < limits::MAX_OPEN_REQUESTS
     }
 
     /// A request id for a frame that the connection itself sends; its answer is not for the engine.

@@ -293,8 +293,11 @@ impl Engine {
         })
     }
 
-    /// When `poll_request` has to be called again although nothing else has happened.
+    /// When `poll_request` has to be called again although nothing else has happened; `None` while it would give out no message.
     pub(crate) fn poll_deadline(&self) -> Option<Moment> {
+        if !self.may_send_now() {
+            return None;
+        }
         let later = |entry: &Entry| match entry.stage {
             Stage::Later(at) => Some(at),
             Stage::NeedsCards | Stage::Ready | Stage::Sent => None,

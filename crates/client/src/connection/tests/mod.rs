@@ -589,3 +589,25 @@ async fn tls_client_does_not_fall_back_to_plain_text() {
         "{error:?}"
     );
 }
+
+/// Nobody could make room otherwise.
+#[tokio::test]
+async fn client_with_a_full_inbox_connects_and_its_messages_can_be_taken() {
+    let store = SharedStore::default();
+    crate::engine::tests::fill_inbox(&store);
+    let mut relay = FakeRelay::start(&[Act::Serve], None).await;
+    let (builder, _) = alice(&relay.url());
+    let client = builder
+        .store(store, StoreKey::from_bytes([1; 32]))
+        .connect()
+        .await
+        .unwrap();
+    let mut taken = 0;
+    while taken < 1_030 {
+        let event = client.next().await.unwrap();
+        taken += usize::from(matches!(event, Event::Undecryptable { .. }));
+    }
+    assert_eq!(client.connection(), ConnectionState::Connected);
+    client.send("bob", Message::text("hello")).await.unwrap();
+    relay.wait_for(|saw| matches!(saw, Saw::Send(..))).await;
+}

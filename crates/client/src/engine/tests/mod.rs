@@ -107,6 +107,25 @@ fn open(store: &SharedStore, options: Options) -> Result<Engine, StoreError> {
     )
 }
 
+/// Puts as many messages into a store's inbox as there may be before nothing is read any more, and more.
+pub(crate) fn fill_inbox(store: &SharedStore) {
+    let options = Options {
+        delivery_receipts: true,
+        only_verified: false,
+    };
+    let mut engine = open(store, options).unwrap();
+    let mut txn = Txn::default();
+    for n in 0..1_030_u128 {
+        let event = Event::Undecryptable {
+            id: crate::message::MessageId(n.to_be_bytes()),
+            user: "bob".into(),
+            device: engine.keys.thumbprint(),
+        };
+        engine.push_event(&mut txn, event).unwrap();
+    }
+    engine.commit(txn).unwrap();
+}
+
 struct Answer(oneshot::Receiver<Result<Receipt, Error>>);
 
 impl Answer {

@@ -409,3 +409,22 @@ fn message_that_needs_cards_again_does_not_hold_up_those_behind_it() {
     relay.pump(&mut [&mut alice, &mut bob]);
     assert_eq!(bob.texts(), ["behind"]);
 }
+
+#[test]
+fn message_that_cannot_go_now_wakes_nobody() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    drop(bob.send("alice", "hello"));
+    relay.pump(&mut [&mut bob]);
+    relay.refuse_sends = Some(RefusalCode::RateLimited);
+    // The receipt is refused, and put off.
+    relay.pump(&mut [&mut alice]);
+    assert!(alice.engine.poll_deadline().is_some());
+    alice.engine.handle_disconnected();
+    assert_eq!(alice.engine.poll_deadline(), None);
+    relay.connect(&mut alice);
+    assert!(alice.engine.poll_deadline().is_some());
+    while alice.engine.may_send_now() {
+        alice.engine.reserve_request();
+    }
+    assert_eq!(alice.engine.poll_deadline(), None);
+}
