@@ -214,8 +214,15 @@ fn safety_numbers_are_equal_on_both_sides_and_verify() {
         (&json!(true), &json!(world.device("bob")))
     );
 
+    let number = bob["number"].as_str().unwrap();
+    let last = if number.ends_with('0') { "1" } else { "0" };
+    let other = format!("{}{last}", &number[..number.len() - 1]);
+    world
+        .at("bob", &["verify", "alice", "--confirm", &other])
+        .failed(5, "not the safety number");
+    assert_eq!(of("bob", "alice")["verified"], false);
     let shown = world
-        .at("bob", &["verify", "alice", "--confirm"])
+        .at("bob", &["verify", "alice", "--confirm", number])
         .succeeded();
     let digits: Vec<&str> = bob["number"].as_str().unwrap().split(' ').collect();
     assert!(shown.stdout.contains(&digits[..4].join(" ")), "{shown:?}");
@@ -225,12 +232,19 @@ fn safety_numbers_are_equal_on_both_sides_and_verify() {
         .failed(2, "this is yourself");
 }
 
+/// Marks `user` as verified, as a script that has compared the number would.
+fn verify(world: &World, at: &str, user: &str) {
+    let shown = world.at(at, &["verify", user, "--json"]).succeeded().json();
+    let number = shown["number"].as_str().unwrap();
+    world
+        .at(at, &["verify", user, "--confirm", number])
+        .succeeded();
+}
+
 #[test]
 fn nothing_is_sent_to_a_verified_user_whose_devices_have_changed() {
     let (world, _relay) = alice_and_bob();
-    world
-        .at("alice", &["verify", "bob", "--confirm"])
-        .succeeded();
+    verify(&world, "alice", "bob");
     world.at("alice", &["send", "bob", "one"]).succeeded();
     world.join("bob", "bob2");
     world
@@ -256,9 +270,7 @@ fn nothing_is_sent_to_a_verified_user_whose_devices_have_changed() {
     );
     assert_eq!(changed["added"], json!([world.device("bob2")]));
 
-    world
-        .at("alice", &["verify", "bob", "--confirm"])
-        .succeeded();
+    verify(&world, "alice", "bob");
     world.at("alice", &["send", "bob", "three"]).succeeded();
     assert_eq!(listen_for_one(&world, "bob2")["text"], "three");
 }

@@ -25,6 +25,9 @@ const COMMANDS: [&[&str]; 10] = [
     &["verify"],
 ];
 
+/// A safety number, by its form.
+const DIGITS: &str = "12345 12345 12345 12345 12345 12345 12345 12345 12345 12345 12345 12345";
+
 #[test]
 fn help_of_every_command_has_examples() {
     let world = World::new();
@@ -78,7 +81,9 @@ fn wrong_arguments_are_usage_errors() {
         &["listen", "--timeout", "soon"],
         &["chat"],
         &["verify"],
-        &["verify", "bob", "--qr", "x", "--confirm"],
+        &["verify", "bob", "--confirm"],
+        &["verify", "bob", "--confirm", "12345"],
+        &["verify", "bob", "--qr", "x", "--confirm", DIGITS],
     ] {
         let refused = world.run(arguments);
         assert_eq!(refused.code, Some(2), "{arguments:?}: {refused:?}");

@@ -14,6 +14,9 @@ use crate::exit::{Class, Failure};
 use crate::home::Home;
 use crate::output::{Output, Printable};
 
+/// Digits of a safety number (docs/protocol.md §11).
+const DIGITS: usize = 60;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Both run this and compare the numbers, by voice or side by side: they are equal if both devices see the same keys. A user who is verified stays so until their devices change; then nothing is sent to them until they are verified again.\n\
@@ -23,15 +26,15 @@ Examples:\n  \
     sealwire verify bob\n  \
     # compares with the code on bob's screen; exit code 5 if it differs\n  \
     sealwire verify bob --qr \"$(zbarcam -1 --raw)\"\n  \
-    # you have compared already\n  \
-    sealwire verify bob --confirm")]
+    # without a terminal: the number that you have compared, all 60 digits of it; exit code 5 if it is another one by now\n  \
+    sealwire verify bob --confirm \"12345 67890 ...\"")]
 pub(crate) struct Verify {
     /// Whom
     user: User,
 
-    /// Mark the user as verified without asking: the number was compared already
-    #[arg(long)]
-    confirm: bool,
+    /// Mark the user as verified without asking, if this is the number: the one that was compared already
+    #[arg(long, value_name = "NUMBER", value_parser = digits)]
+    confirm: Option<String>,
 
     /// The text of the code that the other device shows: compare it, and mark the user as verified if it is the same
     #[arg(long, value_name = "TEXT", conflicts_with = "confirm")]
@@ -64,7 +67,16 @@ async fn compare(verify: &Verify, device: &Device, output: Output) -> Result<(),
         device.client.mark_verified(user, &number).await?;
         return report(user, &number, true, output);
     }
-    if verify.confirm {
+    if let Some(compared) = &verify.confirm {
+        if digits(&number.to_string()).as_ref() != Ok(compared) {
+            return Err(Failure::new(
+                Class::Peer,
+                format_args!(
+                    "this is not the safety number with {}: it was mistyped, has changed since, or somebody stands between; compare again",
+                    Printable(user)
+                ),
+            ));
+        }
         device.client.mark_verified(user, &number).await?;
         return report(user, &number, true, output);
     }
@@ -99,6 +111,16 @@ fn report(
         &json!({"user": user, "number": number.to_string(), "qr": number.qr_text(), "verified": verified}),
         format_args!("{}{}\n\n{}, {state}", picture(number)?, rows(number), Printable(user)),
     )
+}
+
+/// The digits of a safety number, however they are grouped.
+fn digits(text: &str) -> Result<String, &'static str> {
+    let digits: String = text.chars().filter(|c| !c.is_whitespace()).collect();
+    if digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        Ok(digits)
+    } else {
+        Err("a safety number has 60 digits; write all that were compared, in one argument")
+    }
 }
 
 /// The twelve groups of digits, four in a row.
