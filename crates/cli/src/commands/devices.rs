@@ -37,8 +37,10 @@ pub(crate) fn run(devices: &Devices, home: &Home, output: Output) -> Result<(), 
 
 async fn show(device: &Device, user: Option<&User>, output: Output) -> Result<(), Failure> {
     let user = user.unwrap_or(&device.identity.user);
+    // What is fetched may be a change: whether the user is verified is asked afterwards.
+    let devices = device.client.devices(user.as_str()).await?;
     let verified = device.client.is_verified(user.as_str()).await?;
-    for found in device.client.devices(user.as_str()).await? {
+    for found in devices {
         let since = Moment(found.first_seen);
         let note = match (found.is_this, verified) {
             (true, _) => "  this device",
