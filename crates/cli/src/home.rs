@@ -12,7 +12,7 @@
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use sealwire_client::error::Misuse;
+use sealwire_client::error::{Misuse, NotAuthorised};
 use sealwire_client::{
     Client, ClientBuilder, ErrorClass, FileStore, StoreKey, Thumbprint, Tls, TrustedIssuer,
 };
@@ -247,15 +247,20 @@ impl Home {
         let client = match joined {
             Ok(client) => client,
             // What was made for nothing goes. After any other error the relay may have enrolled it, and it is needed again.
-            Err(error) if fresh && error.class() == ErrorClass::NotAuthorised => {
-                for file in [STORE, KEY] {
-                    // The next join uses what is left.
-                    let _ = std::fs::remove_file(self.path.join(file));
+            Err(error) => {
+                if fresh && error.class() == ErrorClass::NotAuthorised {
+                    self.forget_device();
                 }
                 return Err(error.into());
             }
-            Err(error) => return Err(error.into()),
         };
+        if client.user().await.as_deref() != Some(invitation.user.as_str()) {
+            client.close().await;
+            if fresh {
+                self.forget_device();
+            }
+            return Err(OpenError::Client(NotAuthorised::OtherUser.into()));
+        }
         let identity = Identity {
             address: invitation.address.clone(),
             certificate: invitation.certificate,
@@ -266,6 +271,13 @@ impl Home {
         };
         self.write(&identity)?;
         Ok((client, identity))
+    }
+
+    /// Removes a device that was made for nothing; the next join uses what is left.
+    fn forget_device(&self) {
+        for file in [STORE, KEY] {
+            let _ = std::fs::remove_file(self.path.join(file));
+        }
     }
 
     fn write(&self, identity: &Identity) -> Result<(), HomeError> {
