@@ -8,7 +8,7 @@ use std::{
 
 use sealwire_client::ErrorClass;
 
-use crate::output::Printable;
+use crate::output::{Printable, json_line};
 
 /// The kinds of failure that a script can tell apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,7 +137,8 @@ fn write_error(json: bool, code: &str, message: &str) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     if json {
         let error = serde_json::json!({"error": {"code": code, "message": message}});
-        stderr.write_all(format!("{error}\n").as_bytes())
+        let line = json_line(&error)?;
+        stderr.write_all(format!("{line}\n").as_bytes())
     } else {
         // In one piece, so that what others write there does not come between.
         stderr.write_all(format!("sealwire: {}\n", Printable(message)).as_bytes())

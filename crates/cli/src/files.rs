@@ -10,6 +10,7 @@ use std::{
 use zeroize::Zeroizing;
 
 use crate::exit::Failure;
+use crate::output::Output;
 
 /// Reads a file, or standard input for `-`, of at most `limit` bytes.
 pub(crate) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -17,7 +18,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> Result<Zeroizing<Vec<u8>>, Fail
         let stdin = io::stdin();
         if stdin.is_terminal() {
             // Not an error: but somebody who waits should know for what.
-            eprintln!("sealwire: reading standard input; end it with Ctrl-D");
+            Output::asked().hint("reading standard input; end it with Ctrl-D");
         }
         return read_all(stdin.lock(), "standard input", limit);
     }

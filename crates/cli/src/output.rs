@@ -20,6 +20,11 @@ impl Output {
         Self { json }
     }
 
+    /// As the command line asks, where what was parsed of it is not at hand.
+    pub(crate) fn asked() -> Self {
+        Self::new(std::env::args_os().any(|argument| argument == "--json"))
+    }
+
     /// Shows one result: `value` on a line for `--json`, else `human` with a line break.
     ///
     /// `human` passes whatever came from elsewhere through [`Printable`].
@@ -35,7 +40,7 @@ impl Output {
         human: impl Display,
     ) -> Result<Written, Failure> {
         let line = if self.json {
-            serde_json::to_string(value).map_err(Failure::failed)?
+            json_line(value).map_err(Failure::failed)?
         } else {
             human.to_string()
         };
@@ -53,7 +58,9 @@ impl Output {
     /// Tells what happened beside the results, on standard error.
     pub(crate) fn notice(self, value: &serde_json::Value, human: impl Display) {
         if self.json {
-            let _ = io::stderr().write_all(format!("{value}\n").as_bytes());
+            if let Ok(line) = json_line(value) {
+                let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+            }
         } else {
             self.hint(human);
         }
@@ -132,6 +139,24 @@ impl Display for Block<'_> {
     }
 }
 
+/// A value as JSON in one line, in which everything is escaped that [`Printable`] escapes: the line may be shown, too.
+pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+    let json = serde_json::to_string(value)?;
+    let mut line = String::with_capacity(json.len());
+    // What is below U+0020 is escaped already; what is not ASCII is always inside a string.
+    for c in json.chars() {
+        if c.is_control() || is_invisible(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                // Writing to a string does not fail.
+                let _ = write!(line, "\\u{unit:04x}");
+            }
+        } else {
+            line.push(c);
+        }
+    }
+    Ok(line)
+}
+
 fn escape(text: &str, f: &mut fmt::Formatter<'_>, keep: impl Fn(char) -> bool) -> fmt::Result {
     for c in text.chars() {
         if (c.is_control() || is_invisible(c)) && !keep(c) {
@@ -178,6 +203,17 @@ mod tests {
             assert_eq!(Printable(text).to_string(), shown);
         }
         assert_eq!(Lines("a\n\tb\r").to_string(), "a\n\tb\\u{d}");
+    }
+
+    #[test]
+    fn json_that_could_command_a_terminal_is_escaped_and_means_the_same() {
+        let text = "a\u{1b}\u{7f}\u{9b}31m\u{85}\u{202e}\u{2028}\u{e0041}ü🦀";
+        let line = json_line(&text).unwrap();
+        assert_eq!(
+            line,
+            r#""a\u001b\u007f\u009b31m\u0085\u202e\u2028\udb40\udc41ü🦀""#
+        );
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
     }
 
     #[test]

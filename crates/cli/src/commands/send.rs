@@ -138,7 +138,7 @@ fn message(text: Option<String>, media_type: Option<String>) -> Result<Message, 
 
 fn standard_input() -> Result<Vec<u8>, Failure> {
     if io::stdin().is_terminal() {
-        eprintln!("sealwire: type the message; end it with Ctrl-D");
+        Output::asked().hint("type the message; end it with Ctrl-D");
     }
     let limit = u64::try_from(MAX_BODY_BYTES).unwrap_or(u64::MAX);
     let mut body = Vec::new();

@@ -156,7 +156,7 @@ fn make(mint: &Mint, output: Output) -> Result<(), Failure> {
             let token = signer
                 .json(typ.typ(), claims.trim_ascii())
                 .map_err(Failure::failed)?;
-            note_what_is_refused(token.as_bytes(), mint.attestation);
+            note_what_is_refused(token.as_bytes(), mint.attestation, output);
             token
         }
         None => named_claims(mint, &signer)?,
@@ -165,14 +165,15 @@ fn make(mint: &Mint, output: Output) -> Result<(), Failure> {
 }
 
 /// Claims from a file are signed as they are, which is what whoever tests a verifier wants; others should know.
-fn note_what_is_refused(token: &[u8], attestation: bool) {
+fn note_what_is_refused(token: &[u8], attestation: bool, output: Output) {
     let refused = if attestation {
         UnverifiedAttestation::parse(token).err()
     } else {
         UnverifiedAccessToken::parse(token).err()
     };
     if let Some(error) = refused {
-        eprintln!("sealwire: note: a relay will refuse this token: {error}");
+        let note = format!("a relay will refuse this token: {error}");
+        output.notice(&json!({"note": note}), format_args!("note: {note}"));
     }
 }
 
