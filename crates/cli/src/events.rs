@@ -2,6 +2,7 @@
 
 use sealwire_client::{ConnectionState, Event, NotSent, Received};
 use sealwire_protocol::base64url;
+use sealwire_protocol::name::User;
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
@@ -19,14 +20,14 @@ pub(crate) enum Shown {
     Unread,
 }
 
-/// Shows an event.
-pub(crate) fn show(event: &Event, output: Output) -> Result<Shown, Failure> {
+/// Shows an event of a device of `own`.
+pub(crate) fn show(event: &Event, own: &User, output: Output) -> Result<Shown, Failure> {
     let (written, shown) = if let Event::Message(received) = event {
         (message(received, None, output)?, Shown::Message)
     } else if let Event::Copy { to, message: sent } = event {
         (message(sent, Some(to), output)?, Shown::Other)
     } else {
-        notice(event, output);
+        notice(event, own, output);
         return Ok(Shown::Other);
     };
     Ok(match written {
@@ -78,7 +79,7 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
 }
 
 /// Everything but messages, on standard error.
-fn notice(event: &Event, output: Output) {
+fn notice(event: &Event, own: &User, output: Output) {
     match event {
         Event::Delivered { id, user, device } => output.notice(
             &json!({"event": "delivered", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
@@ -98,14 +99,20 @@ fn notice(event: &Event, output: Output) {
         }
         Event::PeerChanged { user, added, removed, was_verified } => {
             let names = |devices: &[sealwire_client::Thumbprint]| devices.iter().map(ToString::to_string).collect::<Vec<_>>();
-            let advice = if *was_verified { ", who was verified and is not any more: nothing is sent until you compare numbers again with" } else { "; compare numbers with" };
+            let user_shown = Printable(user);
+            let advice = if **user == *own.as_str() {
+                ", your own: nothing is sent to those you had verified until you compare numbers with them again; if you did not add one, tell the relay's operator".to_owned()
+            } else if *was_verified {
+                format!(", who was verified and is not any more: nothing is sent until you compare numbers again with `sealwire verify {user_shown}`")
+            } else {
+                format!("; compare numbers with `sealwire verify {user_shown}`")
+            };
             output.notice(
                 &json!({"event": "peer_changed", "user": &**user, "added": names(added), "removed": names(removed), "was_verified": was_verified}),
                 format_args!(
-                    "other devices of {user} ({} new, {} gone){advice} `sealwire verify {user}`",
+                    "other devices of {user_shown} ({} new, {} gone){advice}",
                     added.len(),
                     removed.len(),
-                    user = Printable(user)
                 ),
             );
         }

@@ -339,6 +339,34 @@ fn home_that_has_a_device_is_not_joined_again() {
 }
 
 #[test]
+fn device_enrolled_for_somebody_else_than_the_invitation_names_does_not_join() {
+    let (world, _relay) = alice_and_bob();
+    let mut invitation = Invitation::parse(world.invite("carol").trim()).unwrap();
+    invitation.user = "mallory".parse().unwrap();
+    let line = invitation.to_line();
+    world
+        .run_with(&["join", "--home", "carol"], line.as_str())
+        .failed(3, "another user");
+    world.at("carol", &["whoami"]).failed(3, "sealwire join");
+    world.join("carol", "carol");
+}
+
+#[test]
+fn new_own_device_stops_what_goes_to_verified_users() {
+    let (world, _relay) = alice_and_bob();
+    verify(&world, "alice", "bob");
+    world.join("alice", "alice2");
+    world.at("alice", &["devices"]).succeeded();
+    world
+        .at("alice", &["send", "bob", "two"])
+        .failed(5, "verify");
+    let told = world.at("alice", &["listen", "--timeout", "1"]);
+    assert!(told.stderr.contains("your own"), "{told:?}");
+    verify(&world, "alice", "bob");
+    world.at("alice", &["send", "bob", "three"]).succeeded();
+}
+
+#[test]
 fn invitation_is_good_once() {
     let (world, _relay) = alice_and_bob();
     let invitation = world.invite("carol");

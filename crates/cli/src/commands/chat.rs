@@ -62,7 +62,7 @@ pub(crate) fn run(chat: &Chat, home: &Home, output: Output) -> Result<(), Failur
         let end = loop {
             tokio::select! {
                 event = device.client.next() => match event {
-                    Some(event) => match events::show(&event, output)? {
+                    Some(event) => match events::show(&event, &device.identity.user, output)? {
                         Shown::Message | Shown::Other => {}
                         Shown::Unread => return Ok(()),
                     },

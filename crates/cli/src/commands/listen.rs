@@ -51,7 +51,7 @@ pub(crate) fn run(listen: &Listen, home: &Home, output: Output) -> Result<(), Fa
             }
             tokio::select! {
                 event = device.client.next() => match event {
-                    Some(event) => match events::show(&event, output) {
+                    Some(event) => match events::show(&event, &device.identity.user, output) {
                         Ok(Shown::Message) => heard += 1,
                         Ok(Shown::Other) => {}
                         // Closing would confirm what nobody has seen.
