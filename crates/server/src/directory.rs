@@ -7,7 +7,7 @@
 //!
 //! Signatures and attestations are checked before, by the link: what comes here is a card of the link's own device and user. What is
 //! checked here is what needs memory: no rollback, no second use of an id, the numbers of devices and prekeys.
-use redb::ReadableTable as _;
+use redb::ReadableTable;
 use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
 use crate::storage::{CARDS, DeviceId, PREKEYS, Storage, StorageError, Tables, USER_DEVICES};
@@ -187,19 +187,8 @@ impl Directory {
     /// # Errors
     /// [`StorageError::Unreadable`].
     pub fn devices(&self, user: &User, now: u64) -> Result<Vec<Thumbprint>, StorageError> {
-        self.storage.read(|read| {
-            let table = read.open_table(USER_DEVICES)?;
-            let range = (user.as_str(), &[0; 32])..=(user.as_str(), &[0xff; 32]);
-            let mut devices = Vec::new();
-            for entry in table.range(range)? {
-                let (device, attested) = entry?;
-                // Clocks of an issuer and of the relay that differ could make one too many, for minutes.
-                if is_current(attested.value(), now) && devices.len() < limits::MAX_DEVICES {
-                    devices.push(Thumbprint::from_bytes(*device.value().1));
-                }
-            }
-            Ok(devices)
-        })
+        self.storage
+            .read(|read| current(&read.open_table(USER_DEVICES)?, user, now))
     }
 
     /// What `device` has published, for Ready (docs/protocol.md §5.2).
@@ -410,6 +399,24 @@ impl Tables<'_> {
             .retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
         Ok(true)
     }
+}
+
+/// The current devices of `user`, for [`Directory::devices`] and for transactions that depend on them.
+pub(crate) fn current(
+    user_devices: &impl ReadableTable<(&'static str, &'static DeviceId), u64>,
+    user: &User,
+    now: u64,
+) -> Result<Vec<Thumbprint>, redb::Error> {
+    let range = (user.as_str(), &[0; 32])..=(user.as_str(), &[0xff; 32]);
+    let mut devices = Vec::new();
+    for entry in user_devices.range(range)? {
+        let (device, attested) = entry?;
+        // Clocks of an issuer and of the relay that differ could make one too many, for minutes.
+        if is_current(attested.value(), now) && devices.len() < limits::MAX_DEVICES {
+            devices.push(Thumbprint::from_bytes(*device.value().1));
+        }
+    }
+    Ok(devices)
 }
 
 /// Whether others still accept an attestation of this age. A device whose is older has been away: nobody can write to it, and it must

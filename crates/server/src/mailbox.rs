@@ -17,6 +17,7 @@ use bytes::Bytes;
 use redb::ReadableTable as _;
 use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
+use crate::directory;
 use crate::storage::{DeviceId, MAIL, MAILBOXES, Pending, SendKey, Storage, StorageError, Tables};
 
 /// Mail erased, or entries looked at, in one transaction at most; the rest waits for the next, so that nobody waits long.
@@ -140,6 +141,9 @@ pub enum PostError {
         /// The recipient device.
         device: Thumbprint,
     },
+    /// The parts are not for exactly the current devices of the user that they are for.
+    #[error("the parts are not for the recipient's current devices; fetch the cards again")]
+    DevicesChanged,
     /// No parts, more than 16, the same device twice, or a message over the protocol's limit. The link checks these before.
     #[error("a posting has 1 to 16 parts for distinct devices, each of 1 to 98,304 bytes")]
     Parts,
@@ -154,6 +158,7 @@ impl PostError {
     pub fn refusal(self) -> RefusalCode {
         match self {
             Self::Full { .. } => RefusalCode::MailboxFull,
+            Self::DevicesChanged => RefusalCode::DevicesChanged,
             Self::Parts => RefusalCode::TooLarge,
             Self::Storage(_) => RefusalCode::Unavailable,
         }
@@ -197,6 +202,32 @@ impl Mailboxes {
         limits: MailboxLimits,
         now_millis: u64,
     ) -> Result<Enqueued, PostError> {
+        self.enqueue_to(None, posting, limits, now_millis).await
+    }
+
+    /// [`Mailboxes::enqueue`] for a `user`: the posting is stored only if, at that very moment, its parts are for exactly the user's
+    /// current devices, without the sending one (docs/protocol.md §5.2).
+    ///
+    /// # Errors
+    /// As [`Mailboxes::enqueue`]; [`Enqueued::durable`] gives [`PostError::DevicesChanged`].
+    pub async fn enqueue_for(
+        &self,
+        user: User,
+        posting: Posting,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Enqueued, PostError> {
+        self.enqueue_to(Some(user), posting, limits, now_millis)
+            .await
+    }
+
+    async fn enqueue_to(
+        &self,
+        user: Option<User>,
+        posting: Posting,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Enqueued, PostError> {
         let mut distinct = HashSet::new();
         let well_formed = (1..=limits::MAX_SEND_PARTS).contains(&posting.parts.len())
             && posting.parts.iter().all(|(device, message)| {
@@ -207,7 +238,14 @@ impl Mailboxes {
             return Err(PostError::Parts);
         }
         let bytes = posting.parts.iter().map(|(_, message)| message.len()).sum();
-        let append = move |tables: &mut Tables<'_>| tables.append(&posting, limits, now_millis);
+        let append = move |tables: &mut Tables<'_>| {
+            if let Some(user) = user
+                && !tables.is_for_devices_of(&user, &posting, now_millis / 1_000)?
+            {
+                return Ok(Err(PostError::DevicesChanged));
+            }
+            tables.append(&posting, limits, now_millis)
+        };
         Ok(Enqueued(self.storage.submit(bytes, append).await?))
     }
 
@@ -365,6 +403,22 @@ struct State {
 }
 
 impl Tables<'_> {
+    fn is_for_devices_of(
+        &self,
+        user: &User,
+        posting: &Posting,
+        now: u64,
+    ) -> Result<bool, redb::Error> {
+        let mut devices = directory::current(&self.user_devices, user, now)?;
+        if *user == posting.from_user {
+            devices.retain(|device| *device != posting.from_device);
+        }
+        // Those of the directory are distinct and sorted.
+        let mut named: Vec<_> = posting.parts.iter().map(|(device, _)| *device).collect();
+        named.sort_unstable();
+        Ok(named == devices)
+    }
+
     fn append(
         &mut self,
         posting: &Posting,

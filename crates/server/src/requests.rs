@@ -123,7 +123,7 @@ impl Requester {
     /// Send, §5.2. It waits only for a place in the store's queue, so that a device's messages keep their order.
     pub(crate) async fn send(&self, send: &Send<'_>) -> Outcome {
         let request = send.request;
-        let posting = match self.posting(send) {
+        let (user, posting) = match self.posting(send) {
             Ok(posting) => posting,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
@@ -131,7 +131,8 @@ impl Requester {
         let enqueued = self
             .shared
             .mailboxes
-            .enqueue(
+            .enqueue_for(
+                user,
                 posting,
                 self.shared.allowance.mailbox,
                 clock::milliseconds(),
@@ -155,8 +156,8 @@ impl Requester {
         }))
     }
 
-    /// Everything about a Send that is decided before it is stored.
-    fn posting(&self, send: &Send<'_>) -> Result<Posting, RefusalCode> {
+    /// Everything about a Send that is decided before it is stored, and who it is for.
+    fn posting(&self, send: &Send<'_>) -> Result<(User, Posting), RefusalCode> {
         let user = self.permitted(send.user)?;
         // A part's length is at most 98,304, so it fits into any usize.
         if send
@@ -186,14 +187,15 @@ impl Requester {
         if devices.is_empty() {
             return Err(RefusalCode::UnknownUser);
         }
-        // §5.2: distinct, and exactly the recipient's. The directory's are distinct.
+        // §5.2: distinct, and exactly the recipient's. The directory's are distinct. The store looks again when it appends; a refusal
+        // here costs no copy.
         let mut named: Vec<Thumbprint> = send.parts.iter().map(|part| part.device).collect();
         named.sort_unstable();
         devices.sort_unstable();
         if named != devices {
             return Err(RefusalCode::DevicesChanged);
         }
-        Ok(Posting {
+        let posting = Posting {
             from_user: self.user().clone(),
             from_device: self.device(),
             id: send.id,
@@ -202,7 +204,8 @@ impl Requester {
                 .iter()
                 .map(|part| (part.device, Bytes::copy_from_slice(part.message)))
                 .collect(),
-        })
+        };
+        Ok((user, posting))
     }
 
     /// FetchCards, §5.1.

@@ -1,6 +1,7 @@
 use futures_util::future::join_all;
 
 use super::*;
+use crate::directory::{Directory, VerifiedCard};
 use crate::storage::{STORE_FILE, StorageOptions};
 
 const NOW: u64 = 1_800_000_000_000;
@@ -549,4 +550,49 @@ async fn a_byte_flipped_on_the_disk_is_not_served() {
     let batch = open().read(&device(1), 0, 10, 10_000).unwrap();
     assert_eq!((batch.mail.len(), batch.damaged), (1, vec![2]));
     assert_eq!(batch.mail[0].message, "before");
+}
+
+#[tokio::test]
+async fn a_posting_is_refused_when_a_device_joins_before_it_is_stored() {
+    // docs/protocol.md §5.2: exactly the recipient's current devices.
+    let storage = Storage::in_memory().unwrap();
+    let (mailboxes, directory) = (Mailboxes::new(storage.clone()), Directory::new(storage));
+    let bob = User::new("bob").unwrap();
+    let card = VerifiedCard {
+        id: 1,
+        issued: NOW / 1_000,
+        attested: NOW / 1_000,
+        card: vec![1],
+    };
+    let send = async |id, parts: &[(Thumbprint, &[u8])]| {
+        mailboxes
+            .enqueue_for(bob.clone(), posting(id, parts), LIMITS, NOW)
+            .await?
+            .durable()
+            .await
+    };
+    directory
+        .publish_card(&bob, &device(1), card.clone())
+        .await
+        .unwrap();
+    // The sender's snapshot has the first device only, and the second joins while the posting waits behind it.
+    let to_first = [(device(1), &b"secret"[..])];
+    let second = device(2);
+    let (joined, sent) = tokio::join!(
+        biased;
+        directory.publish_card(&bob, &second, card),
+        send(1, &to_first),
+    );
+    joined.unwrap();
+    assert_eq!(sent.unwrap_err(), PostError::DevicesChanged);
+    assert!(messages(&mailboxes, 1).is_empty());
+
+    let to_both = [(device(2), &b"two"[..]), (device(1), &b"one"[..])];
+    assert_eq!(send(2, &to_both).await.unwrap().len(), 2);
+
+    // And one that is removed while it waits gets nothing.
+    let (removed, sent) = tokio::join!(biased; directory.remove(&second), send(3, &to_both));
+    assert_eq!(removed, Ok(true));
+    assert_eq!(sent.unwrap_err(), PostError::DevicesChanged);
+    assert_eq!(messages(&mailboxes, 2).len(), 1);
 }
