@@ -25,6 +25,14 @@ const MAX_ERASED_AT_ONCE: usize = 1_024;
 /// Milliseconds for which a message that is no longer held is remembered.
 const SENT_MEMORY_MILLIS: u64 = limits::SEND_MEMORY_HOURS * 60 * 60 * 1_000;
 
+/// What part of a mailbox the devices of one user may fill: one in so many of its messages and bytes, so that no sender alone keeps the
+/// mail of others out.
+pub const SENDER_SHARE: u64 = 8;
+/// Messages that one user may have in a mailbox however small it is.
+pub const MIN_SENDER_MESSAGES: u64 = 16;
+/// Bytes that one user may have in a mailbox however small it is: a few of the largest messages.
+pub const MIN_SENDER_BYTES: u64 = 4 * limits::MAX_SEALED_MESSAGE_BYTES as u64;
+
 /// The mailboxes of every device. Clones share the store.
 #[derive(Debug, Clone)]
 pub struct Mailboxes {
@@ -135,8 +143,10 @@ pub struct Swept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
-    /// A recipient's mailbox is full.
-    #[error("the mailbox of {device} is full; it has to fetch its messages first")]
+    /// A recipient's mailbox is full, or the sender's share of it is ([`SENDER_SHARE`]).
+    #[error(
+        "the mailbox of {device}, or the sender's share of it, is full; it has to fetch its messages first"
+    )]
     Full {
         /// The recipient device.
         device: Thumbprint,
@@ -445,21 +455,27 @@ impl Tables<'_> {
             let length = message.len() as u64;
             state.messages = state.messages.saturating_add(1);
             state.bytes = state.bytes.saturating_add(length);
+            let from = self.mail_from(device.as_bytes(), posting.from_user.as_bytes())?;
+            let from = (from.0.saturating_add(1), from.1.saturating_add(length));
+            let share = limits.share();
             let next = state.head.checked_add(1).and_then(NonZeroU64::new);
             let (Some(position), true) = (
                 next,
-                state.messages <= limits.messages && state.bytes <= limits.bytes,
+                state.messages <= limits.messages
+                    && state.bytes <= limits.bytes
+                    && from.0 <= share.messages
+                    && from.1 <= share.bytes,
             ) else {
                 return Ok(Err(PostError::Full { device: *device }));
             };
             state.head = position.get();
-            accepted.push(Some((key, state, position, limits.retention_seconds)));
+            accepted.push(Some((key, state, from, position, limits.retention_seconds)));
         }
 
         let mut posted = Vec::with_capacity(posting.parts.len());
         for ((device, message), accepted) in posting.parts.iter().zip(accepted) {
-            let position = accepted.as_ref().map(|(_, _, position, _)| *position);
-            if let Some((key, state, position, retention_seconds)) = accepted {
+            let position = accepted.as_ref().map(|(_, _, _, position, _)| *position);
+            if let Some((key, state, from, position, retention_seconds)) = accepted {
                 let expires_millis =
                     now_millis.saturating_add(retention_seconds.saturating_mul(1_000));
                 let at = (device.as_bytes(), position.get());
@@ -474,6 +490,8 @@ impl Tables<'_> {
                 self.mail.insert(at, record.as_slice())?;
                 self.mail_expiry.insert((expires_millis, at.0, at.1), ())?;
                 self.sent.insert(&key, ())?;
+                self.mail_from
+                    .insert((device.as_bytes(), posting.from_user.as_bytes()), from)?;
                 self.store_mailbox(device.as_bytes(), state)?;
             }
             posted.push(Posted {
@@ -571,6 +589,17 @@ impl Tables<'_> {
         if let Some(erased) = erased {
             drop(value);
             state.bytes = state.bytes.saturating_sub(erased.bytes);
+            let from = (device, erased.from_user.as_slice());
+            match self.mail_from(device, &erased.from_user)? {
+                (0 | 1, _) => self.mail_from.remove(from)?,
+                (messages, bytes) => {
+                    let left = (
+                        messages.saturating_sub(1),
+                        bytes.saturating_sub(erased.bytes),
+                    );
+                    self.mail_from.insert(from, left)?
+                }
+            };
             self.mail_expiry
                 .remove((erased.expires_millis, device, position))?;
             let key = send_key(&erased.from_device, &erased.id, device);
@@ -580,8 +609,17 @@ impl Tables<'_> {
         if state.messages == 0 {
             // Mends what a damaged record could not tell.
             state.bytes = 0;
+            // UTF-8 has no byte 0xff.
+            self.mail_from
+                .retain_in((device, &[][..])..=(device, &[0xff][..]), |_, _| false)?;
         }
         Ok(())
+    }
+
+    /// Messages and bytes held for a device from a user.
+    fn mail_from(&self, device: &DeviceId, user: &[u8]) -> Result<(u64, u64), redb::Error> {
+        let held = self.mail_from.get((device, user))?;
+        Ok(held.map_or((0, 0), |held| held.value()))
     }
 
     fn mailbox(&self, device: &DeviceId) -> Result<State, redb::Error> {
@@ -607,6 +645,15 @@ impl Tables<'_> {
 }
 
 impl MailboxLimits {
+    /// What of it one sending user may have.
+    fn share(self) -> Self {
+        Self {
+            messages: (self.messages / SENDER_SHARE).max(MIN_SENDER_MESSAGES),
+            bytes: (self.bytes / SENDER_SHARE).max(MIN_SENDER_BYTES),
+            ..self
+        }
+    }
+
     fn lower_of(self, (messages, bytes, retention_seconds): (u64, u64, u64)) -> Self {
         Self {
             messages: self.messages.min(messages),

@@ -9,7 +9,7 @@ use sealwire_protocol::{limits::MAX_SEALED_MESSAGE_BYTES, permissions::Permissio
 
 use crate::mailbox::MailboxLimits;
 
-/// Messages that a device may send in a minute.
+/// Messages that a device may send in a minute; one to several devices counts once for each.
 pub const MESSAGES_PER_MINUTE: u64 = 600;
 /// Times that a user may fetch cards in a minute, each of which may take one-time prekeys.
 pub const CARD_FETCHES_PER_MINUTE: u64 = 60;
@@ -33,7 +33,7 @@ const TIDY_INTERVAL_MILLIS: u64 = 1_000;
 pub struct Allowance {
     /// Bytes of a sealed message.
     pub max_message_bytes: u64,
-    /// Messages sent in a minute.
+    /// Messages sent in a minute, counted for each device that they are for.
     pub messages_per_minute: u64,
     /// Fetches of cards in a minute.
     pub card_fetches_per_minute: u64,
@@ -132,9 +132,24 @@ impl<K: Eq + Hash + Clone> Rates<K> {
     /// # Errors
     /// [`TooOften`]; the event is not counted then.
     pub fn take(&self, key: &K, per_minute: u64, now_millis: u64) -> Result<(), TooOften> {
+        self.take_many(key, 1, per_minute, now_millis)
+    }
+
+    /// Counts `count` events of `key` at once, all or none, as [`Rates::take`]. More than a minute's worth counts as just that, so that it is
+    /// possible at all.
+    ///
+    /// # Errors
+    /// [`TooOften`]; nothing is counted then.
+    pub fn take_many(
+        &self,
+        key: &K,
+        count: u64,
+        per_minute: u64,
+        now_millis: u64,
+    ) -> Result<(), TooOften> {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(bucket) = buckets.by_key.get_mut(key) {
-            return bucket.take(per_minute, now_millis);
+            return bucket.take(count, per_minute, now_millis);
         }
         if buckets.by_key.len() >= self.max {
             buckets.tidy(now_millis);
@@ -145,7 +160,7 @@ impl<K: Eq + Hash + Clone> Rates<K> {
             });
         }
         let mut bucket = Bucket::full(per_minute, now_millis);
-        bucket.take(per_minute, now_millis)?;
+        bucket.take(count, per_minute, now_millis)?;
         buckets.by_key.insert(key.clone(), bucket);
         Ok(())
     }
@@ -190,15 +205,16 @@ impl Bucket {
         self.filled_millis = self.filled_millis.max(now_millis);
     }
 
-    fn take(&mut self, per_minute: u64, now_millis: u64) -> Result<(), TooOften> {
+    fn take(&mut self, count: u64, per_minute: u64, now_millis: u64) -> Result<(), TooOften> {
         self.fill(per_minute, now_millis);
-        match self.level.checked_sub(MINUTE_MILLIS) {
+        let cost = count.min(per_minute).max(1).saturating_mul(MINUTE_MILLIS);
+        match self.level.checked_sub(cost) {
             Some(level) => {
                 self.level = level;
                 Ok(())
             }
             None => {
-                let missing = MINUTE_MILLIS - self.level;
+                let missing = cost.saturating_sub(self.level);
                 Err(TooOften {
                     retry_millis: missing
                         .checked_div(per_minute)

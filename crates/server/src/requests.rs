@@ -169,8 +169,9 @@ impl Requester {
         }
         self.shared
             .message_rates
-            .take(
+            .take_many(
                 &self.device(),
+                send.parts.len() as u64,
                 self.allowance.messages_per_minute,
                 clock::milliseconds(),
             )

@@ -34,7 +34,7 @@ pub(crate) use schema::*;
 /// The file's name in the relay's data directory.
 pub const STORE_FILE: &str = "relay.redb";
 /// The format this code writes; a store with a higher number is refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Bytes of pages that redb keeps in memory, by default.
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// Writes that may wait for the writer thread.

@@ -20,6 +20,7 @@ pub(super) struct Summary {
     pub(super) id: [u8; 16],
     pub(super) expires_millis: u64,
     pub(super) bytes: u64,
+    pub(super) from_user: Vec<u8>,
 }
 
 pub(super) fn encode(
@@ -68,6 +69,7 @@ pub(super) fn summary(to: &[u8; 32], position: u64, record: &[u8]) -> Option<Sum
         id: *fields.id,
         expires_millis: fields.expires_millis,
         bytes: fields.message.len() as u64,
+        from_user: fields.user.to_vec(),
     })
 }
 

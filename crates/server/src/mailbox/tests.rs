@@ -596,3 +596,54 @@ async fn a_posting_is_refused_when_a_device_joins_before_it_is_stored() {
     assert_eq!(sent.unwrap_err(), PostError::DevicesChanged);
     assert_eq!(messages(&mailboxes, 2).len(), 1);
 }
+
+#[tokio::test]
+async fn no_user_fills_more_than_a_share_of_a_mailbox() {
+    let mailboxes = mailboxes();
+    let limits = MailboxLimits {
+        messages: SENDER_SHARE * 20,
+        ..PLENTY
+    };
+    let send = async |from: &str, id| {
+        let mut posting = posting(id, &[(device(1), b"message")]);
+        posting.from_user = User::new(from).unwrap();
+        // Another device of the same user has no share of its own.
+        posting.from_device = device(id % 2);
+        mailboxes.append(posting, limits, NOW).await
+    };
+    for id in 0..20 {
+        send("mallory", id).await.unwrap();
+    }
+    let full = PostError::Full { device: device(1) };
+    assert_eq!(send("mallory", 20).await.unwrap_err(), full);
+    // A repetition adds nothing, and others still have room.
+    send("mallory", 19).await.unwrap();
+    send("alice", 21).await.unwrap();
+
+    // What is erased, by an acknowledgement or by its age, makes room again.
+    mailboxes.acknowledge(&device(1), 1, NOW).await.unwrap();
+    send("mallory", 22).await.unwrap();
+    assert_eq!(send("mallory", 23).await.unwrap_err(), full);
+    mailboxes.sweep(NOW + 3_600_000).await.unwrap();
+    for id in 30..50 {
+        send("mallory", id).await.unwrap();
+    }
+    assert_eq!(send("mallory", 50).await.unwrap_err(), full);
+}
+
+#[tokio::test]
+async fn no_user_fills_more_than_a_share_of_a_mailbox_in_bytes() {
+    let mailboxes = mailboxes();
+    let limits = MailboxLimits {
+        bytes: SENDER_SHARE * 5 * limits::MAX_SEALED_MESSAGE_BYTES as u64,
+        ..PLENTY
+    };
+    let large = [7; limits::MAX_SEALED_MESSAGE_BYTES];
+    for id in 0..5 {
+        let posting = posting(id, &[(device(1), &large)]);
+        mailboxes.append(posting, limits, NOW).await.unwrap();
+    }
+    let one_more = posting(5, &[(device(1), b"x")]);
+    let refused = mailboxes.append(one_more, limits, NOW).await;
+    assert_eq!(refused.unwrap_err(), PostError::Full { device: device(1) });
+}

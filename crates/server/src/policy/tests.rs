@@ -156,3 +156,20 @@ fn room_is_looked_for_once_a_second_at_most() {
     );
     assert_eq!(rates.take(&2, 600, NOW + 1_000), Ok(()));
 }
+
+#[test]
+fn several_events_at_once_cost_as_much_as_one_after_the_other() {
+    let rates = Rates::<u8>::new(10);
+    rates.take_many(&1, 7, 10, 0).unwrap();
+    assert!(rates.take_many(&1, 4, 10, 0).is_err());
+    rates.take_many(&1, 3, 10, 0).unwrap();
+    assert_eq!(
+        rates.take_many(&1, 2, 10, 0),
+        Err(TooOften {
+            retry_millis: 12_001
+        })
+    );
+    // What is more than a minute's worth takes a full minute's.
+    rates.take_many(&2, 11, 10, 0).unwrap();
+    assert!(rates.take(&2, 10, 0).is_err());
+}

@@ -18,6 +18,9 @@ pub(crate) const MAIL_EXPIRY: TableDefinition<'_, (u64, &DeviceId, u64), ()> =
 /// device → (acknowledged, head, messages held, bytes held). Never removed, so that no position is ever used twice.
 pub(crate) const MAILBOXES: TableDefinition<'_, &DeviceId, (u64, u64, u64, u64)> =
     TableDefinition::new("mailboxes");
+/// (device, user as UTF-8) → (messages, bytes) held for the device from that user.
+pub(crate) const MAIL_FROM: TableDefinition<'_, (&DeviceId, &[u8]), (u64, u64)> =
+    TableDefinition::new("mail-from");
 /// device → (messages, bytes, seconds) that its own token allows it to have held.
 pub(crate) const MAILBOX_LIMITS: TableDefinition<'_, &DeviceId, (u64, u64, u64)> =
     TableDefinition::new("mailbox-limits");
@@ -52,6 +55,7 @@ pub(crate) struct Tables<'tx> {
     pub(crate) mail: Table<'tx, (&'static DeviceId, u64), &'static [u8]>,
     pub(crate) mail_expiry: Table<'tx, (u64, &'static DeviceId, u64), ()>,
     pub(crate) mailboxes: Table<'tx, &'static DeviceId, (u64, u64, u64, u64)>,
+    pub(crate) mail_from: Table<'tx, (&'static DeviceId, &'static [u8]), (u64, u64)>,
     pub(crate) mailbox_limits: Table<'tx, &'static DeviceId, (u64, u64, u64)>,
     pub(crate) sent: Table<'tx, &'static SendKey, ()>,
     pub(crate) sent_expiry: Table<'tx, (u64, &'static SendKey), ()>,
@@ -70,6 +74,7 @@ impl<'tx> Tables<'tx> {
             mail: write.open_table(MAIL)?,
             mail_expiry: write.open_table(MAIL_EXPIRY)?,
             mailboxes: write.open_table(MAILBOXES)?,
+            mail_from: write.open_table(MAIL_FROM)?,
             mailbox_limits: write.open_table(MAILBOX_LIMITS)?,
             sent: write.open_table(SENT)?,
             sent_expiry: write.open_table(SENT_EXPIRY)?,

@@ -288,11 +288,11 @@ fn meta(rows: &[(&str, &[u8])]) -> tempfile::TempDir {
 #[test]
 fn a_newer_format_is_refused() {
     let dir = meta(&[
-        (META_FORMAT, &2_u32.to_be_bytes()),
+        (META_FORMAT, &(FORMAT_VERSION + 1).to_be_bytes()),
         (META_EPOCH, b"of another length"),
     ]);
     let refused = open(dir.path()).unwrap_err();
-    assert!(matches!(refused, OpenError::Newer { found: 2, .. }));
+    assert!(matches!(refused, OpenError::Newer { found, .. } if found == FORMAT_VERSION + 1));
     assert!(
         refused.to_string().contains("use the newer program"),
         "{refused}"
