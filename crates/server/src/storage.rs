@@ -39,10 +39,12 @@ pub const FORMAT_VERSION: u32 = 2;
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// Writes that may wait for the writer thread.
 const MAX_QUEUED_JOBS: usize = 1_024;
-/// KiB of message bytes that may wait for the writer thread.
+/// KiB of message bytes that may wait for the writer thread or its commit.
 const MAX_QUEUED_KIB: u32 = 64 << 10;
 /// Writes that share one commit; it bounds how long the first of them waits for the others.
 const MAX_BATCH_JOBS: usize = 256;
+/// KiB of message bytes after which a commit takes no further write, for the same reason.
+const MAX_BATCH_KIB: usize = 8 << 10;
 
 /// How a store is opened.
 #[derive(Debug, Clone)]
@@ -94,7 +96,8 @@ type Work = Box<dyn FnOnce(&mut Tables<'_>) -> (Answer, Result<(), redb::Error>)
 
 struct Job {
     work: Work,
-    _queued: OwnedSemaphorePermit,
+    /// Its bytes' place in the queue, held until the commit.
+    queued: OwnedSemaphorePermit,
 }
 
 impl Storage {
@@ -225,12 +228,9 @@ impl Storage {
             }
         });
         let jobs = self.inner.jobs.as_ref().ok_or(StorageError::Unavailable)?;
-        jobs.send(Job {
-            work,
-            _queued: queued,
-        })
-        .await
-        .map_err(|_| StorageError::Unavailable)?;
+        jobs.send(Job { work, queued })
+            .await
+            .map_err(|_| StorageError::Unavailable)?;
         Ok(Pending(answer))
     }
 
@@ -448,8 +448,9 @@ fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Job>) {
             queue.close();
         }
         let outcome = committed.map_err(|_| StorageError::Unavailable);
-        for answer in answers {
+        for (answer, queued) in answers {
             answer(outcome);
+            drop(queued);
         }
         if outcome.is_err() {
             return;
@@ -461,18 +462,20 @@ fn write_batch(
     database: &Database,
     first: Job,
     queue: &mut mpsc::Receiver<Job>,
-    answers: &mut Vec<Answer>,
+    answers: &mut Vec<(Answer, OwnedSemaphorePermit)>,
 ) -> Result<(), redb::Error> {
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
     {
         let mut tables = Tables::open(&write)?;
         let mut next = Some(first);
+        let mut kib = 0_usize;
         while let Some(job) = next {
             let (answer, done) = (job.work)(&mut tables);
-            answers.push(answer);
+            kib = kib.saturating_add(job.queued.num_permits());
+            answers.push((answer, job.queued));
             done?;
-            next = if answers.len() < MAX_BATCH_JOBS {
+            next = if answers.len() < MAX_BATCH_JOBS && kib < MAX_BATCH_KIB {
                 queue.try_recv().ok()
             } else {
                 None

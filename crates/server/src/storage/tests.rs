@@ -345,3 +345,24 @@ fn the_file_can_be_read_by_its_owner_only() {
     let metadata = std::fs::metadata(dir.path().join(STORE_FILE)).unwrap();
     assert_eq!(metadata.permissions().mode() & 0o777, 0o600);
 }
+
+#[tokio::test]
+async fn bytes_keep_their_place_in_the_queue_until_the_commit() {
+    let storage = Storage::in_memory().unwrap();
+    let (started, starts) = oneshot::channel();
+    let (go, gone) = std::sync::mpsc::channel::<()>();
+    let before = storage.inner.queued_kib.available_permits();
+    let first = storage
+        .submit(0, move |_| {
+            started.send(()).unwrap();
+            gone.recv().unwrap();
+            Ok(())
+        })
+        .await
+        .unwrap();
+    starts.await.unwrap();
+    // It is out of the queue and at work, and still has its place.
+    assert_eq!(storage.inner.queued_kib.available_permits(), before - 1);
+    go.send(()).unwrap();
+    first.durable().await.unwrap();
+}
