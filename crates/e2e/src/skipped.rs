@@ -1,6 +1,6 @@
 //! Message keys that were skipped: for messages that are late, or lost (docs/protocol.md §8.2).
 //!
-//! Bounded in number and age. The oldest stand first, so that dropping them is popping the front. The normal
+//! Bounded in number and age. They stand in the order in which they were skipped. The normal
 //! path, a message in order, never looks in here.
 
 use alloc::{boxed::Box, collections::VecDeque, vec::Vec};
@@ -21,7 +21,7 @@ pub(crate) struct SkippedKey {
     pub(crate) key: Box<MessageKey>,
 }
 
-/// All skipped keys of a session, the oldest first.
+/// All skipped keys of a session, in the order in which they were skipped.
 #[derive(Default)]
 pub(crate) struct SkippedKeys {
     keys: VecDeque<SkippedKey>,
@@ -59,13 +59,8 @@ impl SkippedKeys {
 
     /// Erases the keys that are older than 30 days at `now` (§8.2).
     pub(crate) fn drop_old(&mut self, now: u64) {
-        while self
-            .keys
-            .front()
-            .is_some_and(|oldest| is_too_old(oldest, now))
-        {
-            self.keys.pop_front();
-        }
+        // All of them are looked at: a clock that was wrong may have put a young-looking key in front.
+        self.keys.retain(|key| !is_too_old(key, now));
     }
 
     pub(crate) fn len(&self) -> usize {

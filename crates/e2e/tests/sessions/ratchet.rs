@@ -334,6 +334,25 @@ fn a_skipped_key_is_gone_after_thirty_days() {
     assert!(bob.peer.encode().len() < before);
 }
 
+/// docs/protocol.md §8.2: each, also behind one that a wrong clock made look young.
+#[test]
+fn a_skipped_key_from_the_future_keeps_no_other() {
+    let (mut world, mut alice, mut bob) = World::talking(23);
+    let now = world.now;
+    world.now += 365 * DAY;
+    world.seal(&mut alice, "lost while the clock was wrong");
+    world.send(&mut alice, &mut bob, "on time");
+    world.now = now;
+    world.seal(&mut alice, "lost");
+    world.send(&mut alice, &mut bob, "on time");
+    let before = bob.peer.encode().len();
+    bob.peer.expire(now + 30 * DAY);
+    assert_eq!(bob.peer.encode().len(), before);
+    bob.peer.expire(now + 30 * DAY + 1);
+    // Ratchet key, number, time and key.
+    assert_eq!(bob.peer.encode().len(), before - (32 + 4 + 8 + 32));
+}
+
 /// docs/protocol.md §8.1: old ratchet keys do not come back.
 #[test]
 fn a_message_under_a_ratchet_key_of_long_ago_does_not_open() {
