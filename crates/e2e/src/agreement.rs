@@ -137,7 +137,7 @@ pub(crate) fn accept(
         return Err(Misbehaved::AnotherDevice.into());
     }
     // That the secrets exist and the message is not a repetition costs nothing to find out, so it comes before signatures.
-    let secrets = local.prekeys.for_first(first, policy.now)?;
+    let secrets = local.prekeys.for_first(device, first, policy.now)?;
     let attestation = verify_attestation(first.attestation, device, issuer_keys, policy)?;
     let initiator = attested(&attestation);
     let one_time_public = secrets.one_time.map(|secrets| secrets.x25519.public_key());

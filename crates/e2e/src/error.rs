@@ -133,6 +133,11 @@ pub enum Gone {
         "more than 1,000 messages before this one are missing; start a new session with its sender"
     )]
     TooManyMissing,
+    /// This card generation takes no more first messages without a one-time prekey from this device (docs/protocol.md §7.4).
+    #[error(
+        "the sender has started 64 sessions from one card; start a session with it, or publish a new card"
+    )]
+    TooManySessions,
     /// The generation takes no more first messages without a one-time prekey: publish a new card (docs/protocol.md §7.4).
     #[error("this card generation takes no more first messages; publish a new card")]
     ReplayGuardFull,

@@ -216,7 +216,7 @@ impl Peer {
         let opened = session.open(message, policy.now, &mut self.protected)?;
 
         // From here on nothing fails.
-        local.prekeys.use_up(first);
+        local.prekeys.use_up(self.device, first);
         self.identity = Some(identity);
         let seals = self.takes_over(&session, policy.now);
         self.add(session, seals);

@@ -8,7 +8,7 @@
 //! A generation is one card's secrets. The last 8 are kept, for at most 30 days (§6.1).
 
 use alloc::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     string::String,
     vec::Vec,
 };
@@ -18,9 +18,10 @@ use rand_core::CryptoRng;
 use sealwire_protocol::{
     codec::{DecodeError, Reader, Writer},
     crypto::{KemDecapsulationKey, X25519Secret, sha256},
+    key::Thumbprint,
     limits::{
         CARD_RENEWAL_DAYS, CLOCK_TOLERANCE_SECONDS, MAX_CARD_GENERATION_DAYS, MAX_CARD_GENERATIONS,
-        MAX_REPLAY_ENTRIES,
+        MAX_REPLAY_ENTRIES, MAX_REPLAY_ENTRIES_OF_A_DEVICE,
     },
 };
 use zeroize::Zeroizing;
@@ -64,8 +65,8 @@ pub(crate) struct Generation {
     pub(crate) kem: KemDecapsulationKey,
     pub(crate) card_hash: [u8; 32],
     pub(crate) attestation_hash: [u8; 32],
-    /// SHA-256 of every ephemeral key of a first message without a one-time prekey (docs/protocol.md §7.4).
-    replay_guard: BTreeSet<[u8; 32]>,
+    /// SHA-256 of every ephemeral key of a first message without a one-time prekey, and who sent it (docs/protocol.md §7.4).
+    replay_guard: BTreeMap<[u8; 32], Thumbprint>,
 }
 
 pub(crate) struct OneTimeSecrets {
@@ -154,7 +155,7 @@ impl Prekeys {
             kem,
             card_hash: sha256(&[card.as_bytes()]),
             attestation_hash: *own.attestation_hash(),
-            replay_guard: BTreeSet::new(),
+            replay_guard: BTreeMap::new(),
         });
         self.next_generation.advance();
         // §6.1: the last 8 generations.
@@ -229,7 +230,12 @@ impl Prekeys {
     }
 
     /// The secrets that a first message needs, unless they are gone or the message is a repetition (docs/protocol.md §7.3, §7.4).
-    pub(crate) fn for_first(&self, first: &First<'_>, now: u64) -> Result<FirstSecrets<'_>, Error> {
+    pub(crate) fn for_first(
+        &self,
+        initiator: Thumbprint,
+        first: &First<'_>,
+        now: u64,
+    ) -> Result<FirstSecrets<'_>, Error> {
         let generation = self
             .generations
             .iter()
@@ -238,14 +244,17 @@ impl Prekeys {
         let one_time = match first.one_time {
             Some(id) => Some(self.one_time.get(&id).ok_or(Gone::OneTimePrekey)?),
             None => {
-                if generation
-                    .replay_guard
-                    .contains(&sha256(&[&first.ephemeral]))
-                {
+                let guard = &generation.replay_guard;
+                if guard.contains_key(&sha256(&[&first.ephemeral])) {
                     return Err(Misbehaved::Replay.into());
                 }
+                // §7.4: 64 of one device, so that it does not fill the guard for all others.
+                let own = guard.values().filter(|from| **from == initiator).count();
+                if own >= MAX_REPLAY_ENTRIES_OF_A_DEVICE {
+                    return Err(Gone::TooManySessions.into());
+                }
                 // §7.4: at 4,096 entries such messages are refused.
-                if generation.replay_guard.len() >= MAX_REPLAY_ENTRIES {
+                if guard.len() >= MAX_REPLAY_ENTRIES {
                     return Err(Gone::ReplayGuardFull.into());
                 }
                 None
@@ -259,7 +268,7 @@ impl Prekeys {
 
     /// What follows from a first message that has opened: its one-time prekey is erased (docs/protocol.md §6.2), or its
     /// ephemeral key remembered (§7.4).
-    pub(crate) fn use_up(&mut self, first: &First<'_>) {
+    pub(crate) fn use_up(&mut self, initiator: Thumbprint, first: &First<'_>) {
         if let Some(id) = first.one_time {
             self.one_time.remove(&id);
         } else if let Some(generation) = self
@@ -267,7 +276,9 @@ impl Prekeys {
             .iter_mut()
             .find(|kept| kept.id == first.generation)
         {
-            generation.replay_guard.insert(sha256(&[&first.ephemeral]));
+            generation
+                .replay_guard
+                .insert(sha256(&[&first.ephemeral]), initiator);
         }
     }
 
@@ -280,7 +291,7 @@ impl Prekeys {
             .map(|generation| generation.replay_guard.len())
             .sum();
         let capacity =
-            16 + self.generations.len() * 192 + entries * 32 + 2 + self.one_time.len() * 100;
+            16 + self.generations.len() * 192 + entries * 64 + 2 + self.one_time.len() * 100;
         let mut out = state::begin(Kind::Prekeys, capacity);
         let mut writer = Writer::new(&mut out);
         for next in [self.next_generation, self.next_one_time] {
@@ -298,8 +309,8 @@ impl Prekeys {
                 .bytes(&generation.card_hash)
                 .bytes(&generation.attestation_hash)
                 .u16(state::count(generation.replay_guard.len()));
-            for entry in &generation.replay_guard {
-                writer.bytes(entry);
+            for (entry, initiator) in &generation.replay_guard {
+                writer.bytes(entry).bytes(initiator.as_bytes());
             }
         }
         writer.u16(state::count(self.one_time.len()));
@@ -375,10 +386,12 @@ impl Generation {
             kem: KemDecapsulationKey::from_seed(state::secret(reader)?),
             card_hash: *reader.array()?,
             attestation_hash: *reader.array()?,
-            replay_guard: BTreeSet::new(),
+            replay_guard: BTreeMap::new(),
         };
         for _ in 0..state::count16(reader, MAX_REPLAY_ENTRIES)? {
-            state::check(generation.replay_guard.insert(*reader.array()?))?;
+            let entry = *reader.array()?;
+            let initiator = Thumbprint::from_bytes(*reader.array()?);
+            state::check(generation.replay_guard.insert(entry, initiator).is_none())?;
         }
         Ok(generation)
     }

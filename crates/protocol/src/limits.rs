@@ -96,6 +96,8 @@ pub const MAX_CARD_GENERATION_DAYS: u64 = 30;
 pub const CARD_RENEWAL_DAYS: u64 = 7;
 /// Replay entries that a device keeps for one card generation (§7.4).
 pub const MAX_REPLAY_ENTRIES: usize = 4_096;
+/// How many of these may be of one initiator (§7.4).
+pub const MAX_REPLAY_ENTRIES_OF_A_DEVICE: usize = 64;
 /// Sessions that a device keeps with one other device.
 pub const MAX_SESSIONS: usize = 4;
 /// Message keys skipped for one message.

@@ -4,9 +4,13 @@ use sealwire_e2e::{
     error::{Error, Gone, Malformed, Misbehaved, Misuse},
     message::{Header, SealedMessage},
     peer::{Peer, Started},
+    prekeys::Prekeys,
 };
 use sealwire_protocol::{
-    ClaimDefect, TokenError, crypto::X25519Secret, jws::SignatureError, key::SigningKey,
+    ClaimDefect, TokenError,
+    crypto::{X25519Secret, sha256},
+    jws::SignatureError,
+    key::SigningKey,
 };
 
 use crate::{
@@ -579,7 +583,8 @@ fn a_full_replay_guard_refuses_first_messages_without_a_one_time_prekey() {
     let one_time = bob.one_time.pop();
     world.start(&mut alice, &mut bob);
     let first = world.seal(&mut alice, "first");
-    bob.prekeys = crate::state::with_replay_entries(&bob.prekeys, 4_095);
+    bob.prekeys =
+        crate::state::with_replay_entries(&bob.prekeys, 4_095, |n| sha256(&[&n.to_be_bytes()]));
     assert!(!bob.prekeys.needs_new_card(&bob.own, world.now));
     world.open(&mut bob, &first).unwrap();
     assert!(bob.prekeys.needs_new_card(&bob.own, world.now));
@@ -594,4 +599,40 @@ fn a_full_replay_guard_refuses_first_messages_without_a_one_time_prekey() {
     world.start(&mut alice, &mut bob);
     let taken = world.seal(&mut alice, "taken");
     world.open(&mut bob, &taken).unwrap();
+}
+
+/// docs/protocol.md §7.4: 64 of one initiator, so that it does not fill the guard for others.
+#[test]
+fn one_device_does_not_fill_the_replay_guard() {
+    let (mut world, mut alice, mut bob) = World::pair(64);
+    let one_time = bob.one_time.pop();
+    let device = *alice.keys.thumbprint().as_bytes();
+    bob.prekeys = crate::state::with_replay_entries(&bob.prekeys, 63, |_| device);
+    world.start(&mut alice, &mut bob);
+    world.send(&mut alice, &mut bob, "the last");
+    bob.prekeys = Prekeys::decode(&bob.prekeys.encode()).unwrap();
+    world.start(&mut alice, &mut bob);
+    let refused = world.seal(&mut alice, "refused");
+    assert_eq!(
+        world.open(&mut bob, &refused).unwrap_err(),
+        Error::Gone(Gone::TooManySessions)
+    );
+    assert!(!bob.prekeys.needs_new_card(&bob.own, world.now));
+    // Another device is not refused, nor one with a one-time prekey.
+    let mut carol = world.device("carol");
+    carol.peer = Peer::new(bob.keys.thumbprint());
+    let with_alice = core::mem::replace(&mut bob.peer, Peer::new(carol.keys.thumbprint()));
+    world.start(&mut carol, &mut bob);
+    world.send(&mut carol, &mut bob, "hello");
+    bob.peer = with_alice;
+    bob.one_time.extend(one_time);
+    world.start(&mut alice, &mut bob);
+    world.send(&mut alice, &mut bob, "taken");
+    // Nor from the next card on.
+    bob.card = bob
+        .prekeys
+        .publish(&bob.keys, &bob.own, &mut world.rng, world.now)
+        .unwrap();
+    world.start(&mut alice, &mut bob);
+    world.send(&mut alice, &mut bob, "from a new card");
 }

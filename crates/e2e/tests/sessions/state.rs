@@ -14,8 +14,12 @@ use crate::pair::{Device, World};
 /// generations, and the generation's own fields.
 const REPLAY_COUNT: usize = 2 + 1 + 8 + 1 + (4 + 8 + 8 + 32 + 64 + 32 + 32);
 
-/// Prekeys with one generation and as many replay entries as `entries`.
-pub(crate) fn with_replay_entries(prekeys: &Prekeys, entries: u16) -> Prekeys {
+/// Prekeys with one generation and as many replay entries as `entries`, by number of whose device.
+pub(crate) fn with_replay_entries(
+    prekeys: &Prekeys,
+    entries: u16,
+    initiator: impl Fn(u16) -> [u8; 32],
+) -> Prekeys {
     let encoded = prekeys.encode();
     assert_eq!(encoded[REPLAY_COUNT..REPLAY_COUNT + 2], [0, 0]);
     let mut more = encoded[..REPLAY_COUNT].to_vec();
@@ -23,6 +27,7 @@ pub(crate) fn with_replay_entries(prekeys: &Prekeys, entries: u16) -> Prekeys {
     for entry in 0..entries {
         more.extend([0; 30]);
         more.extend(entry.to_be_bytes());
+        more.extend(initiator(entry));
     }
     more.extend(&encoded[REPLAY_COUNT + 2..]);
     Prekeys::decode(&more).unwrap()
