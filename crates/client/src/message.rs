@@ -134,8 +134,8 @@ pub struct Device {
     pub thumbprint: Thumbprint,
     /// Whether it is the device this client runs on.
     pub is_this: bool,
-    /// When this client first saw it, in seconds since 1970.
-    pub first_seen: u64,
+    /// When this client first saw it, in seconds since 1970; `None` for the device it runs on.
+    pub first_seen: Option<u64>,
     /// The X25519 key of its card to which standard JWE is encrypted (`docs/protocol.md §10`); `None` until its card
     /// has been seen.
     pub jwe_key: Option<[u8; 32]>,

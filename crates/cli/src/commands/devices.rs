@@ -41,7 +41,9 @@ async fn show(device: &Device, user: Option<&User>, output: Output) -> Result<()
     let devices = device.client.devices(user.as_str()).await?;
     let verified = device.client.is_verified(user.as_str()).await?;
     for found in devices {
-        let since = Moment(found.first_seen);
+        let since = found
+            .first_seen
+            .map_or_else(String::new, |seen| format!("  since {}", Moment(seen)));
         let note = match (found.is_this, verified) {
             (true, _) => "  this device",
             (false, true) => "  verified",
@@ -56,7 +58,7 @@ async fn show(device: &Device, user: Option<&User>, output: Output) -> Result<()
                 "verified": verified,
                 "jwe_key": found.jwe_key.map(|key| json!({"kty": "OKP", "crv": "X25519", "x": base64url::encode(&key)})),
             }),
-            format_args!("{}  since {since}{note}", found.thumbprint),
+            format_args!("{}{since}{note}", found.thumbprint),
         )?;
     }
     Ok(())

@@ -514,7 +514,7 @@ impl Engine {
             .map(|device| Device {
                 thumbprint: device.thumbprint,
                 is_this: false,
-                first_seen: device.first_seen,
+                first_seen: Some(device.first_seen),
                 jwe_key: device.card.map(|card| card.jwe_key),
             })
             .collect();
@@ -525,7 +525,7 @@ impl Engine {
                 Device {
                     thumbprint: self.keys.thumbprint(),
                     is_this: true,
-                    first_seen: 0,
+                    first_seen: None,
                     jwe_key,
                 },
             );

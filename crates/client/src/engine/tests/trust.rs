@@ -150,8 +150,12 @@ fn devices_lists_those_of_the_peer_and_ones_own() {
     let listed = devices(&mut relay, &mut alice, "bob").unwrap();
     assert_eq!(listed.len(), 1);
     assert_eq!(
-        (listed[0].thumbprint, listed[0].is_this),
-        (bob.device(), false)
+        (
+            listed[0].thumbprint,
+            listed[0].is_this,
+            listed[0].first_seen
+        ),
+        (bob.device(), false, Some(START.seconds()))
     );
     assert_eq!(
         listed[0].jwe_key,
@@ -159,8 +163,8 @@ fn devices_lists_those_of_the_peer_and_ones_own() {
     );
     let own = devices(&mut relay, &mut alice, "alice").unwrap();
     assert_eq!(
-        (own.len(), own[0].thumbprint, own[0].is_this),
-        (1, alice.device(), true)
+        (own.len(), own[0].thumbprint, own[0].first_seen),
+        (1, alice.device(), None)
     );
 }
 
