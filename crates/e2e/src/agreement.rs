@@ -37,6 +37,9 @@ use crate::{
 /// How long ago an initiator's proof may have been made, in seconds: 30 days (docs/protocol.md §7.3).
 const MAX_PROOF_AGE_SECONDS: u64 = 30 * 24 * 60 * 60;
 
+/// How old the own attestation may be, in seconds, where others are to accept it for a while: 15 days (docs/protocol.md §7).
+pub(crate) const MAX_OWN_ATTESTATION_AGE_SECONDS: u64 = 15 * 24 * 60 * 60;
+
 const PROOF_CLAIMS: [&str; 4] = ["iss", "aud", "th", "iat"];
 
 /// What travels in the initiator's messages until it is answered (docs/protocol.md §7.3, §9.1).
@@ -65,6 +68,10 @@ pub(crate) fn initiate(
     }
     if one_time.is_some_and(|prekey| prekey.device != recipient.device) {
         return Err(Misbehaved::AnotherDevice.into());
+    }
+    // docs/protocol.md §7: the recipient accepts it for 30 days, of which the message may spend some in a mailbox.
+    if now.saturating_sub(own.issued()) > MAX_OWN_ATTESTATION_AGE_SECONDS {
+        return Err(Misuse::AttestationTooOld.into());
     }
     let ephemeral = X25519Secret::generate(rng);
     let ratchet_key = RatchetKey::generate(rng);

@@ -174,6 +174,9 @@ pub enum Misuse {
     /// The own attestation does not name the own device key.
     #[error("the own attestation does not name this device's key; get a new token")]
     OwnAttestation,
+    /// The own attestation is older than 15 days: recipients might refuse it by the time they see it (docs/protocol.md §7).
+    #[error("this device's token is older than 15 days; renew it first")]
+    AttestationTooOld,
     /// The content, or the own attestation, is longer than a message can carry (docs/protocol.md §9).
     #[error(transparent)]
     Seal(#[from] SealError),

@@ -140,7 +140,8 @@ impl Peer {
     /// since 1970.
     ///
     /// # Errors
-    /// [`Misbehaved`] if the card or the prekey is of another device or identity; [`Misuse::OwnDevice`].
+    /// [`Misbehaved`] if the card or the prekey is of another device or identity; [`Misuse::OwnDevice`];
+    /// [`Misuse::AttestationTooOld`].
     pub fn start(
         &mut self,
         keys: &DeviceKeys,

@@ -27,6 +27,7 @@ use sealwire_protocol::{
 use zeroize::Zeroizing;
 
 use crate::{
+    agreement::MAX_OWN_ATTESTATION_AGE_SECONDS,
     card::{self, CardFields},
     device::{DeviceKeys, OwnIdentity},
     error::{Error, Gone, Misbehaved, Misuse},
@@ -212,9 +213,15 @@ impl Prekeys {
             now.saturating_sub(newest.issued) >= CARD_RENEWAL_DAYS * DAY
                 || newest.is_in_future(now)
                 || newest.replay_guard.len() >= MAX_REPLAY_ENTRIES
-                || (now.saturating_sub(newest.attested) >= 15 * DAY
+                || (now.saturating_sub(newest.attested) >= MAX_OWN_ATTESTATION_AGE_SECONDS
                     && own.issued() > newest.attested)
         })
+    }
+
+    /// The generation of the newest card that was made; `None` before the first. It says nothing of whether a relay has it.
+    #[must_use]
+    pub fn newest_generation(&self) -> Option<u32> {
+        self.generations.back().map(|newest| newest.id)
     }
 
     /// Erases generations that are older than 30 days (docs/protocol.md §6.1). They are not used in any case.

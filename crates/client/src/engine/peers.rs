@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sealwire_e2e::card::{UnverifiedCard, VerifiedCard};
 use sealwire_e2e::content::{Content, Kind};
-use sealwire_e2e::error::{Error as E2eError, Misbehaved};
+use sealwire_e2e::error::{Error as E2eError, Misbehaved, Misuse as E2eMisuse};
 use sealwire_e2e::one_time::{OneTimePrekey, VerifiedOneTimePrekey};
 use sealwire_e2e::safety::{SafetyNumber, Side};
 use sealwire_protocol::frame::{CardEntry, List};
@@ -600,7 +600,7 @@ impl Engine {
             }
             self.outbox.insert(number, entry);
             match started {
-                Err(fault) => self.give_up(txn, number, &GivenUp::Card(fault), now)?,
+                Err(why) => self.give_up(txn, number, &why, now)?,
                 // The cards were used up by an entry before this one; there is nothing left to start a session with.
                 Ok(()) if !sealed => {
                     self.give_up(txn, number, &GivenUp::Refused(Refusal::DevicesChanged), now)?;
@@ -637,7 +637,7 @@ impl Engine {
         devices: &[Thumbprint],
         usable: &mut Vec<Usable>,
         now: Moment,
-    ) -> Result<Result<(), CardFault>, Fatal> {
+    ) -> Result<Result<(), GivenUp>, Fatal> {
         let Some(own) = &self.own else {
             return Ok(Ok(()));
         };
@@ -662,7 +662,13 @@ impl Engine {
                 now.seconds(),
             ) {
                 tracing::warn!(%error, "no session can be started with a device");
-                return Ok(Err(card_fault(&error)));
+                return Ok(Err(match error {
+                    // Every token is taken over in time; this one was old when it came.
+                    E2eError::Misuse(E2eMisuse::AttestationTooOld) => {
+                        GivenUp::Refused(Refusal::TokenRefused)
+                    }
+                    other => GivenUp::Card(card_fault(&other)),
+                }));
             }
         }
         Ok(Ok(()))

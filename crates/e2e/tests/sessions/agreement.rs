@@ -636,3 +636,22 @@ fn one_device_does_not_fill_the_replay_guard() {
     world.start(&mut alice, &mut bob);
     world.send(&mut alice, &mut bob, "from a new card");
 }
+
+/// docs/protocol.md §7: at most 15 days.
+#[test]
+fn a_session_is_not_started_with_an_attestation_that_is_about_to_be_refused() {
+    let (mut world, mut alice, mut bob) = World::pair(65);
+    let (card, _) = world.fetch(&mut bob);
+    let before = alice.peer.encode();
+    let mut start = |alice: &mut Device, now: u64| {
+        alice
+            .peer
+            .start(&alice.keys, &alice.own, &card, None, &mut world.rng, now)
+    };
+    assert_eq!(
+        start(&mut alice, START + 15 * DAY + 1).unwrap_err(),
+        Error::Misuse(Misuse::AttestationTooOld)
+    );
+    assert!(before == alice.peer.encode());
+    start(&mut alice, START + 15 * DAY).unwrap();
+}
