@@ -48,7 +48,7 @@ use inbox::Seen;
 use outbox::{Entry, Stage, Undelivered};
 use peers::Lookup;
 use publish::Publishing;
-use records::{Account, MailboxPosition, Record, UndeliveredRecord};
+use records::{Account, MailboxPosition, PublishedCard, Record, UndeliveredRecord};
 use txn::Txn;
 
 pub(crate) use outbox::OutgoingSend;
@@ -94,6 +94,7 @@ pub(crate) struct Engine {
     options: Options,
     account: Account,
     mailbox: MailboxPosition,
+    published_card: PublishedCard,
     own: Option<OwnIdentity>,
     outbox: BTreeMap<u64, Entry>,
     inbox: VecDeque<(u64, Event)>,
@@ -119,7 +120,8 @@ struct Link {
 
 /// A request that the relay has not answered.
 enum Open {
-    Card,
+    /// The card of this generation.
+    Card(u32),
     Prekeys(u8),
     Fetch {
         user: Arc<str>,
@@ -185,6 +187,7 @@ impl Engine {
         };
         let account = read_or_default::<Account>(&vault, &records::account())?;
         let mailbox = read_or_default(&vault, &records::mailbox())?;
+        let published_card = read_or_default(&vault, &records::published_card())?;
         let own = match &account.attestation {
             Some(attestation) => {
                 Some(OwnIdentity::new(&keys, attestation).map_err(|_| StoreError::Damaged)?)
@@ -199,6 +202,7 @@ impl Engine {
             options,
             account,
             mailbox,
+            published_card,
             own,
             outbox,
             next_inbox: inbox.last().map_or(1, |(number, _)| number + 1),
@@ -302,10 +306,11 @@ impl Engine {
             txn.commit(&mut self.vault)?;
         }
         self.handle_disconnected();
+        let has_card = ready.has_card && self.relay_has_newest_card();
         self.link = Some(Link {
             next_request: 1,
             open: BTreeMap::new(),
-            publishing: Publishing::new(ready.has_card, ready.prekeys),
+            publishing: Publishing::new(has_card, ready.prekeys),
             own_devices_known: false,
             user: ready.user.into(),
         });
@@ -413,13 +418,13 @@ impl Engine {
             .as_mut()
             .and_then(|link| link.open.remove(&request));
         match (open.ok_or(RelayFault::Unasked)?, reply) {
-            (Open::Card, Reply::Accepted) => self.published_card(true),
-            (Open::Card, Reply::Refused(code)) => {
+            (Open::Card(generation), Reply::Accepted) => self.card_answered(generation, true)?,
+            (Open::Card(generation), Reply::Refused(code)) => {
                 tracing::warn!(
                     code = code.name(),
                     "the relay refuses this device's card: nobody can write to it"
                 );
-                self.published_card(false);
+                self.card_answered(generation, false)?;
             }
             (Open::Prekeys(count), Reply::Accepted) => self.published_prekeys(count),
             (Open::Prekeys(_), Reply::Refused(code)) => {
@@ -441,7 +446,7 @@ impl Engine {
             }
             // The connection answers for its own requests before the engine is asked.
             (Open::Reserved, _)
-            | (Open::Card | Open::Prekeys(_) | Open::Send(_), Reply::Cards(_))
+            | (Open::Card(_) | Open::Prekeys(_) | Open::Send(_), Reply::Cards(_))
             | (Open::Fetch { .. }, Reply::Accepted) => return Err(RelayFault::Unasked.into()),
         }
         Ok(())

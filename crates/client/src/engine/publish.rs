@@ -2,7 +2,7 @@
 
 use sealwire_protocol::limits;
 
-use super::records;
+use super::records::{self, PublishedCard};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment, Open, Request};
 
@@ -75,7 +75,8 @@ impl Engine {
                 return Ok(None);
             };
             self.store_prekeys()?;
-            let request = self.open_request(Open::Card);
+            let generation = self.prekeys.newest_generation().unwrap_or_default();
+            let request = self.open_request(Open::Card(generation));
             return Ok(Some(Request::PublishCard { request, card }));
         }
         let count = FULL_PREKEYS.saturating_sub(publishing.held);
@@ -95,7 +96,20 @@ impl Engine {
         Ok(None)
     }
 
-    pub(super) fn published_card(&mut self, accepted: bool) {
+    /// Whether the relay has answered that it has the newest card. One whose answer was lost may never have arrived: another
+    /// is made.
+    pub(super) fn relay_has_newest_card(&self) -> bool {
+        self.prekeys.newest_generation() == Some(self.published_card.0)
+    }
+
+    /// The relay has answered for the card of `generation`.
+    pub(super) fn card_answered(&mut self, generation: u32, accepted: bool) -> Result<(), Fatal> {
+        if accepted {
+            self.published_card = PublishedCard(generation);
+            let mut txn = Txn::default();
+            txn.put(records::published_card(), &self.published_card)?;
+            self.commit(txn)?;
+        }
         if let Some(link) = &mut self.link {
             link.publishing.card = if accepted {
                 Published::There
@@ -103,6 +117,7 @@ impl Engine {
                 Published::Refused
             };
         }
+        Ok(())
     }
 
     /// `count` one-time prekeys are at the relay; none if it has refused them.

@@ -39,6 +39,10 @@ pub(super) fn mailbox() -> Place {
     Place::number(Table::Singleton, 4)
 }
 
+pub(super) fn published_card() -> Place {
+    Place::number(Table::Singleton, 5)
+}
+
 /// A record that is read from the store.
 pub(super) trait Record: Sized {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError>;
@@ -97,6 +101,21 @@ impl Record for Account {
             enrolled,
             attestation: (!attestation.is_empty()).then(|| attestation.to_owned()),
         })
+    }
+}
+
+/// The generation of the newest card that the relay is known to have; 0 for none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct PublishedCard(pub(super) u32);
+
+impl Record for PublishedCard {
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer.u32(self.0);
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self(reader.u32()?))
     }
 }
 

@@ -145,6 +145,67 @@ fn card_and_prekeys_are_published_once_and_again_when_the_relay_lost_them() {
 }
 
 #[test]
+fn card_whose_answer_never_came_is_published_again_on_the_next_link() {
+    let (mut relay, mut alice, _) = alice_and_bob();
+    let old = relay.register(&alice).card.clone();
+    let week_later = Moment(START.0 + 7 * DAY * 1_000);
+    let lost = alice.engine.poll_request(week_later).unwrap();
+    assert!(matches!(lost, Some(Request::PublishCard { .. })));
+    alice.crash();
+    relay.later = 7 * DAY * 1_000;
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice]);
+    let new = relay.register(&alice).card.clone();
+    assert_ne!(new, old);
+    // Not once more, now that it was accepted.
+    alice.crash();
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice]);
+    assert_eq!(relay.register(&alice).card, new);
+}
+
+#[test]
+fn card_that_the_relay_refused_is_replaced_on_the_next_link() {
+    let (mut relay, mut alice, _) = alice_and_bob();
+    let old = relay.register(&alice).card.clone();
+    let week_later = Moment(START.0 + 7 * DAY * 1_000);
+    let Some(Request::PublishCard { request, .. }) = alice.engine.poll_request(week_later).unwrap()
+    else {
+        panic!("no new card after a week");
+    };
+    let refused = Reply::Refused(RefusalCode::InvalidCard);
+    alice
+        .engine
+        .handle_reply(request, &refused, week_later)
+        .unwrap();
+    relay.later = 7 * DAY * 1_000;
+    relay.pump(&mut [&mut alice]);
+    assert_eq!(relay.register(&alice).card, old);
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice]);
+    assert_ne!(relay.register(&alice).card, old);
+}
+
+/// docs/protocol.md §7
+#[test]
+fn session_is_not_started_with_an_old_token_and_is_with_a_new_one() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    relay.later = (15 * DAY + 1) * 1_000;
+    let mut answer = alice.send("bob", "too late");
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert!(matches!(
+        answer.error(),
+        Error::Refused(Refusal::TokenRefused)
+    ));
+    let now = relay.now();
+    let new = token(&issuer_key(), "alice", alice.device(), now.seconds(), DAY);
+    alice.engine.handle_token(&new, now).unwrap();
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+#[test]
 fn devices_lists_those_of_the_peer_and_ones_own() {
     let (mut relay, mut alice, bob) = alice_and_bob();
     let listed = devices(&mut relay, &mut alice, "bob").unwrap();
