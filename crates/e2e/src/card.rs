@@ -8,7 +8,7 @@
 //! [`prekeys`](crate::prekeys), which keeps its secrets. Storing what was seen is for the caller.
 
 use alloc::{borrow::ToOwned, string::String};
-use core::str::FromStr;
+use core::{fmt, str::FromStr};
 
 use sealwire_protocol::{
     crypto::{KEM_KEY_BYTES, KemEncapsulationKey, X25519PublicKey, sha256},
@@ -60,7 +60,6 @@ pub struct SeenCard {
 }
 
 /// A card that is well formed, and that anybody may have written.
-#[derive(Debug)]
 pub struct UnverifiedCard {
     compact: String,
     device: Thumbprint,
@@ -202,6 +201,13 @@ fn read(
         hash: sha256(&[compact.as_bytes()]),
         attestation_hash: *attestation.hash(),
     })
+}
+
+impl fmt::Debug for UnverifiedCard {
+    /// Without the card, which holds an attestation.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "UnverifiedCard({})", self.device)
+    }
 }
 
 impl FromStr for UnverifiedCard {

@@ -4,7 +4,7 @@
 //! the Send or Deliver frame is compared by whoever holds the frame.
 
 use alloc::vec::Vec;
-use core::ops::RangeInclusive;
+use core::{fmt, ops::RangeInclusive};
 
 use sealwire_protocol::codec::{DecodeError, Reader, Writer};
 use sealwire_protocol::limits::{MAX_BODY_BYTES, MAX_NAME_BYTES};
@@ -25,7 +25,7 @@ pub struct Content<'a> {
 }
 
 /// What a message is (docs/protocol.md §9.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Kind<'a> {
     /// A message to the recipient.
     Message(Body<'a>),
@@ -43,7 +43,7 @@ pub enum Kind<'a> {
 }
 
 /// A body and what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Body<'a> {
     /// Media type (RFC 6838 §4.2): ASCII, 3 to 255 bytes.
     pub media_type: &'a str,
@@ -140,6 +140,25 @@ impl<'a> Body<'a> {
             return Err(ContentError::MediaType);
         }
         Ok(Self { media_type, bytes })
+    }
+}
+
+impl fmt::Debug for Kind<'_> {
+    /// Without the user of a copy.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Message(body) => write!(f, "Message({body:?})"),
+            Self::Delivered => f.write_str("Delivered"),
+            Self::Copy { body, .. } => write!(f, "Copy({body:?})"),
+            Self::Empty => f.write_str("Empty"),
+        }
+    }
+}
+
+impl fmt::Debug for Body<'_> {
+    /// Only how long it is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Body({} bytes)", self.bytes.len())
     }
 }
 

@@ -106,7 +106,7 @@ impl fmt::Debug for DeviceKeys {
 }
 
 /// What this device says about itself: the attestation that others verify.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct OwnIdentity {
     issuer: Issuer,
     user: User,
@@ -163,6 +163,17 @@ impl OwnIdentity {
     /// SHA-256 of the attestation (docs/protocol.md §7.1).
     pub(crate) const fn attestation_hash(&self) -> &[u8; 32] {
         &self.hash
+    }
+}
+
+impl fmt::Debug for OwnIdentity {
+    /// Without the attestation, which may be an access token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnIdentity")
+            .field("issuer", &self.issuer)
+            .field("user", &self.user)
+            .field("issued", &self.issued)
+            .finish_non_exhaustive()
     }
 }
 

@@ -70,7 +70,6 @@ pub struct Peer {
 }
 
 /// What opening a message gave.
-#[derive(Debug)]
 pub struct Opened {
     /// The content, without padding: for [`Content::decode`](crate::content::Content::decode).
     pub content: Zeroizing<Vec<u8>>,
@@ -357,6 +356,17 @@ impl Peer {
             self.sessions.remove(oldest);
         }
         self.sessions.push(session);
+    }
+}
+
+impl fmt::Debug for Opened {
+    /// Without the content.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened")
+            .field("session", &self.session)
+            .field("missing", &self.missing)
+            .field("started", &self.started)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,6 +1,7 @@
 //! The JWE form (docs/protocol.md §9.2): the protected header, which both forms authenticate, and conversion.
 
 use alloc::{string::String, vec::Vec};
+use core::fmt;
 
 use sealwire_protocol::base64url::{self, encoded_len};
 use sealwire_protocol::codec::Writer;
@@ -31,7 +32,7 @@ const END: &str = "}";
 /// Room for the protected header of the JWE form in `b64u`: the additional authenticated data of every message
 /// (docs/protocol.md §9.2). One value serves any number of messages, one after the other, and keeps its buffer, so
 /// that sealing and opening allocate nothing for it after the first.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ProtectedHeader {
     /// The JSON, and after it its `b64u`.
     buffer: Vec<u8>,
@@ -52,6 +53,13 @@ impl ProtectedHeader {
         self.buffer.resize(json_len + encoded_len(json_len), 0);
         let (json, room) = self.buffer.split_at_mut(json_len);
         encode_exactly(json, room)
+    }
+}
+
+impl fmt::Debug for ProtectedHeader {
+    /// Without the header, which may hold a token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ProtectedHeader(..)")
     }
 }
 

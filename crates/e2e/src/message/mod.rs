@@ -87,7 +87,7 @@ pub struct Header<'a> {
 }
 
 /// What a recipient needs to derive and authenticate a new session (docs/protocol.md §7, §9.1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct First<'a> {
     /// The initiator's device key, Ed25519.
     pub device_key: [u8; 32],
@@ -105,8 +105,18 @@ pub struct First<'a> {
     pub attestation: &'a str,
 }
 
+impl fmt::Debug for First<'_> {
+    /// Without proof and attestation, which may be an access token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("First")
+            .field("generation", &self.generation)
+            .field("one_time", &self.one_time)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A sealed message as it arrived: well formed, authenticated by nothing yet. It borrows the bytes it was read from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SealedMessage<'a> {
     header: Header<'a>,
     iv: &'a [u8; IV_LEN],
@@ -137,6 +147,16 @@ impl<'a> SealedMessage<'a> {
     #[must_use]
     pub fn tag(&self) -> &'a [u8; TAG_LEN] {
         self.tag
+    }
+}
+
+impl fmt::Debug for SealedMessage<'_> {
+    /// The header and how long the ciphertext is.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SealedMessage")
+            .field("header", &self.header)
+            .field("ciphertext_len", &self.ciphertext.len())
+            .finish_non_exhaustive()
     }
 }
 

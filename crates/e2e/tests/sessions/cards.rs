@@ -2,8 +2,10 @@
 
 use sealwire_e2e::{
     card::{SeenCard, UnverifiedCard},
+    content::{Body, Content, Kind},
     device::{DeviceKeys, OwnIdentity},
     error::{Error, Malformed, Misbehaved, Misuse},
+    message::{ProtectedHeader, SealedMessage},
     one_time::{ONE_TIME_PREKEY_BYTES, OneTimePrekey},
     peer::Peer,
     prekeys::{MAX_ONE_TIME_SECRETS, Prekeys},
@@ -558,5 +560,51 @@ fn debug_shows_nothing_secret() {
     assert_eq!(
         format!("{:?}", Peer::new(device)),
         format!("Peer({device}, 0 sessions)")
+    );
+}
+
+/// What a program logs with `{:?}` names nobody's token and nobody's words.
+#[test]
+fn debug_shows_no_token_card_proof_or_content() {
+    let (mut world, mut alice, mut bob) = World::pair(120);
+    let shows = |value: &dyn core::fmt::Debug, secret: &str| {
+        format!("{value:?} {value:#?}").contains(secret)
+    };
+
+    let own = alice.own.attestation().to_owned();
+    assert!(!shows(&alice.own, &own));
+    let card = UnverifiedCard::parse(alice.card.as_bytes()).unwrap();
+    assert!(!shows(&card, &alice.card) && !shows(&card, &own));
+    assert!(!shows(&world.verify_card(&alice.card, None).unwrap(), &own));
+
+    world.start(&mut alice, &mut bob);
+    let text = Content {
+        id: [1; 16],
+        time: 0,
+        kind: Kind::Copy {
+            user: "carol",
+            body: Body {
+                media_type: "text/plain",
+                bytes: b"for nobody else",
+            },
+        },
+    };
+    for secret in ["carol", "for nobody", "102, 111, 114", "102,\n"] {
+        assert!(!shows(&text, secret), "{secret}");
+    }
+    let encoded = text.encode().unwrap();
+    let message = alice.peer.seal(&encoded, &mut world.rng).unwrap();
+    let sealed = SealedMessage::decode(&message).unwrap();
+    let proof = sealed.header().first.unwrap().proof;
+    for shown in [&sealed as &dyn core::fmt::Debug, sealed.header()] {
+        assert!(!shows(shown, &own) && !shows(shown, proof));
+    }
+    let bytes = format!("{:?}", sealed.ciphertext());
+    assert!(!shows(&sealed, bytes.trim_matches(['[', ']'])));
+    let opened = world.open(&mut bob, &message).unwrap();
+    assert!(!shows(&opened, "102, 111, 114") && !shows(&opened, "content:"));
+    assert_eq!(
+        format!("{:?}", ProtectedHeader::new()),
+        "ProtectedHeader(..)"
     );
 }
