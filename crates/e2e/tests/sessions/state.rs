@@ -8,7 +8,7 @@ use sealwire_e2e::{
     prekeys::Prekeys,
 };
 
-use crate::pair::{Device, World};
+use crate::pair::{Device, ISSUER, World};
 
 /// Where the only generation's replay entries are counted in encoded prekeys: version, kind, two next ids, number of
 /// generations, and the generation's own fields.
@@ -293,4 +293,93 @@ fn a_chain_at_its_end_refuses_to_seal_until_the_ratchet_turns() {
         Peer::decode(&encoded).unwrap_err(),
         Error::State(StateError::Damaged)
     );
+}
+
+/// Where the number of sessions stands in an encoded peer: version, kind, device, identity. The first session follows.
+fn session_count(user: &str) -> usize {
+    2 + 1 + 32 + 1 + 1 + ISSUER.len() + 1 + user.len()
+}
+
+/// Where the role stands in an encoded session: whether it seals, its id, its time.
+const ROLE: usize = 1 + 16 + 8;
+
+fn assert_damaged(peer: &[u8]) {
+    assert_eq!(
+        Peer::decode(peer).unwrap_err(),
+        Error::State(StateError::Damaged)
+    );
+}
+
+/// docs/protocol.md §7.5: exactly one session seals as soon as there is one.
+#[test]
+fn a_peer_in_which_not_exactly_one_session_seals_is_refused() {
+    let (_world, alice, _bob) = World::talking(130);
+    let one = alice.peer.encode();
+    let count = session_count("bob");
+    let (head, session) = one.split_at(count + 1);
+    assert_eq!((head[count], session[0]), (1, 1));
+    let with = |sessions: &[(u8, u8)]| {
+        let mut peer = head[..count].to_vec();
+        peer.push(u8::try_from(sessions.len()).unwrap());
+        for (seals, id) in sessions {
+            let at = peer.len();
+            peer.extend(session);
+            peer[at] = *seals;
+            peer[at + 1] = *id;
+        }
+        peer
+    };
+    Peer::decode(&with(&[(1, 1), (0, 2)])).unwrap();
+    assert_damaged(&with(&[(0, 1)]));
+    assert_damaged(&with(&[(0, 1), (0, 2)]));
+    assert_damaged(&with(&[(1, 1), (1, 2)]));
+    // Nor is a session there twice.
+    assert_damaged(&with(&[(1, 1), (0, 1)]));
+}
+
+#[test]
+fn a_session_with_nobody_is_refused() {
+    let (_world, alice, _bob) = World::talking(131);
+    let peer = alice.peer.encode();
+    let mut nobody = peer[..2 + 1 + 32].to_vec();
+    nobody.push(0);
+    nobody.extend(&peer[session_count("bob")..]);
+    assert_damaged(&nobody);
+}
+
+/// docs/protocol.md §7.3: an initiator is answered exactly if it has opened a message.
+#[test]
+fn a_session_that_is_answered_and_has_received_nothing_is_refused() {
+    let (mut world, mut alice, mut bob) = World::pair(132);
+    world.start(&mut alice, &mut bob);
+    world.send(&mut alice, &mut bob, "first");
+    let unanswered = alice.peer.encode();
+    world.send(&mut bob, &mut alice, "answer");
+    let answered = alice.peer.encode();
+    let role = session_count("bob") + 1 + ROLE;
+    assert_eq!((unanswered[role], answered[role]), (0, 1));
+    // The first flight: keys, ciphertext, ids, and the proof and attestation with their lengths.
+    let mut end = role + 1 + 32 + 32 + 1_088 + 4 + 1 + 4;
+    for _ in 0..2 {
+        end += 2 + usize::from(u16::from_be_bytes([unanswered[end], unanswered[end + 1]]));
+    }
+    let flight = &unanswered[role + 1..end];
+    for other in [1, 2] {
+        assert_damaged(&[&unanswered[..role], &[other], &unanswered[end..]].concat());
+    }
+    assert_damaged(&[&answered[..role], &[0], flight, &answered[role + 1..]].concat());
+    assert_damaged(&[&answered[..role], &[3], &answered[role + 1..]].concat());
+}
+
+/// docs/protocol.md §8.1: a turn is with the ratchet key of the latest chain.
+#[test]
+fn a_turn_with_another_ratchet_key_than_was_received_is_refused() {
+    let (mut world, mut alice, mut bob) = World::pair(133);
+    world.start(&mut alice, &mut bob);
+    world.send(&mut alice, &mut bob, "first");
+    let mut peer = bob.peer.encode().to_vec();
+    let theirs = session_count("alice") + 1 + ROLE + 1 + 32 + 1;
+    assert_eq!(peer[theirs - 1], 0, "not a turn");
+    peer[theirs] ^= 1;
+    assert_damaged(&peer);
 }
