@@ -412,6 +412,10 @@ async fn card_that_is_not_the_devices_own_is_refused() {
             "attested by a stranger",
             card(&alice.key, &alice.key, 2, &stranger),
         ),
+        (
+            "from the future",
+            card_of(&alice.key, &alice.key, 2, &alice.token, now() + 120),
+        ),
         ("an older generation", alice.card("alice", 0)),
         ("the same generation again", alice.card("alice", 1)),
         ("not a card", alice.token.clone()),

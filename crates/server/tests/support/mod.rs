@@ -573,12 +573,23 @@ pub(crate) fn card(
     generation: u64,
     attestation: &str,
 ) -> String {
+    card_of(key, signer, generation, attestation, now())
+}
+
+/// The same, with another `iat`.
+pub(crate) fn card_of(
+    key: &SigningKey,
+    signer: &SigningKey,
+    generation: u64,
+    attestation: &str,
+    issued: u64,
+) -> String {
     let kem = KemDecapsulationKey::generate(&mut rand::rng())
         .encapsulation_key()
         .to_bytes();
     Statement::new(JwtType::Card)
         .text("iss", &key.thumbprint().to_string())
-        .integer("iat", now())
+        .integer("iat", issued)
         .integer("id", generation)
         .bytes("key", key.public().as_bytes())
         .bytes("jwe", &[7; 32])
