@@ -57,6 +57,10 @@ pub(crate) const MAX_READ_BYTES: usize = 256 << 10;
 
 /// Publications of a card or of prekeys by a device in a minute; one costs the relay up to 100 signature checks.
 pub(crate) const PUBLICATIONS_PER_MINUTE: u64 = 30;
+/// Times in [`PREKEY_TAKES_WINDOW_MINUTES`] that one user is given one-time prekeys of another's devices; beyond that, cards come without.
+pub(crate) const PREKEY_TAKES: u64 = 10;
+/// Minutes over which [`PREKEY_TAKES`] are spread.
+pub(crate) const PREKEY_TAKES_WINDOW_MINUTES: u64 = 60;
 /// Refreshes of a link's token in a minute.
 pub(crate) const REFRESHES_PER_MINUTE: u64 = 30;
 

@@ -367,6 +367,7 @@ impl RelayBuilder {
             allowance: self.allowance,
             message_rates: Rates::default(),
             fetch_rates: Rates::default(),
+            take_rates: Rates::default(),
             publish_rates: Rates::default(),
             refresh_rates: Rates::default(),
         });
@@ -471,6 +472,8 @@ pub(crate) struct Shared {
     pub(crate) allowance: Allowance,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
+    /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
+    pub(crate) take_rates: Rates<(User, User)>,
     pub(crate) publish_rates: Rates<Thumbprint>,
     pub(crate) refresh_rates: Rates<Thumbprint>,
 }

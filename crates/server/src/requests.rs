@@ -19,7 +19,9 @@ use sealwire_protocol::link::RelayLink;
 use sealwire_protocol::name::User;
 use sealwire_protocol::permissions::Permissions;
 
-use crate::bounds::{PUBLICATIONS_PER_MINUTE, REFRESHES_PER_MINUTE};
+use crate::bounds::{
+    PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE, REFRESHES_PER_MINUTE,
+};
 use crate::card_check::{self, PrekeyError};
 use crate::clock;
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
@@ -218,6 +220,7 @@ impl Requester {
         let (shared, own) = (Arc::clone(&self.shared), user == *self.user());
         // A device never needs a prekey of its own.
         let except = (own && take).then_some(self.device());
+        let take = take && self.may_take(&user);
         Outcome::Pending(Box::pin(async move {
             match shared
                 .directory
@@ -231,6 +234,20 @@ impl Requester {
                 Err(error) => Reply::Refused(request, unavailable(error)),
             }
         }))
+    }
+
+    /// Whether one-time prekeys of `user` are handed out. Who asks too often could take them from everybody else, so they get cards
+    /// without, which serve as well but for some forward secrecy (docs/protocol.md §5.2).
+    fn may_take(&self, user: &User) -> bool {
+        // A user without devices costs no memory.
+        let known = self
+            .shared
+            .directory
+            .devices(user, clock::seconds())
+            .is_ok_and(|devices| !devices.is_empty());
+        let now = clock::milliseconds() / PREKEY_TAKES_WINDOW_MINUTES;
+        let who = (self.user().clone(), user.clone());
+        known && self.shared.take_rates.take(&who, PREKEY_TAKES, now).is_ok()
     }
 
     fn fetchable(&self, user: &str) -> Result<User, RefusalCode> {

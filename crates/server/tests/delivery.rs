@@ -469,6 +469,30 @@ async fn one_time_prekey_is_handed_out_once() {
     ));
 }
 
+// docs/protocol.md §5.2
+#[tokio::test]
+async fn user_who_takes_prekeys_too_often_gets_cards_without_and_leaves_some_for_others() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut bob = Device::join(&relay, &issuer, "bob").await;
+    let prekeys: Vec<_> = (1..=12)
+        .map(|id| Prekey::new(id, bob.id(), &bob.key))
+        .collect();
+    assert_accepted(&bob.publish_prekeys(&prekeys).await);
+    let mut mallory = Device::join(&relay, &issuer, "mallory").await;
+    let mut carol = Device::join(&relay, &issuer, "carol").await;
+    for expected in (1..=10).map(Some).chain([None]) {
+        let Said::Cards(_, cards) = mallory.fetch("bob", true).await else {
+            panic!()
+        };
+        assert_eq!(cards[0].1, expected);
+    }
+    let Said::Cards(_, cards) = carol.fetch("bob", true).await else {
+        panic!()
+    };
+    assert_eq!(cards[0].1, Some(11));
+}
+
 // docs/protocol.md §6.2
 #[tokio::test]
 async fn prekey_that_the_device_did_not_sign_is_refused_with_all_that_came_with_it() {
