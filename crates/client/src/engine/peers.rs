@@ -662,12 +662,12 @@ impl Engine {
                 now.seconds(),
             ) {
                 tracing::warn!(%error, "no session can be started with a device");
-                return Ok(Err(match error {
-                    // Every token is taken over in time; this one was old when it came.
-                    E2eError::Misuse(E2eMisuse::AttestationTooOld) => {
-                        GivenUp::Refused(Refusal::TokenRefused)
-                    }
-                    other => GivenUp::Card(card_fault(&other)),
+                // Every token is taken over in time; this one was old when it came.
+                let too_old = error == E2eError::Misuse(E2eMisuse::AttestationTooOld);
+                return Ok(Err(if too_old {
+                    GivenUp::Refused(Refusal::TokenRefused)
+                } else {
+                    GivenUp::Card(card_fault(&error))
                 }));
             }
         }
