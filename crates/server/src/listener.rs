@@ -43,7 +43,11 @@ pub(crate) async fn serve(
     mut stop: watch::Receiver<bool>,
 ) {
     let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let addresses = Addresses::default();
+    // Without TLS there is a proxy in front, whose address everybody has: sharing out is its business then.
+    let addresses = Addresses::new(match tls {
+        Some(_) => MAX_UNAUTHENTICATED_PER_ADDRESS,
+        None => MAX_CONNECTIONS,
+    });
     let mut tasks = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -69,7 +73,7 @@ pub(crate) async fn serve(
         };
         let Some(unauthenticated) = addresses.admit(peer.ip()) else {
             tracing::debug!(
-                "connection dropped: its address has {MAX_UNAUTHENTICATED_PER_ADDRESS} that have not authenticated"
+                "connection dropped: its address has too many that have not authenticated"
             );
             continue;
         };
@@ -276,17 +280,27 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// Unauthenticated connections by address.
-#[derive(Debug, Clone, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
+/// Unauthenticated connections by address, and how many of them an address may have.
+#[derive(Debug, Clone)]
+struct Addresses {
+    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    limit: usize,
+}
 
 impl Addresses {
+    fn new(limit: usize) -> Self {
+        Self {
+            counts: Arc::default(),
+            limit,
+        }
+    }
+
     /// Counts a connection, unless its address has too many.
     fn admit(&self, address: IpAddr) -> Option<Unauthenticated> {
         let address = network(address);
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
         let count = counts.entry(address).or_insert(0);
-        if *count >= MAX_UNAUTHENTICATED_PER_ADDRESS {
+        if *count >= self.limit {
             return None;
         }
         *count += 1;
@@ -318,7 +332,7 @@ impl Drop for Unauthenticated {
     fn drop(&mut self) {
         let mut counts = self
             .addresses
-            .0
+            .counts
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(count) = counts.get_mut(&self.address) {
@@ -336,17 +350,15 @@ mod tests {
 
     #[test]
     fn an_address_is_refused_past_its_allowance_and_admitted_again_after() {
-        let addresses = Addresses::default();
+        let addresses = Addresses::new(3);
         let here = "192.0.2.1".parse().unwrap();
-        let mut admitted: Vec<_> = (0..MAX_UNAUTHENTICATED_PER_ADDRESS)
-            .map(|_| addresses.admit(here).unwrap())
-            .collect();
+        let mut admitted: Vec<_> = (0..3).map(|_| addresses.admit(here).unwrap()).collect();
         assert!(addresses.admit(here).is_none());
         assert!(addresses.admit("192.0.2.2".parse().unwrap()).is_some());
         admitted.pop();
         assert!(addresses.admit(here).is_some());
         admitted.clear();
-        assert!(addresses.0.lock().unwrap().is_empty());
+        assert!(addresses.counts.lock().unwrap().is_empty());
     }
 
     #[test]
