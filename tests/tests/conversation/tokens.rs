@@ -205,6 +205,8 @@ async fn refreshed_token_takes_the_place_of_the_old_one() {
                 .await
             {
                 Ok(_) => assert_eq!(bob.text().await.1, sent.to_string()),
+                // A fast machine reaches the relay's rate before the token changes.
+                Err(Error::Refused(Refusal::RateLimited)) => continue,
                 Err(error) => return error,
             }
             sent += 1;
