@@ -243,7 +243,8 @@ impl Client {
         self.ask(|answer| Command::JweSecret { answer }).await?
     }
 
-    /// Confirms the event given last, closes the connection, and waits until the store is closed.
+    /// Confirms the event given last, lets what is on its way come to its end (receipts above all; 2 seconds at most), closes the connection,
+    /// and waits until the store is closed.
     pub async fn close(self) {
         let taken = self.shared.taken.lock().await.take();
         let (answer, closed) = oneshot::channel();

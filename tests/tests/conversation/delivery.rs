@@ -54,6 +54,17 @@ async fn message_waits_for_a_device_that_is_away() {
     }
 }
 
+/// The receipt needs a session back, and so the sender's cards first: leaving at once must not cut that off.
+#[tokio::test]
+async fn receipt_is_sent_although_the_recipient_leaves_at_once() {
+    let town = Town::new().await;
+    let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    let receipt = alice.send("bob", "just this").await;
+    assert_eq!(bob.message().await.id, receipt.id());
+    let _away = bob.leave().await;
+    within("the receipt", receipt.delivered()).await.unwrap();
+}
+
 #[tokio::test]
 async fn message_is_not_said_to_be_delivered_before_it_is() {
     let town = Town::new().await;

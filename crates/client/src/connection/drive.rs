@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToDevice, ToRelay};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
 use super::dialer::{Dialer, TokenAnswer};
@@ -19,7 +19,8 @@ use super::established::{End, Established};
 use super::patience::Patience;
 use super::task::{Core, Stop, now};
 use super::{
-    ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD, REFRESH_FLOOR, REFRESH_RETRY,
+    CLOSING_TIMEOUT, ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD,
+    REFRESH_FLOOR, REFRESH_RETRY,
 };
 use crate::engine::{OutgoingSend, Reply, Request};
 use crate::error::{RelayFault, Unreachable};
@@ -69,9 +70,28 @@ impl<'a> Drive<'a> {
     /// Runs until the link ends.
     pub(super) async fn run(mut self) -> Stop {
         loop {
-            if let Err(stop) = self.step().await {
-                return stop;
+            match self.step().await {
+                Ok(()) => {}
+                Err(Stop::Application) => {
+                    // Whatever comes of it, the application has closed the client.
+                    let _ = timeout(CLOSING_TIMEOUT, self.finish()).await;
+                    return Stop::Application;
+                }
+                Err(stop) => return stop,
             }
+        }
+    }
+
+    /// Lets what was begun come to its end, receipts of the last messages above all: they would wait in the outbox otherwise, until the
+    /// device connects the next time.
+    async fn finish(&mut self) -> Result<(), Stop> {
+        loop {
+            self.pump().await?;
+            if !self.core.engine.is_ready() || self.core.engine.open_requests() == 0 {
+                return Ok(());
+            }
+            let mut record = self.link.receive().await?;
+            self.handle_record(&mut record)?;
         }
     }
 

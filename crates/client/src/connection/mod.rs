@@ -101,6 +101,8 @@ impl fmt::Display for Closed {
 pub(crate) const TRANSPORT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The link handshake after that takes at most this.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What was begun when the application closes the client may take this to come to its end.
+pub(crate) const CLOSING_TIMEOUT: Duration = Duration::from_secs(2);
 /// An idle connection is pinged after this.
 pub(crate) const PING_INTERVAL: Duration = Duration::from_secs(25);
 /// A connection on which nothing has arrived for this long is taken for broken.
