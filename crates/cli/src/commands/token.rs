@@ -74,7 +74,7 @@ pub(crate) struct Mint {
     /// What it allows: sealwire:send, sealwire:receive, sealwire:publish, separated by spaces
     #[arg(long, value_name = "SCOPE", conflicts_with = "attestation")]
     scope: Option<String>,
-    /// The token's id, by which it can be revoked
+    /// The token's id, `jti`
     #[arg(long, value_name = "ID", allow_hyphen_values = true)]
     jti: Option<String>,
     /// authorization_details: a JSON array in a file

@@ -29,8 +29,12 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory(path)
 }
 
-/// Makes a directory that only its owner can enter; one that is there is closed to others.
+/// Makes a directory that only its owner can enter. One that is there keeps its mode: it may be somebody's for other things too, and
+/// the files made in it are their owner's only.
 pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
     fs::create_dir_all(path)?;
     #[cfg(unix)]
     fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;

@@ -339,3 +339,22 @@ fn an_invitation_without_a_known_address_is_refused() {
     assert!(matches!(refused, Err(DataDirError::Address { .. })));
     assert_eq!(fs::read_dir(made.invites_path()).unwrap().count(), 0);
 }
+
+#[cfg(unix)]
+#[test]
+fn directory_that_was_there_keeps_its_mode_and_what_is_made_in_it_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let there = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(there.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let made = there.path().join("made");
+    for path in [there.path(), &made] {
+        DataDir::init(path, &InitOptions::default()).unwrap();
+    }
+    assert_eq!(mode(there.path()), 0o755);
+    assert_eq!(mode(&made), 0o700);
+    for entry in std::fs::read_dir(there.path()).unwrap() {
+        let path = entry.unwrap().path();
+        assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
+    }
+}
