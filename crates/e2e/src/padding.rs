@@ -59,6 +59,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §9.3
     #[test]
     fn padme_refuses_what_does_not_fit() {
         assert_eq!(padme(usize::MAX), None);

@@ -245,6 +245,7 @@ mod tests {
         assert!(side("alice", &(0..16).collect::<Vec<u8>>()).is_ok());
     }
 
+    /// docs/protocol.md §11
     #[test]
     fn side_with_a_device_twice_is_refused() {
         assert_eq!(side("alice", &[1, 2, 1]), Err(SideError::Duplicate));

@@ -162,6 +162,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §1.2
     #[test]
     fn another_number_of_bytes_is_refused() {
         assert_eq!(decode_array(b"Zm9v"), Ok(*b"foo"));

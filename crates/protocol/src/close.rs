@@ -273,6 +273,7 @@ mod tests {
         assert_eq!(CloseCode::Violation.to_string(), "4201 violation");
     }
 
+    /// docs/protocol.md §13
     #[test]
     fn numbers_that_are_not_ours_are_no_close_code() {
         for code in [
@@ -316,6 +317,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §5.3
     #[test]
     fn numbers_without_a_refusal_are_none() {
         for code in [0, 11, u16::MAX] {

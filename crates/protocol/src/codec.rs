@@ -408,6 +408,7 @@ mod tests {
         assert_eq!(reader.rest(), &[1, 2, 3]);
     }
 
+    /// docs/protocol.md §1.1
     #[test]
     fn writer_refuses_what_a_reader_would_refuse() {
         let mut out = Vec::new();

@@ -287,6 +287,7 @@ mod tests {
     }
 
     // docs/protocol.md §3.1, §14; every form is tried in `address`
+    /// docs/protocol.md §14
     #[test]
     fn address_of_another_form_is_refused() {
         let print = thumbprint();
@@ -329,6 +330,7 @@ mod tests {
         assert!(with_address(invitation(None).address.to_string().as_bytes()).is_ok());
     }
 
+    /// docs/protocol.md §14
     #[test]
     fn address_without_bytes_or_with_too_many_is_refused() {
         for address in [vec![], vec![b'a'; MAX_ADDRESS_BYTES + 1]] {
@@ -337,6 +339,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §14
     #[test]
     fn text_that_is_no_invitation_is_refused() {
         let line = invitation(None).to_line();
@@ -360,6 +363,7 @@ mod tests {
     }
 
     // docs/protocol.md §1.2
+    /// docs/protocol.md §14
     #[test]
     fn line_that_is_not_canonical_base64url_is_refused() {
         let line = invitation(None).to_line();
@@ -378,6 +382,7 @@ mod tests {
     }
 
     // docs/protocol.md §1.1
+    /// docs/protocol.md §14
     #[test]
     fn line_that_ends_early_anywhere_is_refused() {
         let whole =
@@ -394,6 +399,7 @@ mod tests {
     }
 
     // docs/protocol.md §1.1
+    /// docs/protocol.md §14
     #[test]
     fn line_with_trailing_bytes_is_refused() {
         let longer = changed(|bytes| bytes.push(0));
@@ -403,6 +409,7 @@ mod tests {
         );
     }
 
+    /// docs/protocol.md §14
     #[test]
     fn line_of_another_version_is_refused() {
         for version in [0, 2, 255] {
@@ -413,6 +420,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §14
     #[test]
     fn boolean_other_than_0_and_1_is_refused() {
         let at = 3 + invitation(None).address.to_string().len();
@@ -421,6 +429,7 @@ mod tests {
     }
 
     // docs/protocol.md §1.3
+    /// docs/protocol.md §14
     #[test]
     fn issuer_key_of_small_order_is_refused() {
         let at = 3 + invitation(None).address.to_string().len() + 33;
@@ -434,6 +443,7 @@ mod tests {
     }
 
     // docs/protocol.md §1.2
+    /// docs/protocol.md §14
     #[test]
     fn user_with_a_control_character_is_refused() {
         let at = 3 + invitation(None).address.to_string().len() + 33 + 32 + 1;
@@ -442,6 +452,7 @@ mod tests {
     }
 
     // docs/protocol.md §3.6
+    /// docs/protocol.md §14
     #[test]
     fn code_of_15_or_65_bytes_is_refused() {
         assert_eq!(InviteCode::new(vec![7; 15]).unwrap_err(), InviteError::Code);

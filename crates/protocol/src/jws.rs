@@ -532,6 +532,7 @@ mod tests {
         );
     }
 
+    /// docs/protocol.md §2.1
     #[test]
     fn nothing_is_acceptable_where_nothing_is_expected() {
         assert_eq!(
@@ -541,6 +542,7 @@ mod tests {
     }
 
     proptest! {
+        /// docs/protocol.md §2.1
         #[test]
         fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
             let _ = UnverifiedJws::parse(&bytes, &TYPES);

@@ -339,6 +339,7 @@ mod tests {
         );
     }
 
+    /// docs/protocol.md §1.3
     #[test]
     fn signature_over_another_message_or_by_another_key_is_refused() {
         let signature = rfc_key().sign(b"message");
@@ -427,6 +428,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §1.3
     #[test]
     fn public_key_off_the_curve_is_refused() {
         let mut point = [0; 32];
@@ -437,6 +439,7 @@ mod tests {
         );
     }
 
+    /// docs/protocol.md §2.2
     #[test]
     fn jwk_with_any_private_member_is_refused() {
         for member in PRIVATE_MEMBERS {
@@ -445,6 +448,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §2.2
     #[test]
     fn jwk_for_anything_but_ed25519_signatures_is_refused() {
         for json in [
@@ -462,6 +466,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §2.2
     #[test]
     fn jwk_with_a_wrong_x_is_refused() {
         for x in [

@@ -228,6 +228,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §2.2
     #[test]
     fn signature_of_another_length_is_refused() {
         let signature = key(1).sign(b"input");
@@ -265,6 +266,7 @@ mod tests {
         );
     }
 
+    /// docs/protocol.md §2.2
     #[test]
     fn key_set_that_cannot_be_trusted_is_refused_as_a_whole() {
         let refused = |keys: &[String]| set(keys).map(|_| ()).unwrap_err();

@@ -331,6 +331,7 @@ mod tests {
         );
     }
 
+    /// docs/protocol.md §3.5
     #[test]
     fn nothing_and_garbage_are_no_proof() {
         for (proof, error) in [

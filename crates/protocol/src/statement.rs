@@ -359,6 +359,7 @@ mod tests {
         }
     }
 
+    /// docs/protocol.md §2.1
     #[test]
     fn statement_that_was_changed_or_signed_by_another_key_is_refused() {
         let refused = Err(SignatureError::Invalid.into());
@@ -385,6 +386,7 @@ mod tests {
         assert_eq!(parse(&compact), Err(JwsError::TooLong.into()));
     }
 
+    /// docs/protocol.md §2.1
     #[test]
     fn claims_of_another_type_or_size_are_refused() {
         let compact = Statement::new(JwtType::Card)

@@ -311,12 +311,14 @@ fn device_proof_does_not_serve_another_token() {
 }
 
 proptest! {
+    /// docs/protocol.md §2.2
     #[test]
     fn arbitrary_input_never_panics(bytes: Vec<u8>) {
         let _ = UnverifiedAccessToken::parse(&bytes);
         let _ = UnverifiedAttestation::parse(&bytes);
     }
 
+    /// docs/protocol.md §2.2
     #[test]
     fn arbitrary_claims_and_clocks_never_panic(claim in r#"(exp|iat|nbf|cnf|aud|scope|authorization_details)"#,
         value in r#"(-?[0-9]{1,20}(\.[0-9])?(e[0-9]{1,3})?|null|"[a-z: ]{0,9}"|\[\]|\{\}|\[\{"type":"sealwire","to":\["\*?"\]\}\])"#, now: u64) {

@@ -58,12 +58,14 @@ fn ordinary() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
+    /// docs/protocol.md §8.2
     #[test]
     fn arbitrary_bytes_never_open(bytes in prop::collection::vec(any::<u8>(), 0..2_000)) {
         let (world, mut alice, _bob) = World::talking(140);
         prop_assert!(!offer(&world, &mut alice, &bytes));
     }
 
+    /// docs/protocol.md §8.2
     #[test]
     fn arbitrary_messages_of_a_session_never_open(mut bytes in ordinary(), of_this_chain in any::<bool>()) {
         let (mut world, mut alice, mut bob) = World::talking(141);
@@ -76,6 +78,7 @@ proptest! {
         prop_assert!(offer(&world, &mut bob, &genuine));
     }
 
+    /// docs/protocol.md §8.2
     #[test]
     fn a_first_message_with_one_byte_changed_never_opens(at in any::<prop::sample::Index>(), change in 1..=255_u8) {
         let (mut world, mut alice, mut bob) = World::pair(142);

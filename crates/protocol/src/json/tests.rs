@@ -66,6 +66,7 @@ fn only_plain_digits_are_an_integer() {
     }
 }
 
+/// docs/protocol.md §2.1
 #[test]
 fn what_is_not_json_is_refused() {
     for json in [
@@ -122,6 +123,7 @@ fn what_is_not_json_is_refused() {
     }
 }
 
+/// docs/protocol.md §2.1
 #[test]
 fn unpaired_surrogates_are_refused() {
     for json in [
@@ -308,11 +310,13 @@ proptest! {
         }
     }
 
+    /// docs/protocol.md §2.1
     #[test]
     fn arbitrary_bytes_never_panic(bytes: Vec<u8>) {
         let _ = Object::parse(&bytes);
     }
 
+    /// docs/protocol.md §2.1
     #[test]
     fn json_like_text_never_panics(text in r#"\{("a"|"\\u00|[]\[{}:,"0-9eE.+ \\-]|null|true){0,40}\}?"#) {
         let _ = parse(&text);

@@ -50,23 +50,27 @@ fn is_canonical<'a, F: Frame<'a>>(input: &'a [u8]) {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
+    /// docs/protocol.md §5
     #[test]
     fn frames_of_arbitrary_bytes_are_refused_or_canonical(input in prop_oneof![bytes(200), frame()]) {
         is_canonical::<ToRelay<'_>>(&input);
         is_canonical::<ToDevice<'_>>(&input);
     }
 
+    /// docs/protocol.md §3
     #[test]
     fn relay_refuses_an_arbitrary_hello(input in typed(1, 1400)) {
         prop_assert!(Pair::new().accept(&input).is_err());
     }
 
+    /// docs/protocol.md §3
     #[test]
     fn device_refuses_an_arbitrary_accept(input in typed(2, 1400)) {
         let pair = Pair::new();
         prop_assert!(pair.finish(pair.hello().0, &input, Credential::Renewal).is_err());
     }
 
+    /// docs/protocol.md §3
     #[test]
     fn relay_refuses_an_arbitrary_finish(input in typed(3, 300)) {
         let pair = Pair::new();
@@ -74,6 +78,7 @@ proptest! {
         prop_assert!(relay.on_finish(&input).is_err());
     }
 
+    /// docs/protocol.md §3
     #[test]
     fn device_refuses_an_arbitrary_secret_part_of_accept(secret in prop::collection::vec(any::<u8>(), 33..300)) {
         let pair = Pair::new();
@@ -83,6 +88,7 @@ proptest! {
         prop_assert_ne!(error, LinkError::from(Misbehaviour::DoesNotOpen), "it opened and was refused for what it holds");
     }
 
+    /// docs/protocol.md §3
     #[test]
     fn relay_refuses_an_arbitrary_secret_part_of_finish(secret in prop::collection::vec(any::<u8>(), 36..300)) {
         let pair = Pair::new();
@@ -95,6 +101,7 @@ proptest! {
         prop_assert!(outcome.is_err());
     }
 
+    /// docs/protocol.md §4
     #[test]
     fn relay_refuses_arbitrary_records(input in typed(4, 300)) {
         let (_, mut relay) = Pair::new().link();
@@ -111,6 +118,7 @@ proptest! {
         prop_assert!(device.handle_message(&mut relay.first_record(Sender::Relay, &plaintext.concat())).is_err());
     }
 
+    /// docs/protocol.md §3.1
     #[test]
     fn addresses_of_arbitrary_text_are_refused_or_come_back(text in "(wss?://)?[a-z0-9.:\\[\\]@/?-]{0,20}(/v1)?(#[A-Za-z0-9_-]{42,43})?") {
         if let Ok(address) = text.parse::<Address>() {

@@ -372,6 +372,7 @@ fn device_accepts_either_key_while_the_relays_key_rotates() {
     );
 }
 
+/// docs/protocol.md §3.5
 #[test]
 fn device_refuses_to_go_on_without_a_relay_to_expect() {
     let pair = Pair::new();
