@@ -50,11 +50,11 @@ impl Store for SharedStore {
         Ok(self.rows.lock().unwrap().get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         let rows = self.rows.lock().unwrap();
         let found = rows
             .iter()
-            .filter(|row| row.0.starts_with(prefix))
+            .filter(|row| row.0.starts_with(prefix) && row.0.as_slice() > after)
             .take(limit);
         Ok(found
             .map(|(key, value)| (key.clone(), value.clone()))

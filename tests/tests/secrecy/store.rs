@@ -220,12 +220,12 @@ impl Store for Recorder {
         Ok(self.0.lock().unwrap().now.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         let rows = self.0.lock().unwrap();
         let found = rows
             .now
             .iter()
-            .filter(|(key, _)| key.starts_with(prefix))
+            .filter(|(key, _)| key.starts_with(prefix) && key.as_slice() > after)
             .take(limit);
         Ok(found
             .map(|(key, value)| (key.clone(), value.clone()))

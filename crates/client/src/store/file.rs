@@ -4,7 +4,7 @@ use std::path::Path;
 
 use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
 
-use super::{Batch, Row, Store, StoreError};
+use super::{Batch, Row, SCAN_BYTES, Store, StoreError};
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
 
@@ -56,19 +56,28 @@ impl Store for FileStore {
             .map(|value| value.value().to_vec()))
     }
 
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         let transaction = self.database.begin_read().map_err(engine)?;
         let table = match transaction.open_table(ROWS) {
             Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
             other => other.map_err(engine)?,
         };
         let mut rows = Vec::new();
-        for row in table.range::<&[u8]>(prefix..).map_err(engine)?.take(limit) {
-            let (key, value) = row.map_err(engine)?;
-            if !key.value().starts_with(prefix) {
+        let mut bytes = 0_usize;
+        for row in table.range::<&[u8]>(prefix.max(after)..).map_err(engine)? {
+            if rows.len() >= limit || bytes >= SCAN_BYTES {
                 break;
             }
-            rows.push((key.value().to_vec(), value.value().to_vec()));
+            let (key, value) = row.map_err(engine)?;
+            let (key, value) = (key.value(), value.value());
+            if key <= after {
+                continue;
+            }
+            if !key.starts_with(prefix) {
+                break;
+            }
+            bytes = bytes.saturating_add(value.len());
+            rows.push((key.to_vec(), value.to_vec()));
         }
         Ok(rows)
     }
@@ -128,7 +137,7 @@ mod tests {
         let path = folder.path().join("device.store");
         let mut store = FileStore::open(&path).unwrap();
         assert_eq!(store.read(b"a").unwrap(), None);
-        assert!(store.scan(b"a", 9).unwrap().is_empty());
+        assert!(store.scan(b"a", b"", 9).unwrap().is_empty());
         let mut batch = Batch::default();
         for key in ["a2", "a1", "a3", "b1"] {
             batch.put(key.into(), key.into());
@@ -139,7 +148,7 @@ mod tests {
         let store = FileStore::open(&path).unwrap();
         let keys = |limit| {
             store
-                .scan(b"a", limit)
+                .scan(b"a", b"", limit)
                 .unwrap()
                 .into_iter()
                 .map(|row| row.0)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Batch, Row, Store, StoreError};
+use super::{Batch, Row, SCAN_BYTES, Store, StoreError};
 
 /// Rows in memory: for tests, and for devices that live as long as their process.
 #[derive(Debug, Default)]
@@ -22,12 +22,19 @@ impl Store for MemoryStore {
         Ok(self.rows.get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        let mut bytes = 0_usize;
         Ok(self
             .rows
-            .range(prefix.to_vec()..)
+            .range(prefix.max(after).to_vec()..)
+            .skip_while(|(key, _)| key.as_slice() <= after)
             .take_while(|(key, _)| key.starts_with(prefix))
             .take(limit)
+            .take_while(|(_, value)| {
+                let more = bytes < SCAN_BYTES;
+                bytes = bytes.saturating_add(value.len());
+                more
+            })
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect())
     }

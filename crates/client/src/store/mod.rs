@@ -20,20 +20,27 @@ pub use memory::MemoryStore;
 
 /// Most rows one [`Store::scan`] is ever asked for.
 pub const MAX_SCAN_ROWS: usize = 4_096;
+/// Bytes of values after which a [`Store::scan`] may end before it has as many rows as were asked for.
+pub const SCAN_BYTES: usize = 4 << 20;
 
 /// A row as it is stored: its key and its value.
 pub type Row = (Vec<u8>, Vec<u8>);
 
 /// A transactional key-value store for one device.
 ///
-/// Keys are at most 64 bytes, values at most 8 MiB; both are opaque. One client at a time owns a store: an implementation
+/// Keys are 1 to 64 bytes, values at most 8 MiB; both are opaque. One client at a time owns a store: an implementation
 /// whose data another process could open MUST refuse the second one with [`StoreError::InUse`].
 pub trait Store: Send {
     /// The value at `key`, or `None` where there is none.
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The first `limit` rows whose key begins with `prefix`, in ascending order of their keys.
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
+    /// The first rows whose key begins with `prefix` and is greater than `after`, in ascending order of their keys (bytes compare
+    /// unsigned; a key is greater than its own beginning). An empty `prefix` is every key's, and every key is greater than an
+    /// empty `after`.
+    ///
+    /// At most `limit` of them, which is at most [`MAX_SCAN_ROWS`]; fewer only where there are no more, or after the values of those
+    /// given come to [`SCAN_BYTES`]. Whoever wants all asks again after the last one's key until nothing comes.
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
 
     /// Applies the whole batch, durably, or nothing of it.
     ///
@@ -47,8 +54,8 @@ impl<S: Store + ?Sized> Store for Box<S> {
         (**self).read(key)
     }
 
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
-        (**self).scan(prefix, limit)
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        (**self).scan(prefix, after, limit)
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {

@@ -9,6 +9,8 @@
 //! The row key is authenticated with its value, so a record cannot be moved to another place. Names of people and
 //! devices are not readable in row keys. What is not detected here is a whole store put back to an earlier state.
 
+use std::collections::BTreeMap;
+
 use aes_gcm::aead::{Aead as _, AeadInOut as _, Payload};
 use aes_gcm::{Aes256Gcm, Key, KeyInit as _, Nonce};
 use hkdf::Hkdf;
@@ -46,21 +48,40 @@ pub(crate) enum Table {
     Undelivered = 6,
     /// Messages that arrived, in order, by sequence number.
     Seen = 7,
+    /// What could not be read and was asked for again.
+    #[allow(dead_code, reason = "its reader comes with it")]
+    Lost = 8,
+    /// Files on their way to the relay.
+    #[allow(dead_code, reason = "its reader comes with it")]
+    Uploads = 9,
 }
 
-/// Changes to plain records that are committed together.
+/// Changes to plain records that are committed together. They take effect in the order in which they are said.
 #[derive(Default)]
 pub(crate) struct Changes {
-    changes: Vec<(Place, Option<Zeroizing<Vec<u8>>>)>,
+    changes: Vec<Change>,
+}
+
+enum Change {
+    Put(Place, Zeroizing<Vec<u8>>),
+    Remove(Place),
+    Clear(Table),
 }
 
 impl Changes {
     pub(crate) fn put(&mut self, place: Place, record: Vec<u8>) {
-        self.changes.push((place, Some(Zeroizing::new(record))));
+        self.changes
+            .push(Change::Put(place, Zeroizing::new(record)));
     }
 
     pub(crate) fn remove(&mut self, place: Place) {
-        self.changes.push((place, None));
+        self.changes.push(Change::Remove(place));
+    }
+
+    /// Removes every record of a table, those put before by the same changes as well.
+    #[allow(dead_code, reason = "its caller comes with it")]
+    pub(crate) fn clear(&mut self, table: Table) {
+        self.changes.push(Change::Clear(table));
     }
 }
 
@@ -115,7 +136,7 @@ impl Vault {
         let store_key = match store.read(&HEADER)? {
             Some(header) => unwrap_header(&header, key)?,
             // Rows without a header are a damaged store, not a new one.
-            None if !store.scan(&[], 1)?.is_empty() => return Err(StoreError::Damaged),
+            None if !store.scan(&[], &[], 1)?.is_empty() => return Err(StoreError::Damaged),
             None => {
                 let (header, store_key) = new_header(key, rng)?;
                 let mut batch = Batch::default();
@@ -142,18 +163,30 @@ impl Vault {
         }
     }
 
-    /// The first records of a table that is ordered by number, at most [`MAX_SCAN_ROWS`] of them.
+    /// The first records of a table that is ordered by number.
     pub(crate) fn scan(
         &self,
         table: Table,
         limit: usize,
     ) -> Result<Vec<NumberedRecord>, StoreError> {
         let mut records = Vec::new();
-        for (row_key, value) in self.store.scan(&[table as u8], limit.min(MAX_SCAN_ROWS))? {
+        self.for_each(&[table as u8], limit, |row_key, value| {
             let number = row_key.get(1..).and_then(|number| number.try_into().ok());
             let number = number.map(u64::from_be_bytes).ok_or(StoreError::Damaged)?;
-            records.push((number, self.open_record(&row_key, &value)?));
-        }
+            records.push((number, self.open_record(row_key, value)?));
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
+    /// Every record of a table, in no order that means anything where the table goes by hidden names.
+    #[allow(dead_code, reason = "its caller comes with it")]
+    pub(crate) fn rows(&self, table: Table) -> Result<Vec<Zeroizing<Vec<u8>>>, StoreError> {
+        let mut records = Vec::new();
+        self.for_each(&[table as u8], usize::MAX, |row_key, value| {
+            records.push(self.open_record(row_key, value)?);
+            Ok(())
+        })?;
         Ok(records)
     }
 
@@ -163,9 +196,26 @@ impl Vault {
         changes: Changes,
         rng: &mut impl CryptoRng,
     ) -> Result<(), StoreError> {
+        let mut rows = BTreeMap::new();
+        for change in changes.changes {
+            match change {
+                Change::Put(place, record) => drop(rows.insert(self.row_key(&place), Some(record))),
+                Change::Remove(place) => drop(rows.insert(self.row_key(&place), None)),
+                Change::Clear(table) => {
+                    for (row_key, record) in &mut rows {
+                        if row_key.first() == Some(&(table as u8)) {
+                            *record = None;
+                        }
+                    }
+                    self.for_each(&[table as u8], usize::MAX, |row_key, _| {
+                        rows.insert(row_key.to_vec(), None);
+                        Ok(())
+                    })?;
+                }
+            }
+        }
         let mut batch = Batch::default();
-        for (place, record) in changes.changes {
-            let row_key = self.row_key(&place);
+        for (row_key, record) in rows {
             match record {
                 Some(record) => {
                     let value = self.seal_record(&row_key, &record, rng)?;
@@ -179,6 +229,33 @@ impl Vault {
         } else {
             self.store.commit(batch)
         }
+    }
+
+    /// The first `limit` rows whose key begins with `prefix`, in the order of their keys, a page at a time.
+    fn for_each(
+        &self,
+        prefix: &[u8],
+        limit: usize,
+        mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut after = Vec::new();
+        let mut left = limit;
+        while left > 0 {
+            let page = self.store.scan(prefix, &after, left.min(MAX_SCAN_ROWS))?;
+            if page.is_empty() {
+                break;
+            }
+            for (row_key, value) in page {
+                // A store that goes backwards would never end.
+                if row_key <= after || !row_key.starts_with(prefix) {
+                    return Err(StoreError::Damaged);
+                }
+                row(&row_key, &value)?;
+                left = left.saturating_sub(1);
+                after = row_key;
+            }
+        }
+        Ok(())
     }
 
     fn row_key(&self, place: &Place) -> Vec<u8> {

@@ -15,11 +15,11 @@ impl Store for Exposed {
         Ok(self.0.lock().unwrap().get(key).cloned())
     }
 
-    fn scan(&self, prefix: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
         let rows = self.0.lock().unwrap();
         Ok(rows
             .iter()
-            .filter(|row| row.0.starts_with(prefix))
+            .filter(|row| row.0.starts_with(prefix) && row.0.as_slice() > after)
             .take(limit)
             .map(|(k, v)| (k.clone(), v.clone()))
             .collect())
@@ -83,6 +83,70 @@ fn records_come_back_after_reopening() {
             .unwrap()
             .is_none()
     );
+}
+
+#[test]
+fn cleared_table_is_empty_and_the_others_are_as_they_were() {
+    let store = Exposed::default();
+    let mut vault = filled(&store);
+    let mut changes = Changes::default();
+    changes.put(Place::number(Table::Outbox, 3), b"put before".to_vec());
+    changes.clear(Table::Outbox);
+    changes.put(Place::number(Table::Outbox, 256), b"put after".to_vec());
+    vault.commit(changes, &mut rand::rng()).unwrap();
+    let outbox = vault.scan(Table::Outbox, 10).unwrap();
+    assert_eq!(outbox.len(), 1);
+    assert_eq!(outbox[0].0, 256);
+    assert_eq!(outbox[0].1.as_slice(), b"put after");
+    let mut peers = vault.rows(Table::Peer).unwrap();
+    peers.sort_by(|first, second| first.as_slice().cmp(second.as_slice()));
+    let peers: Vec<_> = peers.iter().map(|record| record.as_slice()).collect();
+    assert_eq!(peers, [b"record of alice".as_slice(), b"record of mallory"]);
+}
+
+#[test]
+fn table_of_many_pages_is_read_and_cleared_whole() {
+    let store = Exposed::default();
+    let mut vault = filled(&store);
+    let count = MAX_SCAN_ROWS as u64 + 10;
+    let mut changes = Changes::default();
+    for number in 0..count {
+        changes.put(Place::number(Table::Seen, number), vec![1]);
+    }
+    vault.commit(changes, &mut rand::rng()).unwrap();
+    let seen = vault.scan(Table::Seen, usize::MAX).unwrap();
+    assert!(seen.iter().map(|row| row.0).eq(0..count));
+    let mut changes = Changes::default();
+    changes.clear(Table::Seen);
+    vault.commit(changes, &mut rand::rng()).unwrap();
+    assert!(vault.rows(Table::Seen).unwrap().is_empty());
+    assert_eq!(vault.rows(Table::Outbox).unwrap().len(), 2);
+}
+
+/// A store that gives the same page again and again.
+struct Circular(Exposed);
+
+impl Store for Circular {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.read(key)
+    }
+
+    fn scan(&self, prefix: &[u8], _: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.0.scan(prefix, &[], limit)
+    }
+
+    fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
+        self.0.commit(batch)
+    }
+}
+
+#[test]
+fn store_that_goes_backwards_is_refused() {
+    let store = Exposed::default();
+    drop(filled(&store));
+    let vault = Vault::open(Box::new(Circular(store)), &key(), &mut rand::rng());
+    let rows = vault.and_then(|vault| vault.rows(Table::Outbox).map(drop));
+    assert!(matches!(rows, Err(StoreError::Damaged)));
 }
 
 #[test]
