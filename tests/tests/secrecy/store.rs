@@ -54,12 +54,17 @@ impl Recorder {
         let store_key = open(key, &header[2..14], &header[14..], &header[..2]);
         let record_key = expand(
             &store_key.try_into().unwrap(),
-            b"sealwire/1 store record key",
+            b"sealwire/1 store record key 2",
         );
         let mut secrets = Secrets::default();
         secrets.add("record key of the device store", &record_key);
         for (row_key, value) in rows.ever.iter().filter(|(row_key, _)| row_key[0] != 0) {
-            let record = open(&record_key, &value[1..13], &value[13..], row_key);
+            // u8 version; salt, which chooses the record's own key; iv; the record, sealed.
+            let own_key = expand(
+                &record_key,
+                &[b"sealwire/1 store record".as_slice(), &value[1..13]].concat(),
+            );
+            let record = open(&own_key, &value[13..25], &value[25..], row_key);
             let mut reader = Reader::new(&record);
             secrets
                 .read(row_key, &mut reader)

@@ -80,6 +80,13 @@ impl Batch {
         self.changes.insert(key, None);
     }
 
+    /// The changes in ascending order of their keys: `Some` puts, `None` removes.
+    pub fn changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+        self.changes
+            .iter()
+            .map(|(key, change)| (key.as_slice(), change.as_deref()))
+    }
+
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()

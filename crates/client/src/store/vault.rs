@@ -1,34 +1,41 @@
-//! Encryption at rest, above every store.
+//! Encryption and integrity at rest, above every store.
 //!
 //! ```text
 //!  application's key ──(Argon2id, for a passphrase)── wrapping key ── header row { store key, wrapped }
-//!  store key ── HKDF ──┬── record key   value = version || iv || AES-256-GCM(record key, iv, AAD = row key, record)
-//!                      └── name key     row key = table || name (a number), or table || HKDF(name key, name)
+//!  store key ── HKDF ──┬── record key   each record sealed under a key of its own, bound to its row key  (sealing)
+//!                      ├── name key     row key = table || number, or table || HKDF(name key, table || name)
+//!                      └── set key      summary row { how many rows, keyed digest of their set }          (index)
 //! ```
 //!
-//! The row key is authenticated with its value, so a record cannot be moved to another place. Names of people and
-//! devices are not readable in row keys. What is not detected here is a whole store put back to an earlier state.
+//! * The row key is authenticated with its value, so a record cannot be moved to another place. Names of people and devices are
+//!   not readable in row keys.
+//! * The summary is committed with every change. Opening reads every row once and compares: a row that is missing, changed, too many
+//!   or put back to an earlier version is [`StoreError::Damaged`], whether somebody did it or a disk.
+//! * While the store is open its rows are known here, so a read that gives nothing, or something old, is noticed when it happens.
+//!
+//! What is not detected here is a whole store put back to an earlier state: that one is in order. The relay notices it.
+
+mod header;
+mod index;
+mod sealing;
+mod upgrade;
 
 use std::collections::BTreeMap;
 
-use aes_gcm::aead::{Aead as _, AeadInOut as _, Payload};
-use aes_gcm::{Aes256Gcm, Key, KeyInit as _, Nonce};
 use hkdf::Hkdf;
 use rand::CryptoRng;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use super::key::Derivation;
+use self::header::Secret;
+use self::index::Index;
+use self::sealing::Sealing;
 use super::{Batch, MAX_SCAN_ROWS, Store, StoreError, StoreKey};
 
-/// Version of the header and of every record.
-const VERSION: u8 = 1;
 /// The header's row key. No table has this number.
 const HEADER: [u8; 1] = [0];
-const IV_LEN: usize = 12;
-const TAG_LEN: usize = 16;
-/// Largest record, in bytes: an outbox entry for sixteen devices is the largest there is (2 MiB).
-const MAX_RECORD: usize = 4 << 20;
+/// The summary's row key, in the same table of none.
+const SUMMARY: [u8; 2] = [0, 1];
 
 /// A kind of record. The numbers are in the stored rows: never reuse one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,45 +129,95 @@ pub(crate) type NumberedRecord = (u64, Zeroizing<Vec<u8>>);
 /// A store, opened.
 pub(crate) struct Vault {
     store: Box<dyn Store>,
-    records: Aes256Gcm,
+    sealing: Sealing,
     names: Zeroizing<[u8; 32]>,
+    index: Index,
 }
 
 impl Vault {
-    /// Opens a store with its key, or makes an empty one into a new device store.
+    /// Opens a store with its key, or makes an empty one into a new device store. Reads all of it, a page at a time.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] unless the rows are exactly those of the last commit.
     pub(crate) fn open(
-        mut store: Box<dyn Store>,
+        store: Box<dyn Store>,
         key: &StoreKey,
         rng: &mut impl CryptoRng,
     ) -> Result<Self, StoreError> {
-        let store_key = match store.read(&HEADER)? {
-            Some(header) => unwrap_header(&header, key)?,
+        let Some(header) = store.read(&HEADER)? else {
             // Rows without a header are a damaged store, not a new one.
-            None if !store.scan(&[], &[], 1)?.is_empty() => return Err(StoreError::Damaged),
-            None => {
-                let (header, store_key) = new_header(key, rng)?;
-                let mut batch = Batch::default();
-                batch.put(HEADER.to_vec(), header);
-                store.commit(batch)?;
-                store_key
+            if !store.scan(&[], &[], 1)?.is_empty() {
+                return Err(StoreError::Damaged);
             }
+            return Self::create(store, key, rng);
         };
-        let record_key = expand(&store_key, b"sealwire/1 store record key");
-        let names = expand(&store_key, b"sealwire/1 store name key");
-        Ok(Self {
+        match header::unwrap(&header, key)? {
+            (header::VERSION, secret) => {
+                let mut vault = Self::new(store, &secret);
+                vault.verify(&header)?;
+                Ok(vault)
+            }
+            (_, secret) => upgrade::from_version_1(store, key, &secret, rng),
+        }
+    }
+
+    fn create(
+        store: Box<dyn Store>,
+        key: &StoreKey,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, StoreError> {
+        let (header, secret) = header::create(key, rng)?;
+        let mut vault = Self::new(store, &secret);
+        let mut batch = Batch::default();
+        batch.put(HEADER.to_vec(), header);
+        vault.commit_rows(batch, rng)?;
+        Ok(vault)
+    }
+
+    fn new(store: Box<dyn Store>, secret: &Secret) -> Self {
+        Self {
             store,
-            records: Aes256Gcm::new(&Key::<Aes256Gcm>::from(*record_key)),
-            names,
-        })
+            sealing: Sealing::new(secret),
+            names: expand(secret, b"sealwire/1 store name key"),
+            index: Index::new(&expand(secret, b"sealwire/1 store set key")),
+        }
+    }
+
+    /// Reads every row into the index and compares what there is with the summary.
+    fn verify(&mut self, header: &[u8]) -> Result<(), StoreError> {
+        let summary = self.store.read(&SUMMARY)?.ok_or(StoreError::Damaged)?;
+        let summary = self.sealing.open(&SUMMARY, &summary)?;
+        let rows = index::rows(&summary).ok_or(StoreError::Damaged)?;
+        let mut after = Vec::new();
+        loop {
+            let page = self.store.scan(&[], &after, MAX_SCAN_ROWS)?;
+            if page.is_empty() {
+                break;
+            }
+            for (row_key, value) in page {
+                // Neither a store that goes backwards nor one that has no end goes on for ever.
+                if row_key <= after || self.index.len() as u64 > rows {
+                    return Err(StoreError::Damaged);
+                }
+                if row_key != SUMMARY {
+                    self.index.add(&row_key, &value)?;
+                }
+                after = row_key;
+            }
+        }
+        self.index.verify(&summary)?;
+        self.index.check(&HEADER, header)
     }
 
     /// The record at `place`.
     pub(crate) fn read(&self, place: &Place) -> Result<Option<Zeroizing<Vec<u8>>>, StoreError> {
         let row_key = self.row_key(place);
-        match self.store.read(&row_key)? {
-            Some(value) => self.open_record(&row_key, &value).map(Some),
-            None => Ok(None),
+        if !self.index.contains(&row_key) {
+            return Ok(None);
         }
+        let value = self.store.read(&row_key)?.ok_or(StoreError::Damaged)?;
+        self.index.check(&row_key, &value)?;
+        self.sealing.open(&row_key, &value).map(Some)
     }
 
     /// The first records of a table that is ordered by number.
@@ -170,10 +227,10 @@ impl Vault {
         limit: usize,
     ) -> Result<Vec<NumberedRecord>, StoreError> {
         let mut records = Vec::new();
-        self.for_each(&[table as u8], limit, |row_key, value| {
+        self.for_each(&[table as u8], limit, |row_key, record| {
             let number = row_key.get(1..).and_then(|number| number.try_into().ok());
             let number = number.map(u64::from_be_bytes).ok_or(StoreError::Damaged)?;
-            records.push((number, self.open_record(row_key, value)?));
+            records.push((number, record));
             Ok(())
         })?;
         Ok(records)
@@ -183,8 +240,8 @@ impl Vault {
     #[allow(dead_code, reason = "its caller comes with it")]
     pub(crate) fn rows(&self, table: Table) -> Result<Vec<Zeroizing<Vec<u8>>>, StoreError> {
         let mut records = Vec::new();
-        self.for_each(&[table as u8], usize::MAX, |row_key, value| {
-            records.push(self.open_record(row_key, value)?);
+        self.for_each(&[table as u8], usize::MAX, |_, record| {
+            records.push(record);
             Ok(())
         })?;
         Ok(records)
@@ -207,10 +264,9 @@ impl Vault {
                             *record = None;
                         }
                     }
-                    self.for_each(&[table as u8], usize::MAX, |row_key, _| {
-                        rows.insert(row_key.to_vec(), None);
-                        Ok(())
-                    })?;
+                    let prefix = [table as u8];
+                    let there = self.index.keys(&prefix);
+                    rows.extend(there.map(|row_key| (row_key.to_vec(), None)));
                 }
             }
         }
@@ -218,39 +274,54 @@ impl Vault {
         for (row_key, record) in rows {
             match record {
                 Some(record) => {
-                    let value = self.seal_record(&row_key, &record, rng)?;
+                    let value = self.sealing.seal(&row_key, &record, rng)?;
                     batch.put(row_key, value);
                 }
-                None => batch.remove(row_key),
+                None if self.index.contains(&row_key) => batch.remove(row_key),
+                None => {}
             }
         }
         if batch.is_empty() {
-            Ok(())
-        } else {
-            self.store.commit(batch)
+            return Ok(());
         }
+        self.commit_rows(batch, rng)
     }
 
-    /// The first `limit` rows whose key begins with `prefix`, in the order of their keys, a page at a time.
+    /// Commits sealed rows, with the summary that they lead to.
+    fn commit_rows(
+        &mut self,
+        mut batch: Batch,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), StoreError> {
+        let staged = self.index.stage(batch.changes());
+        let summary = self.sealing.seal(&SUMMARY, &staged.summary(), rng)?;
+        batch.put(SUMMARY.to_vec(), summary);
+        self.store.commit(batch)?;
+        self.index.apply(staged);
+        Ok(())
+    }
+
+    /// The first `limit` records whose row key begins with `prefix`, in the order of their keys, a page at a time.
     fn for_each(
         &self,
         prefix: &[u8],
         limit: usize,
-        mut row: impl FnMut(&[u8], &[u8]) -> Result<(), StoreError>,
+        mut record: impl FnMut(&[u8], Zeroizing<Vec<u8>>) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let mut after = Vec::new();
+        let mut expected = self.index.keys(prefix).take(limit).peekable();
         let mut left = limit;
-        while left > 0 {
+        let mut after = Vec::new();
+        while expected.peek().is_some() {
             let page = self.store.scan(prefix, &after, left.min(MAX_SCAN_ROWS))?;
             if page.is_empty() {
-                break;
+                return Err(StoreError::Damaged);
             }
             for (row_key, value) in page {
-                // A store that goes backwards would never end.
-                if row_key <= after || !row_key.starts_with(prefix) {
+                if expected.next() != Some(row_key.as_slice()) {
                     return Err(StoreError::Damaged);
                 }
-                row(&row_key, &value)?;
+                self.index.check(&row_key, &value)?;
+                record(&row_key, self.sealing.open(&row_key, &value)?)?;
                 left = left.saturating_sub(1);
                 after = row_key;
             }
@@ -269,150 +340,6 @@ impl Vault {
             }
         }
         row_key
-    }
-
-    fn seal_record(
-        &self,
-        row_key: &[u8],
-        record: &[u8],
-        rng: &mut impl CryptoRng,
-    ) -> Result<Vec<u8>, StoreError> {
-        if record.len() > MAX_RECORD {
-            return Err(StoreError::TooLarge);
-        }
-        let mut iv = [0; IV_LEN];
-        rng.fill_bytes(&mut iv);
-        let sealed = self
-            .records
-            .encrypt(
-                &Nonce::from(iv),
-                Payload {
-                    msg: record,
-                    aad: row_key,
-                },
-            )
-            .map_err(|_| StoreError::TooLarge)?;
-        let mut value = Vec::with_capacity(1 + IV_LEN + sealed.len());
-        value.push(VERSION);
-        value.extend_from_slice(&iv);
-        value.extend_from_slice(&sealed);
-        Ok(value)
-    }
-
-    fn open_record(&self, row_key: &[u8], value: &[u8]) -> Result<Zeroizing<Vec<u8>>, StoreError> {
-        let (version, rest) = value.split_first().ok_or(StoreError::Damaged)?;
-        check_version(*version)?;
-        let (iv, sealed) = rest
-            .split_first_chunk::<IV_LEN>()
-            .ok_or(StoreError::Damaged)?;
-        if sealed.len() < TAG_LEN || sealed.len() > MAX_RECORD + TAG_LEN {
-            return Err(StoreError::Damaged);
-        }
-        let mut record = Zeroizing::new(sealed.to_vec());
-        self.records
-            .decrypt_in_place(&Nonce::from(*iv), row_key, &mut *record)
-            .map_err(|_| StoreError::Damaged)?;
-        Ok(record)
-    }
-}
-
-/// A new random store key and the header that holds it, wrapped.
-fn new_header(
-    key: &StoreKey,
-    rng: &mut impl CryptoRng,
-) -> Result<(Vec<u8>, Zeroizing<[u8; 32]>), StoreError> {
-    let mut store_key = Zeroizing::new([0; 32]);
-    rng.fill_bytes(store_key.as_mut_slice());
-    let (mut salt, mut iv) = ([0; 16], [0; IV_LEN]);
-    rng.fill_bytes(&mut salt);
-    rng.fill_bytes(&mut iv);
-    let derivation = key.new_derivation(salt);
-    let wrapping_key = key.wrapping_key(&derivation, true)?;
-    let mut header = encode_derivation(&derivation);
-    let wrapped = Aes256Gcm::new(&Key::<Aes256Gcm>::from(*wrapping_key))
-        .encrypt(
-            &Nonce::from(iv),
-            Payload {
-                msg: store_key.as_slice(),
-                aad: &header,
-            },
-        )
-        .map_err(|_| StoreError::TooLarge)?;
-    header.extend_from_slice(&iv);
-    header.extend_from_slice(&wrapped);
-    Ok((header, store_key))
-}
-
-fn unwrap_header(header: &[u8], key: &StoreKey) -> Result<Zeroizing<[u8; 32]>, StoreError> {
-    let (derivation, rest) = decode_derivation(header)?;
-    let aad = header
-        .get(..header.len() - rest.len())
-        .ok_or(StoreError::Damaged)?;
-    let (iv, wrapped) = rest
-        .split_first_chunk::<IV_LEN>()
-        .ok_or(StoreError::Damaged)?;
-    if wrapped.len() != 32 + TAG_LEN {
-        return Err(StoreError::Damaged);
-    }
-    let wrapping_key = key.wrapping_key(&derivation, false)?;
-    let opened = Aes256Gcm::new(&Key::<Aes256Gcm>::from(*wrapping_key))
-        .decrypt(&Nonce::from(*iv), Payload { msg: wrapped, aad })
-        .map(Zeroizing::new)
-        .map_err(|_| StoreError::WrongKey)?;
-    let mut store_key = Zeroizing::new([0; 32]);
-    store_key.copy_from_slice(&opened);
-    Ok(store_key)
-}
-
-/// `u8 version; u8 kind; (u32 memory KiB; u32 passes; u32 lanes; opaque salt[16] for Argon2id)`.
-fn encode_derivation(derivation: &Derivation) -> Vec<u8> {
-    let mut out = vec![VERSION];
-    match derivation {
-        Derivation::None => out.push(0),
-        Derivation::Argon2id {
-            memory_kib,
-            passes,
-            lanes,
-            salt,
-        } => {
-            out.push(1);
-            for number in [memory_kib, passes, lanes] {
-                out.extend_from_slice(&number.to_be_bytes());
-            }
-            out.extend_from_slice(salt);
-        }
-    }
-    out
-}
-
-fn decode_derivation(header: &[u8]) -> Result<(Derivation, &[u8]), StoreError> {
-    let (version, rest) = header.split_first().ok_or(StoreError::Damaged)?;
-    check_version(*version)?;
-    let (kind, rest) = rest.split_first().ok_or(StoreError::Damaged)?;
-    match kind {
-        0 => Ok((Derivation::None, rest)),
-        1 => {
-            let (memory_kib, rest) = rest.split_first_chunk().ok_or(StoreError::Damaged)?;
-            let (passes, rest) = rest.split_first_chunk().ok_or(StoreError::Damaged)?;
-            let (lanes, rest) = rest.split_first_chunk().ok_or(StoreError::Damaged)?;
-            let (salt, rest) = rest.split_first_chunk().ok_or(StoreError::Damaged)?;
-            let derivation = Derivation::Argon2id {
-                memory_kib: u32::from_be_bytes(*memory_kib),
-                passes: u32::from_be_bytes(*passes),
-                lanes: u32::from_be_bytes(*lanes),
-                salt: *salt,
-            };
-            Ok((derivation, rest))
-        }
-        _ => Err(StoreError::Damaged),
-    }
-}
-
-fn check_version(version: u8) -> Result<(), StoreError> {
-    match version {
-        VERSION => Ok(()),
-        0 => Err(StoreError::Damaged),
-        _ => Err(StoreError::NewerVersion),
     }
 }
 

@@ -149,6 +149,320 @@ fn store_that_goes_backwards_is_refused() {
     assert!(matches!(rows, Err(StoreError::Damaged)));
 }
 
+/// All rows of a store, as a copy of the disk has them.
+type Rows = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn rows(store: &Exposed) -> Rows {
+    store.0.lock().unwrap().clone()
+}
+
+fn opens(rows: Rows) -> Result<Vault, StoreError> {
+    open(&Exposed(Arc::new(Mutex::new(rows))), &key())
+}
+
+/// The rows of the same store before and after a commit that overwrites, adds and removes.
+fn two_states() -> (Rows, Rows) {
+    let store = Exposed::default();
+    let mut vault = filled(&store);
+    let before = rows(&store);
+    let mut changes = Changes::default();
+    changes.put(
+        Place::hidden(Table::Peer, b"alice"),
+        b"later record of alice".to_vec(),
+    );
+    changes.put(Place::number(Table::Outbox, 2), b"third".to_vec());
+    changes.remove(Place::number(Table::Outbox, 256));
+    vault.commit(changes, &mut rand::rng()).unwrap();
+    (before, rows(&store))
+}
+
+#[test]
+fn row_missing_at_opening_is_damage_whichever_it_is() {
+    let (_, after) = two_states();
+    opens(after.clone()).unwrap();
+    for row_key in after.keys() {
+        let mut rows = after.clone();
+        rows.remove(row_key);
+        assert!(
+            matches!(opens(rows), Err(StoreError::Damaged)),
+            "{row_key:?}"
+        );
+    }
+}
+
+#[test]
+fn every_mixture_of_two_states_is_damage() {
+    let (before, after) = two_states();
+    let changed: Vec<_> = before
+        .keys()
+        .chain(after.keys())
+        .filter(|row_key| before.get(*row_key) != after.get(*row_key))
+        .cloned()
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect();
+    assert_eq!(changed.len(), 4, "three rows and the summary");
+    for choice in 0..1_u32 << changed.len() {
+        let mut mixed = after.clone();
+        for (bit, row_key) in changed.iter().enumerate() {
+            if choice >> bit & 1 == 1 {
+                match before.get(row_key) {
+                    Some(value) => drop(mixed.insert(row_key.clone(), value.clone())),
+                    None => drop(mixed.remove(row_key)),
+                }
+            }
+        }
+        let whole = choice == 0 || choice == (1 << changed.len()) - 1;
+        match opens(mixed) {
+            Ok(_) => assert!(whole, "choice {choice:b}"),
+            Err(StoreError::Damaged) => assert!(!whole, "choice {choice:b}"),
+            Err(other) => panic!("choice {choice:b}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn any_flipped_bit_in_any_row_is_refused_at_opening() {
+    let (_, after) = two_states();
+    for (row_key, value) in &after {
+        for bit in 0..value.len() * 8 {
+            let mut rows = after.clone();
+            rows.get_mut(row_key).unwrap()[bit / 8] ^= 1 << (bit % 8);
+            let opened = opens(rows);
+            if *row_key == HEADER {
+                assert!(opened.is_err(), "header, bit {bit}");
+            } else {
+                assert!(
+                    matches!(opened, Err(StoreError::Damaged)),
+                    "{row_key:?}, bit {bit}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn any_flipped_bit_in_a_row_key_is_refused_at_opening() {
+    let (_, after) = two_states();
+    for row_key in after.keys() {
+        for bit in 0..row_key.len() * 8 {
+            let mut rows = after.clone();
+            let value = rows.remove(row_key).unwrap();
+            let mut changed = row_key.clone();
+            changed[bit / 8] ^= 1 << (bit % 8);
+            rows.insert(changed, value);
+            assert!(
+                matches!(opens(rows), Err(StoreError::Damaged)),
+                "{row_key:?}, bit {bit}"
+            );
+        }
+    }
+}
+
+#[test]
+fn row_of_another_store_under_the_same_key_is_damage_at_opening() {
+    let ((_, one), (_, other)) = (two_states(), two_states());
+    for (row_key, value) in &other {
+        let mut rows = one.clone();
+        rows.insert(row_key.clone(), value.clone());
+        assert!(
+            matches!(opens(rows), Err(StoreError::Damaged)),
+            "{row_key:?}"
+        );
+    }
+}
+
+#[test]
+fn row_lost_while_open_is_damage_not_absence() {
+    let store = Exposed::default();
+    let vault = filled(&store);
+    let place = Place::number(Table::Outbox, 256);
+    store.0.lock().unwrap().remove(&vault.row_key(&place));
+    assert!(matches!(vault.read(&place), Err(StoreError::Damaged)));
+    assert!(matches!(
+        vault.scan(Table::Outbox, 10),
+        Err(StoreError::Damaged)
+    ));
+    assert_eq!(vault.scan(Table::Outbox, 1).unwrap().len(), 1);
+    assert!(matches!(
+        vault.rows(Table::Outbox),
+        Err(StoreError::Damaged)
+    ));
+}
+
+#[test]
+fn row_put_back_while_open_is_refused_and_stays_refused() {
+    let store = Exposed::default();
+    let mut vault = filled(&store);
+    let place = Place::number(Table::Outbox, 1);
+    let row_key = vault.row_key(&place);
+    let earlier = rows(&store)[&row_key].clone();
+    let mut changes = Changes::default();
+    changes.put(place.clone(), b"later".to_vec());
+    vault.commit(changes, &mut rand::rng()).unwrap();
+    store.0.lock().unwrap().insert(row_key, earlier);
+    assert!(matches!(vault.read(&place), Err(StoreError::Damaged)));
+    let mut changes = Changes::default();
+    changes.put(Place::number(Table::Outbox, 2), b"another".to_vec());
+    vault.commit(changes, &mut rand::rng()).unwrap();
+    assert!(matches!(vault.read(&place), Err(StoreError::Damaged)));
+    drop(vault);
+    assert!(matches!(open(&store, &key()), Err(StoreError::Damaged)));
+}
+
+#[test]
+fn many_commits_lead_to_the_summary_that_a_scan_finds() {
+    let store = Exposed::default();
+    let mut vault = filled(&store);
+    for step in 0..200_u64 {
+        let mut changes = Changes::default();
+        changes.put(
+            Place::number(Table::Seen, step % 17),
+            step.to_be_bytes().to_vec(),
+        );
+        changes.remove(Place::number(Table::Seen, (step * 7) % 17));
+        changes.put(
+            Place::hidden(Table::Peer, &(step % 5).to_be_bytes()),
+            vec![0; usize::try_from(step).unwrap()],
+        );
+        if step % 50 == 49 {
+            changes.clear(Table::Peer);
+        }
+        vault.commit(changes, &mut rand::rng()).unwrap();
+        if step % 20 == 0 {
+            drop(vault);
+            vault = open(&store, &key()).unwrap();
+        }
+    }
+}
+
+/// A store that refuses commits.
+struct ReadOnly(Exposed);
+
+impl Store for ReadOnly {
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.read(key)
+    }
+
+    fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.0.scan(prefix, after, limit)
+    }
+
+    fn commit(&mut self, _: Batch) -> Result<(), StoreError> {
+        Err(StoreError::Io(std::io::ErrorKind::StorageFull.into()))
+    }
+}
+
+#[test]
+fn refused_commit_leaves_the_vault_as_it_was() {
+    let store = Exposed::default();
+    drop(filled(&store));
+    let mut vault = Vault::open(Box::new(ReadOnly(store)), &key(), &mut rand::rng()).unwrap();
+    let mut changes = Changes::default();
+    changes.put(Place::number(Table::Outbox, 1), b"later".to_vec());
+    changes.clear(Table::Peer);
+    assert!(matches!(
+        vault.commit(changes, &mut rand::rng()),
+        Err(StoreError::Io(_))
+    ));
+    let outbox = vault.read(&Place::number(Table::Outbox, 1)).unwrap();
+    assert_eq!(outbox.unwrap().as_slice(), b"first");
+    assert_eq!(vault.rows(Table::Peer).unwrap().len(), 2);
+}
+
+/// The rows of [`filled`], as the code wrote them that knew version 1 only.
+fn version_1() -> Rows {
+    let bytes = |hex: &str| -> Vec<u8> {
+        hex.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    };
+    include_str!("version1.rows")
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(row_key, value)| (bytes(row_key), bytes(value)))
+        .collect()
+}
+
+fn version_1_store() -> Exposed {
+    Exposed(Arc::new(Mutex::new(version_1())))
+}
+
+#[test]
+fn store_of_version_1_is_brought_up_to_date_with_every_record() {
+    let store = version_1_store();
+    for _ in 0..2 {
+        let vault = open(&store, &key()).unwrap();
+        let outbox = vault.scan(Table::Outbox, 10).unwrap();
+        let outbox: Vec<_> = outbox
+            .iter()
+            .map(|(number, record)| (*number, record.as_slice()))
+            .collect();
+        assert_eq!(outbox, [(1, b"first".as_slice()), (256, b"second")]);
+        for (name, expected) in [
+            ("alice", "record of alice"),
+            ("mallory", "record of mallory"),
+        ] {
+            let place = Place::hidden(Table::Peer, name.as_bytes());
+            assert_eq!(
+                vault.read(&place).unwrap().unwrap().as_slice(),
+                expected.as_bytes()
+            );
+        }
+        assert_eq!(rows(&store)[HEADER.as_slice()][0], header::VERSION);
+    }
+}
+
+#[test]
+fn upgrade_that_is_not_committed_changes_nothing_and_begins_again() {
+    let store = version_1_store();
+    let vault = Vault::open(Box::new(ReadOnly(store.clone())), &key(), &mut rand::rng());
+    assert!(matches!(vault, Err(StoreError::Io(_))));
+    assert_eq!(rows(&store), version_1());
+    open(&store, &key()).unwrap();
+}
+
+#[test]
+fn damaged_store_of_version_1_is_not_upgraded() {
+    for row_key in version_1().keys().filter(|row_key| **row_key != HEADER) {
+        let store = version_1_store();
+        *store
+            .0
+            .lock()
+            .unwrap()
+            .get_mut(row_key)
+            .unwrap()
+            .last_mut()
+            .unwrap() ^= 1;
+        let before = rows(&store);
+        assert!(matches!(open(&store, &key()), Err(StoreError::Damaged)));
+        assert_eq!(rows(&store), before);
+    }
+}
+
+#[test]
+fn wrong_key_does_not_upgrade() {
+    let store = version_1_store();
+    assert!(matches!(
+        open(&store, &StoreKey::from_bytes([8; 32])),
+        Err(StoreError::WrongKey)
+    ));
+    assert_eq!(rows(&store), version_1());
+}
+
+#[test]
+fn row_of_version_1_put_back_after_the_upgrade_is_damage() {
+    let store = version_1_store();
+    drop(open(&store, &key()).unwrap());
+    let upgraded = rows(&store);
+    for (row_key, value) in version_1() {
+        let mut rows = upgraded.clone();
+        rows.insert(row_key, value);
+        assert!(matches!(opens(rows), Err(StoreError::Damaged)));
+    }
+}
+
 #[test]
 fn neither_names_nor_records_are_readable_in_the_store() {
     let store = Exposed::default();
@@ -190,12 +504,14 @@ fn any_flipped_bit_in_a_record_is_refused() {
         let mut changed = original.clone();
         changed[bit / 8] ^= 1 << (bit % 8);
         store.0.lock().unwrap().insert(row_key.clone(), changed);
-        let expected_newer = bit < 8 && bit != 0;
-        match vault.read(&place) {
-            Err(StoreError::NewerVersion) => assert!(expected_newer, "bit {bit}"),
-            Err(StoreError::Damaged) => assert!(!expected_newer, "bit {bit}"),
-            other => panic!("bit {bit}: {other:?}"),
-        }
+        assert!(
+            matches!(vault.read(&place), Err(StoreError::Damaged)),
+            "bit {bit}"
+        );
+        assert!(
+            matches!(vault.scan(Table::Outbox, 10), Err(StoreError::Damaged)),
+            "bit {bit}"
+        );
     }
 }
 
@@ -239,7 +555,21 @@ fn records_swapped_between_places_are_refused() {
 }
 
 #[test]
-fn record_moved_to_another_table_is_refused() {
+fn record_moved_to_another_table_does_not_open_there() {
+    let store = Exposed::default();
+    let vault = filled(&store);
+    let outbox = vault.row_key(&Place::number(Table::Outbox, 1));
+    let inbox = vault.row_key(&Place::number(Table::Inbox, 1));
+    let value = store.0.lock().unwrap()[&outbox].clone();
+    vault.sealing.open(&outbox, &value).unwrap();
+    assert!(matches!(
+        vault.sealing.open(&inbox, &value),
+        Err(StoreError::Damaged)
+    ));
+}
+
+#[test]
+fn row_that_nobody_put_is_not_read() {
     let store = Exposed::default();
     let vault = filled(&store);
     let (outbox, inbox) = (
@@ -248,11 +578,10 @@ fn record_moved_to_another_table_is_refused() {
     );
     let value = store.0.lock().unwrap()[&vault.row_key(&outbox)].clone();
     store.0.lock().unwrap().insert(vault.row_key(&inbox), value);
-    assert!(matches!(vault.read(&inbox), Err(StoreError::Damaged)));
-    assert!(matches!(
-        vault.scan(Table::Inbox, 10),
-        Err(StoreError::Damaged)
-    ));
+    assert!(vault.read(&inbox).unwrap().is_none());
+    assert!(vault.scan(Table::Inbox, 10).unwrap().is_empty());
+    drop(vault);
+    assert!(matches!(open(&store, &key()), Err(StoreError::Damaged)));
 }
 
 #[test]
@@ -336,7 +665,7 @@ fn header_cut_short_or_of_a_later_version_is_refused() {
         );
     }
     let mut later = header;
-    later[0] = 2;
+    later[0] = header::VERSION + 1;
     store.0.lock().unwrap().insert(HEADER.to_vec(), later);
     assert!(matches!(
         open(&store, &key()),
@@ -359,7 +688,10 @@ fn record_over_the_limit_is_refused_and_nothing_is_written() {
     let rows = store.0.lock().unwrap().clone();
     let mut changes = Changes::default();
     changes.put(Place::number(Table::Outbox, 2), b"small".to_vec());
-    changes.put(Place::number(Table::Outbox, 3), vec![0; MAX_RECORD + 1]);
+    changes.put(
+        Place::number(Table::Outbox, 3),
+        vec![0; sealing::MAX_RECORD + 1],
+    );
     assert!(matches!(
         vault.commit(changes, &mut rand::rng()),
         Err(StoreError::TooLarge)
