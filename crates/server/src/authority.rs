@@ -14,8 +14,6 @@ use sealwire_protocol::token::{
     UnverifiedAttestation,
 };
 
-use crate::clock;
-
 /// The issuer whose tokens a relay accepts.
 pub(crate) struct Authority {
     issuer: Issuer,
@@ -44,20 +42,20 @@ impl Authority {
         }
     }
 
-    /// Verifies an access token (docs/protocol.md §2.2).
-    pub(crate) fn verify(&self, token: &[u8]) -> Result<AccessToken, TokenError> {
+    /// Verifies an access token (docs/protocol.md §2.2). `now` is in seconds since 1970.
+    pub(crate) fn verify(&self, token: &[u8], now: u64) -> Result<AccessToken, TokenError> {
         let policy = AccessPolicy {
             issuer: &self.issuer,
             audience: &self.audience,
-            now: clock::seconds(),
+            now,
         };
         UnverifiedAccessToken::parse(token)?.verify(&*self.keys, &policy)
     }
 
     /// Verifies the token of an upgrade request (docs/protocol.md §3.1).
-    pub(crate) fn bearer(&self, token: &str) -> Result<Bearer, TokenError> {
+    pub(crate) fn bearer(&self, token: &str, now: u64) -> Result<Bearer, TokenError> {
         Ok(Bearer {
-            verified: self.verify(token.as_bytes())?,
+            verified: self.verify(token.as_bytes(), now)?,
         })
     }
 

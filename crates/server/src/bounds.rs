@@ -33,12 +33,12 @@ pub(crate) const WRITE_BUFFER_BYTES: usize = 64 << 10;
 pub(crate) const MAX_BACKLOG_BYTES: usize = 512 << 10;
 /// Pings a device may send in one keep-alive period.
 pub(crate) const MAX_PINGS: u32 = 64;
-/// Period after which a silent device is pinged, and after another of which it is given up (4003), by default.
+/// Time after which a silent device is pinged, and after as much again given up (4003), by default.
 pub(crate) const KEEP_ALIVE: Duration = Duration::from_secs(30);
 /// How long a device may take to read what was sent before it counts as too slow (4001), by default.
 pub(crate) const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest wait for a moment of the day, which the system's clock may come to sooner or later than its steady one.
-pub(crate) const MAX_CLOCK_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const MAX_CLOCK_WAIT_MILLIS: u64 = 60_000;
 
 // Links
 
@@ -52,6 +52,12 @@ pub(crate) const MAX_UNACKNOWLEDGED_MESSAGES: usize = 256;
 pub(crate) const MAX_UNACKNOWLEDGED_BYTES: usize = 4 << 20;
 /// Bytes of messages read from a mailbox at a time.
 pub(crate) const MAX_READ_BYTES: usize = 256 << 10;
+/// Bytes of a device's own requests that wait for a store, above which the link reads no further ones.
+pub(crate) const MAX_WAITING_BYTES: usize = 4 << 20;
+/// Users whose devices a link hears of: the latest to whom its device wrote or whose cards it fetched (docs/protocol.md §5.2).
+pub(crate) const MAX_WATCHED_USERS: usize = 256;
+/// Of these, users that a doorbell tells apart before the link has answered it.
+pub(crate) const MAX_CHANGED_USERS: usize = 8;
 
 // Requests, besides those in `policy`
 

@@ -1,77 +1,96 @@
-//! The relay's side of the link handshake, over a WebSocket (docs/protocol.md §3).
+//! The relay's side of the link handshake (docs/protocol.md §3).
 //!
 //! The steps and their order are [`sealwire_protocol::handshake`]'s: authentication (`prove`) gives what authorisation (`authorise`) takes. Here
-//! a presented credential becomes a verified token, which may need the issuer's store. The deadline is the caller's.
-use std::sync::Arc;
-
-use bytes::Bytes;
-use sealwire_protocol::handshake::{Presented, RelayHandshake};
+//! a presented credential becomes a verified token, which may need the issuer's store. Messages, time and randomness come in as arguments;
+//! the deadline is the caller's.
+use sealwire_protocol::handshake::{Presented, RelayAccept, RelayHandshake};
 use sealwire_protocol::link::RelayLink;
+use sealwire_protocol::token::AccessToken;
 
-use crate::authority::Bearer;
-use crate::clock;
 use crate::closing::End;
 use crate::issuer::Minted;
-use crate::listener::Upgraded;
-use crate::relay::Shared;
-use crate::socket::{Incoming, Socket};
+use crate::now::Now;
+use crate::shared::Shared;
 
 /// A device that has authenticated and is authorised.
+#[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) link: RelayLink,
     /// The token that the built-in issuer minted for an invite or a renewal; the device is told after Ready.
     pub(crate) minted: Option<Minted>,
 }
 
-/// Performs the handshake. Ready is the link's to say.
-pub(crate) async fn perform(
-    socket: &mut Socket<Upgraded>,
-    shared: &Arc<Shared>,
-    bearer: Option<Bearer>,
-) -> Result<Established, End> {
-    let upgrade_token = bearer.map(|bearer| bearer.verified);
-    let handshake = RelayHandshake::new(&shared.relay_key, upgrade_token.as_ref());
-    let hello = message(socket).await?;
-    let (handshake, accept) = handshake.on_hello(&hello, &mut rand::rng(), clock::seconds())?;
-    socket.queue(accept)?;
-    let finish = message(socket).await?;
-    // Authentication: whoever sent this holds the device's key.
-    let proven = handshake.on_finish(&finish)?.prove(clock::seconds())?;
-    let (token, minted) = match proven.credential() {
-        Presented::Token(token) => (shared.authority.verify(token).map_err(End::Token)?, None),
-        Presented::UpgradeToken => (upgrade_token.ok_or(End::NoUpgradeToken)?, None),
-        Presented::Invite(code) => {
-            let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
-            let minted = issuer
-                .redeem(code, proven.device_key(), clock::seconds())
-                .await
-                .map_err(End::Issuer)?;
-            (minted.verified.clone(), Some(minted))
-        }
-        Presented::Renewal => {
-            let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
-            let minted = issuer
-                .renew(proven.device_key(), clock::seconds())
-                .map_err(End::Issuer)?;
-            (minted.verified.clone(), Some(minted))
-        }
-    };
-    if let Some(issuer) = &shared.issuer
-        && issuer.is_removed(&token.claims().device)?
-    {
-        return Err(End::Revoked);
-    }
-    // Authorisation: the token is the presented one and names the proved key.
-    let link = proven.authorise(token)?;
-    Ok(Established { link, minted })
+/// A handshake that waits for Finish.
+#[derive(Debug)]
+pub(crate) struct Accepting {
+    state: RelayAccept,
+    upgrade_token: Option<AccessToken>,
 }
 
-/// The next binary message; what was queued is flushed meanwhile.
-async fn message(socket: &mut Socket<Upgraded>) -> Result<Bytes, End> {
-    loop {
-        // Pings are answered, and paid for out of the budget of bytes.
-        if let Some(Incoming::Message(message)) = socket.turn(true).await? {
-            return Ok(message);
+/// Takes Hello, and gives Accept. `upgrade_token` is the token of the upgrade request, verified, if there was one.
+pub(crate) fn on_hello(
+    shared: &Shared,
+    upgrade_token: Option<AccessToken>,
+    hello: &[u8],
+    rng: &mut impl rand::CryptoRng,
+    now: Now,
+) -> Result<(Accepting, Vec<u8>), End> {
+    let (state, accept) = RelayHandshake::new(&shared.relay_key, upgrade_token.as_ref()).on_hello(
+        hello,
+        rng,
+        now.seconds(),
+    )?;
+    Ok((
+        Accepting {
+            state,
+            upgrade_token,
+        },
+        accept,
+    ))
+}
+
+impl Accepting {
+    /// Takes Finish. It waits only where an invitation is redeemed. Ready is the link's to say.
+    pub(crate) async fn on_finish(
+        self,
+        shared: &Shared,
+        finish: &[u8],
+        now: Now,
+    ) -> Result<Established, End> {
+        // Authentication: whoever sent this holds the device's key.
+        let proven = self.state.on_finish(finish)?.prove(now.seconds())?;
+        let (token, minted) = match proven.credential() {
+            Presented::Token(token) => (
+                shared
+                    .authority
+                    .verify(token, now.seconds())
+                    .map_err(End::Token)?,
+                None,
+            ),
+            Presented::UpgradeToken => (self.upgrade_token.ok_or(End::NoUpgradeToken)?, None),
+            Presented::Invite(code) => {
+                let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
+                let minted = issuer
+                    .redeem(code, proven.device_key(), now.seconds())
+                    .await
+                    .map_err(End::Issuer)?;
+                (minted.verified.clone(), Some(minted))
+            }
+            Presented::Renewal => {
+                let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
+                let minted = issuer
+                    .renew(proven.device_key(), now.seconds())
+                    .map_err(End::Issuer)?;
+                (minted.verified.clone(), Some(minted))
+            }
+        };
+        if let Some(issuer) = &shared.issuer
+            && issuer.is_removed(&token.claims().device)?
+        {
+            return Err(End::Revoked);
         }
+        // Authorisation: the token is the presented one and names the proved key.
+        let link = proven.authorise(token)?;
+        Ok(Established { link, minted })
     }
 }

@@ -16,6 +16,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::authority::{Authority, Bearer};
+use crate::clock;
 use crate::storage::Storage;
 
 /// The WebSocket sub-protocol (docs/protocol.md §3.1).
@@ -131,13 +132,16 @@ fn upgrade<B>(
     }
     origins.check(request.headers())?;
     let accept = accept_key(request.headers())?;
-    let bearer = match bearer_token(request.headers())? {
-        None => None,
-        Some(token) => Some(authority.bearer(token).map_err(|error| {
-            tracing::debug!(%error, "token of the upgrade request refused");
-            Refusal::Token
-        })?),
-    };
+    let bearer =
+        match bearer_token(request.headers())? {
+            None => None,
+            Some(token) => Some(authority.bearer(token, clock::now().seconds()).map_err(
+                |error| {
+                    tracing::debug!(%error, "token of the upgrade request refused");
+                    Refusal::Token
+                },
+            )?),
+        };
     let connection = hyper::upgrade::on(&mut request);
     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrade { connection, bearer });
 

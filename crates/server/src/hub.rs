@@ -1,16 +1,21 @@
-//! Who is connected: device thumbprint → the link's doorbell.
+//! Who is connected: device thumbprint → the link's doorbell, and which links watch which users.
 //!
 //! ```text
 //!  a sender's link ── append to the mailbox ── hub.ring(device, MAIL) ──▶ bits + wake ──▶ the recipient's link reads its mailbox
 //! ```
-//! Nothing is handed over here, only the news that there is something: a doorbell is a few bits, so it never fills, and what a
+//! Nothing is handed over here, only the news that there is something: a doorbell never fills, and what a
 //! link sends always comes from the mailbox. No lock is held across an await.
-use std::collections::HashMap;
+mod doorbell;
+mod watchers;
+
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
+pub(crate) use doorbell::{Doorbell, News, Rung};
+
+use crate::bounds::MAX_WATCHED_USERS;
+use watchers::Watchers;
 
 /// A device's or relay's thumbprint.
 type Thumbprint = [u8; 32];
@@ -18,61 +23,18 @@ type Thumbprint = [u8; 32];
 /// Locks are split by the first byte of the thumbprint, which is a hash and so evenly spread.
 const SHARDS: usize = 64;
 
-/// News for a link, as bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct News(u8);
-
-impl News {
-    /// The mailbox has grown.
-    pub(crate) const MAIL: Self = Self(1);
-    /// The user's set of devices changed.
-    pub(crate) const DEVICES: Self = Self(2);
-    /// A newer link of the same device has taken over.
-    pub(crate) const REPLACED: Self = Self(4);
-    /// The device was removed.
-    pub(crate) const REVOKED: Self = Self(8);
-
-    /// Whether `other` is part of this.
-    pub(crate) fn has(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-}
-
-/// How others get a link's attention.
-#[derive(Debug, Default)]
-pub(crate) struct Doorbell {
-    bits: AtomicU8,
-    wake: Notify,
-}
-
-impl Doorbell {
-    fn ring(&self, news: News) {
-        self.bits.fetch_or(news.0, Ordering::Release);
-        self.wake.notify_one();
-    }
-
-    /// Waits for news and takes it. Cancelling loses nothing.
-    pub(crate) async fn rung(&self) -> News {
-        loop {
-            let bits = self.bits.swap(0, Ordering::Acquire);
-            if bits != 0 {
-                return News(bits);
-            }
-            self.wake.notified().await;
-        }
-    }
-}
-
 /// The connected devices.
 #[derive(Debug)]
 pub(crate) struct Hub {
     shards: Vec<Mutex<HashMap<Thumbprint, Arc<Doorbell>>>>,
+    watchers: Watchers,
 }
 
 impl Hub {
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            watchers: Watchers::new(),
         })
     }
 
@@ -88,6 +50,7 @@ impl Hub {
             hub: Arc::clone(self),
             device,
             doorbell,
+            watched: VecDeque::new(),
         }
     }
 
@@ -97,6 +60,11 @@ impl Hub {
         if let Some(doorbell) = doorbell {
             doorbell.ring(news);
         }
+    }
+
+    /// Tells every link that watches `user` that the user's set of devices changed.
+    pub(crate) fn changed(&self, user: &str) {
+        self.watchers.changed(user);
     }
 
     fn shard(&self, device: &Thumbprint) -> MutexGuard<'_, HashMap<Thumbprint, Arc<Doorbell>>> {
@@ -117,16 +85,47 @@ pub(crate) struct Registration {
     hub: Arc<Hub>,
     device: Thumbprint,
     doorbell: Arc<Doorbell>,
+    /// The users that the link watches; the latest are last.
+    watched: VecDeque<Arc<str>>,
 }
 
 impl Registration {
-    pub(crate) fn doorbell(&self) -> &Doorbell {
+    pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
         &self.doorbell
+    }
+
+    /// Has the link hear of changes of a user's devices, as long as `user` is among the latest [`MAX_WATCHED_USERS`]. Call it before
+    /// looking at the devices: then no change is missed.
+    pub(crate) fn watch(&mut self, user: &str) {
+        // Whoever was written to last is the likeliest.
+        if let Some(place) = self.watched.iter().rposition(|watched| **watched == *user) {
+            if place + 1 < self.watched.len()
+                && let Some(user) = self.watched.remove(place)
+            {
+                self.watched.push_back(user);
+            }
+            return;
+        }
+        if self.watched.len() >= MAX_WATCHED_USERS
+            && let Some(oldest) = self.watched.pop_front()
+        {
+            self.hub.watchers.forget(&oldest, &self.doorbell);
+        }
+        let user = self.hub.watchers.watch(user, &self.doorbell);
+        self.watched.push_back(user);
+    }
+
+    /// The users that the link watches.
+    pub(crate) fn watched(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.watched.iter()
     }
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        for user in &self.watched {
+            self.hub.watchers.forget(user, &self.doorbell);
+        }
         // The place may be a newer link's by now.
         if let Entry::Occupied(entry) = self.hub.shard(&self.device).entry(self.device)
             && Arc::ptr_eq(entry.get(), &self.doorbell)
@@ -140,32 +139,64 @@ impl Drop for Registration {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_newer_link_replaces_the_older_and_survives_its_end() {
+    #[test]
+    fn a_newer_link_replaces_the_older_and_survives_its_end() {
         let hub = Hub::new();
         let older = hub.register([1; 32]);
         let newer = hub.register([1; 32]);
-        assert!(older.doorbell().rung().await.has(News::REPLACED));
+        assert!(older.doorbell().take().unwrap().news.has(News::REPLACED));
         drop(older);
         hub.ring(&[1; 32], News::MAIL);
-        assert_eq!(newer.doorbell().rung().await, News::MAIL);
-    }
-
-    #[tokio::test]
-    async fn news_that_comes_before_the_wait_is_not_lost_and_is_joined() {
-        let hub = Hub::new();
-        let link = hub.register([2; 32]);
-        hub.ring(&[2; 32], News::MAIL);
-        hub.ring(&[2; 32], News::DEVICES);
-        let news = link.doorbell().rung().await;
-        assert!(news.has(News::MAIL) && news.has(News::DEVICES) && !news.has(News::REPLACED));
+        assert!(newer.doorbell().take().unwrap().news.has(News::MAIL));
     }
 
     #[test]
     fn a_dropped_registration_leaves_nothing_behind() {
         let hub = Hub::new();
-        drop(hub.register([3; 32]));
+        let mut link = hub.register([3; 32]);
+        link.watch("bob");
+        let doorbell = Arc::clone(link.doorbell());
+        drop(link);
         assert!(hub.shard(&[3; 32]).is_empty());
         hub.ring(&[3; 32], News::MAIL);
+        hub.changed("bob");
+        assert_eq!(doorbell.take(), None);
+        assert_eq!(Arc::strong_count(&doorbell), 1);
+    }
+
+    // docs/protocol.md §5.2: the latest 256
+    #[test]
+    fn a_link_watches_only_the_latest_users() {
+        let hub = Hub::new();
+        let mut link = hub.register([4; 32]);
+        let users: Vec<_> = (0..=MAX_WATCHED_USERS)
+            .map(|user| user.to_string())
+            .collect();
+        for user in &users[..MAX_WATCHED_USERS] {
+            link.watch(user);
+        }
+        // The first is used again, so that the second is the oldest.
+        link.watch(&users[0]);
+        link.watch(&users[MAX_WATCHED_USERS]);
+        assert_eq!(link.watched().count(), MAX_WATCHED_USERS);
+        hub.changed(&users[1]);
+        assert_eq!(link.doorbell().take(), None);
+        for user in [&users[0], &users[2], &users[MAX_WATCHED_USERS]] {
+            hub.changed(user);
+            assert_eq!(*link.doorbell().take().unwrap().changed[0], **user);
+        }
+    }
+
+    #[test]
+    fn a_user_that_is_watched_twice_is_told_once() {
+        let hub = Hub::new();
+        let mut link = hub.register([5; 32]);
+        link.watch("bob");
+        link.watch("carol");
+        link.watch("bob");
+        hub.changed("bob");
+        assert_eq!(link.doorbell().take().unwrap().changed.len(), 1);
+        drop(link);
+        hub.changed("bob");
     }
 }

@@ -39,14 +39,14 @@ pub mod issuer;
 mod link;
 mod listener;
 pub mod mailbox;
-mod outbox;
+mod now;
 pub mod policy;
 mod relay;
 mod requests;
+mod shared;
 mod socket;
 pub mod storage;
 mod tls;
-mod window;
 
 pub use relay::{Relay, RelayBuilder, RelayError};
 pub use tls::Tls;

@@ -1,153 +1,62 @@
-//! One device's link, from its WebSocket to its end: a task that owns everything of it.
+//! One device's link, from its Ready to its end, without socket, clock or runtime.
 //!
 //! ```text
-//!                    ┌─ records ──▶ open ──▶ frames ──▶ requests ──▶ stores
-//!  device ⇄ socket ──┤                                     │ replies
-//!                    └─ records ◀── seal ◀── frames ◀──────┴── mailbox window ◀── doorbell (mail, devices, replaced)
+//!  handle_record ──▶ open ──▶ frames ──▶ requests ──▶ stores ──▶ futures, polled by poll_finished
+//!                                           │ replies               │
+//!  poll_transmit ◀── seal ◀── frames ◀──────┴───────────────────────┘◀── mailbox window ◀── handle_news (mail, devices, replaced)
+//!  handle_timeout, deadline: pings, the token's end
 //! ```
-//! The task takes what is there, many frames at a time, and then seals and flushes once. What waits for a store is a future beside the loop, started in
-//! the order of its frames. Everything that could grow has a bound in [`crate::bounds`]; a device that does not read
-//! is first not read from and then closed.
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+//! Whoever drives it, a task with a socket ([`driver`]) or a simulation, gives it what came and takes what there is to send. After every
+//! `handle_…` and `poll_finished`, drain [`Link::poll_transmit`] and ask for [`Link::deadline`] again. Every error is the end of the link.
+//! Everything that could grow has a bound in [`crate::bounds`], of which one is the driver's to keep: while
+//! [`Link::takes_records`] is false, or much is queued at the socket, no record is read.
+pub(crate) mod driver;
+mod keep_alive;
+mod outbox;
+mod window;
 
-use bytes::{Bytes, BytesMut};
-use futures_util::future::{BoxFuture, poll_immediate};
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::LinkError;
 use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay};
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, MAX_OPEN_REQUESTS};
-use sealwire_protocol::link::RelayLink;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::authority::Bearer;
-use crate::bounds::{
-    MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT, MAX_PINGS, MAX_READ_BYTES, MAX_RECORDS_AT_ONCE,
-};
-use crate::clock;
+use crate::bounds::{MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT_MILLIS, MAX_WAITING_BYTES};
 use crate::closing::End;
-use crate::handshake::{self, Established};
-use crate::hub::{News, Registration};
+use crate::handshake::Established;
+use crate::hub::{Doorbell, News, Rung};
 use crate::issuer::Minted;
-use crate::listener::{Budget, Unauthenticated, Upgraded};
-use crate::outbox::Outbox;
-use crate::relay::Shared;
+use crate::now::Now;
 use crate::requests::{Outcome, Reply, Requester};
-use crate::socket::{Incoming, Socket};
-use crate::window::Window;
-
-/// A connection that has become a WebSocket and may try to authenticate.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    pub(crate) stream: Upgraded,
-    pub(crate) bearer: Option<Bearer>,
-    pub(crate) deadline: Instant,
-    pub(crate) budget: Budget,
-    pub(crate) unauthenticated: Unauthenticated,
-}
-
-/// Runs a connection to its end.
-pub(crate) async fn run(
-    admission: Admission,
-    shared: Arc<Shared>,
-    mut stop: watch::Receiver<bool>,
-) {
-    let Admission {
-        stream,
-        bearer,
-        deadline,
-        budget,
-        unauthenticated,
-    } = admission;
-    let mut socket = Socket::new(stream);
-    let established = {
-        // Boxed, so that what only the handshake needs does not stay for the life of the link.
-        let handshake = Box::pin(timeout_at(
-            deadline,
-            handshake::perform(&mut socket, &shared, bearer),
-        ));
-        tokio::select! {
-            biased;
-            established = handshake => established.unwrap_or(Err(End::HandshakeDeadline)),
-            _ = stop.wait_for(|stop| *stop) => Err(End::Stopping),
-        }
-    };
-    let established = match established {
-        Ok(established) => established,
-        Err(end) => {
-            tracing::debug!(%end, "connection did not authenticate");
-            // What still comes is thrown away, within a bound of its own.
-            budget.lift();
-            close(socket, &end).await;
-            return;
-        }
-    };
-    budget.lift();
-    drop(unauthenticated);
-    socket.admit_records();
-
-    let device = established.link.device().to_string();
-    // Enough to tell links apart in a log, and no more.
-    let device = device.get(..8).unwrap_or_default();
-    tracing::debug!(device, "link open");
-    let Established { link, minted } = established;
-    let mut link = Link::new(link, socket, shared);
-    let end = link.drive(minted, &mut stop).await;
-    tracing::debug!(device, %end, "link closed");
-    let Link {
-        socket,
-        mut pending,
-        registration,
-        ..
-    } = link;
-    drop(registration);
-    // What was begun is finished, so that recipients hear of what was stored for them.
-    let finish = async { while pending.next().await.is_some() {} };
-    futures_util::future::join(close(socket, &end), finish).await;
-}
-
-async fn close(socket: Socket<Upgraded>, end: &End) {
-    if let Some(code) = end.close_code() {
-        socket.close(code.code(), code.name()).await;
-    }
-}
+use crate::shared::Shared;
+use keep_alive::{Due, KeepAlive};
+use outbox::Outbox;
+use window::Window;
 
 /// An open link.
 #[derive(Debug)]
-struct Link {
-    socket: Socket<Upgraded>,
-    outbox: Outbox,
+pub(crate) struct Link {
     requester: Requester,
-    registration: Registration,
+    outbox: Outbox,
     window: Window,
+    keep_alive: KeepAlive,
+    ping_due: bool,
     /// What waits for a store.
     pending: FuturesUnordered<BoxFuture<'static, Finished>>,
-    /// Requests among it.
+    /// Requests among it, and the bytes that came with them.
     requests: usize,
+    waiting_bytes: usize,
     acknowledgement: Acknowledgement,
     /// Whether the limits of the mailbox are being stored.
     limits_under_way: bool,
     /// Whether they have changed since.
     limits_wanted: bool,
-    /// When the socket began to owe us a complete flush.
-    owed_since: Option<Instant>,
-    keep_alive: KeepAlive,
-}
-
-/// Whether the device is still there.
-#[derive(Debug)]
-struct KeepAlive {
-    next: Instant,
-    /// Whether anything came in this period.
-    heard: bool,
-    /// Whether a ping is unanswered.
-    pinged: bool,
-    /// Pings of the device's in this period.
-    pings: u32,
 }
 
 /// The one acknowledgement that is being stored, and what came since.
@@ -157,61 +66,53 @@ struct Acknowledgement {
     wanted: Option<u64>,
 }
 
-/// What happened while the link waited.
-enum Event {
-    Incoming(Incoming),
-    Flushed,
-    Finished(Finished),
-    News(News),
-    Time,
-    Stop,
-}
-
 /// Something that waited for a store and has ended.
 enum Finished {
-    Request(Reply),
+    Request(Reply, usize),
     Acknowledgement,
     Limits,
 }
 
+/// What there is to send.
+#[derive(Debug)]
+pub(crate) enum Transmit {
+    /// A binary message.
+    Record(Vec<u8>),
+    /// A ping.
+    Ping,
+}
+
 impl Link {
-    /// Enters the device into the hub.
-    fn new(link: RelayLink, socket: Socket<Upgraded>, shared: Arc<Shared>) -> Self {
-        let keep_alive = shared.keep_alive;
-        Self {
-            socket,
-            outbox: Outbox::default(),
-            registration: shared.hub.register(*link.device().as_bytes()),
+    /// Enters the device into the hub, and says Ready and the token, if one was minted (docs/protocol.md §3.6, §5.2).
+    pub(crate) fn open(
+        established: Established,
+        shared: Arc<Shared>,
+        now: Now,
+    ) -> Result<Self, End> {
+        let Established { link, minted } = established;
+        let keep_alive = KeepAlive::new(
+            shared.settings.keep_alive,
+            shared.settings.write_timeout,
+            now.steady_millis,
+        );
+        let mut link = Self {
             requester: Requester::new(link, shared),
+            outbox: Outbox::default(),
             window: Window::default(),
+            keep_alive,
+            ping_due: false,
             pending: FuturesUnordered::new(),
             requests: 0,
+            waiting_bytes: 0,
             acknowledgement: Acknowledgement::default(),
             limits_under_way: false,
             limits_wanted: false,
-            owed_since: None,
-            keep_alive: KeepAlive {
-                next: Instant::now() + keep_alive,
-                heard: true,
-                pinged: false,
-                pings: 0,
-            },
-        }
+        };
+        link.greet(minted, now)?;
+        Ok(link)
     }
 
-    /// Serves the device until the link ends.
-    async fn drive(&mut self, minted: Option<Minted>, stop: &mut watch::Receiver<bool>) -> End {
-        if let Err(end) = self.greet(minted) {
-            return end;
-        }
-        match self.serve(stop).await {
-            Ok(never) => match never {},
-            Err(end) => end,
-        }
-    }
-
-    /// Says Ready, and the token if one was minted (docs/protocol.md §3.6, §5.2).
-    fn greet(&mut self, minted: Option<Minted>) -> Result<(), End> {
+    fn greet(&mut self, minted: Option<Minted>, now: Now) -> Result<(), End> {
         let device = self.requester.device();
         // A removal between the handshake's look and the hub's entry rang nobody.
         if let Some(issuer) = &self.requester.shared.issuer
@@ -228,7 +129,7 @@ impl Link {
         self.say(&ToDevice::Ready(Ready {
             device,
             user: user.as_str(),
-            time: clock::seconds(),
+            time: now.seconds(),
             token_expires,
             max_message: u32::try_from(self.requester.allowance.max_message_bytes)
                 .unwrap_or(u32::MAX),
@@ -245,141 +146,211 @@ impl Link {
         Ok(())
     }
 
-    async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Infallible, End> {
-        loop {
-            self.deliver()?;
+    /// Takes a binary message, and opens it in place.
+    pub(crate) fn handle_record(&mut self, record: &mut [u8], now: Now) -> Result<(), End> {
+        self.keep_alive.heard(now.steady_millis);
+        for frame in self.requester.link.handle_message(record)? {
+            self.on_frame(frame, now)?;
+        }
+        self.acknowledge(now);
+        Ok(())
+    }
+
+    /// A ping came; whoever drives the link has answered it.
+    pub(crate) fn handle_ping(&mut self, now: Now) -> Result<(), End> {
+        self.keep_alive.pinged(now.steady_millis)
+    }
+
+    /// The answer to a ping came.
+    pub(crate) fn handle_pong(&mut self, now: Now) {
+        self.keep_alive.heard(now.steady_millis);
+    }
+
+    /// The socket has taken all that was given to it.
+    pub(crate) fn handle_flushed(&mut self) {
+        self.keep_alive.flushed();
+    }
+
+    /// Takes what [`Link::doorbell`] had to say.
+    pub(crate) fn handle_news(&mut self, rung: Rung) -> Result<(), End> {
+        if rung.news.has(News::REVOKED) {
+            return Err(End::Revoked);
+        }
+        if rung.news.has(News::REPLACED) {
+            return Err(End::Replaced);
+        }
+        if rung.news.has(News::MAIL) {
+            self.window.grown();
+        }
+        if rung.news.has(News::DEVICES) {
+            let user = self.requester.user().clone();
+            self.say(&ToDevice::DeviceChanged {
+                user: user.as_str(),
+            })?;
+        }
+        let changed = if rung.news.has(News::ANY_OTHER) {
+            self.requester.registration.watched().cloned().collect()
+        } else {
+            rung.changed
+        };
+        for user in changed {
+            // A narrower token may not allow it any more.
+            if self.requester.permitted(&user).is_ok() {
+                self.say(&ToDevice::DeviceChanged { user: &user })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Where others leave news for this link.
+    pub(crate) fn doorbell(&self) -> &Arc<Doorbell> {
+        self.requester.registration.doorbell()
+    }
+
+    /// Looks at the time.
+    pub(crate) fn handle_timeout(&mut self, now: Now) -> Result<(), End> {
+        // docs/protocol.md §5.4
+        if now.seconds() >= self.expires() {
+            return Err(End::Expired);
+        }
+        match self.keep_alive.check(now.steady_millis)? {
+            Due::Nothing => {}
+            Due::Ping => self.ping_due = true,
+        }
+        Ok(())
+    }
+
+    /// When [`Link::handle_timeout`] is to be called, in [`Now::steady_millis`].
+    pub(crate) fn deadline(&self, now: Now) -> u64 {
+        // The clock of tokens may be set while we wait, so it is looked at again and again.
+        let expiry = self.expires().saturating_mul(1_000);
+        let expiry = expiry.saturating_sub(now.millis).min(MAX_CLOCK_WAIT_MILLIS);
+        self.keep_alive
+            .deadline()
+            .min(now.steady_millis.saturating_add(expiry))
+    }
+
+    /// When the link ends unless it is refreshed, in seconds since 1970: with the tolerance with which the token was accepted.
+    fn expires(&self) -> u64 {
+        self.requester
+            .link
+            .token()
+            .claims()
+            .expires
+            .saturating_add(CLOCK_TOLERANCE_SECONDS)
+    }
+
+    /// Polls what waits for a store. Ready: something has ended, and more may.
+    pub(crate) fn poll_finished(
+        &mut self,
+        now: Now,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), End>> {
+        let mut some = false;
+        while let Poll::Ready(Some(finished)) = self.pending.poll_next_unpin(cx) {
+            some = true;
+            if let Err(end) = self.on_finished(finished, now) {
+                return Poll::Ready(Err(end));
+            }
+        }
+        if some {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    /// The next thing to send, if there is one. Mail is taken out of the mailbox while less than `room` bytes of it are on their way
+    /// out of here; answers come whatever the room.
+    pub(crate) fn poll_transmit(&mut self, room: usize, now: Now) -> Result<Option<Transmit>, End> {
+        let transmit = if std::mem::take(&mut self.ping_due) {
+            Some(Transmit::Ping)
+        } else {
+            self.deliver(room)?;
             self.outbox
-                .seal(&mut self.requester.link, &mut self.socket)?;
-            if self.socket.backlog() > 0 && self.owed_since.is_none() {
-                self.owed_since = Some(Instant::now());
+                .next(&mut self.requester.link)?
+                .map(Transmit::Record)
+        };
+        if transmit.is_some() {
+            self.keep_alive.owed(now.steady_millis);
+        }
+        Ok(transmit)
+    }
+
+    /// Whether the next record may be given to it. Not while a lot of the last ones waits for a store, or for [`Link::poll_transmit`].
+    pub(crate) fn takes_records(&self) -> bool {
+        self.waiting_bytes < MAX_WAITING_BYTES && self.outbox.bytes() < MAX_BACKLOG_BYTES
+    }
+
+    /// Leaves the hub, and gives what is left to do: what was begun comes to its end, so that others hear of it.
+    pub(crate) fn close(self) -> impl Future<Output = ()> + Send {
+        let mut pending = self.pending;
+        async move { while pending.next().await.is_some() {} }
+    }
+
+    fn on_frame(&mut self, frame: ToRelay<'_>, now: Now) -> Result<(), End> {
+        // docs/protocol.md §5: at most 64 open requests.
+        if self.requests >= MAX_OPEN_REQUESTS && !matches!(frame, ToRelay::Ack { .. }) {
+            return Err(End::TooManyRequests);
+        }
+        let outcome = match frame {
+            ToRelay::Ack { position } => return self.on_ack(position),
+            ToRelay::Send(send) => self.requester.send(&send, now),
+            ToRelay::FetchCards {
+                request,
+                user,
+                take,
+            } => self.requester.fetch_cards(request, user, take, now),
+            ToRelay::PublishCard { request, card } => {
+                self.requester.publish_card(request, card, now)
             }
-            match self.wait(stop).await? {
-                Event::Stop => return Err(End::Stopping),
-                Event::Time => self.on_time()?,
-                Event::News(news) => self.on_news(news)?,
-                Event::Finished(finished) => {
-                    self.on_finished(finished)?;
-                    while let Some(Some(finished)) = poll_immediate(self.pending.next()).await {
-                        self.on_finished(finished)?;
-                    }
+            ToRelay::PublishPrekeys { request, prekeys } => {
+                self.requester.publish_prekeys(request, &prekeys, now)
+            }
+            ToRelay::Refresh {
+                request,
+                proof,
+                token,
+            } => {
+                let reply = self.requester.refresh(request, proof, token, now);
+                if !matches!(reply, Reply::Refused(..)) {
+                    self.remember_limits();
                 }
-                Event::Flushed => self.owed_since = None,
-                Event::Incoming(incoming) => self.on_incoming(incoming).await?,
+                Outcome::Answered(reply)
+            }
+        };
+        match outcome {
+            Outcome::Answered(reply) => self.answer(&reply),
+            Outcome::Pending { reply, bytes } => {
+                self.requests += 1;
+                self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
+                let finished = reply.map(move |reply| Finished::Request(reply, bytes));
+                self.begin(Box::pin(finished), now)
             }
         }
     }
 
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Event, End> {
-        let deadline = self.deadline();
-        // Who does not read is not read from.
-        let read = self.socket.backlog() < MAX_BACKLOG_BYTES;
-        tokio::select! {
-            _ = stop.wait_for(|stop| *stop) => Ok(Event::Stop),
-            news = self.registration.doorbell().rung() => Ok(Event::News(news)),
-            Some(finished) = self.pending.next(), if !self.pending.is_empty() => Ok(Event::Finished(finished)),
-            turned = self.socket.turn(read) => Ok(turned?.map_or(Event::Flushed, Event::Incoming)),
-            () = sleep_until(deadline) => Ok(Event::Time),
-        }
-    }
-
-    /// Takes a message and what else has come with it.
-    async fn on_incoming(&mut self, first: Incoming) -> Result<(), End> {
-        let mut next = Some(first);
-        let mut records = 0;
-        while let Some(incoming) = next {
-            self.keep_alive.heard = true;
-            match incoming {
-                Incoming::Message(record) => {
-                    self.on_record(record).await?;
-                    records += 1;
-                }
-                Incoming::Ping => {
-                    self.keep_alive.pings += 1;
-                    if self.keep_alive.pings > MAX_PINGS {
-                        return Err(End::TooManyPings);
-                    }
-                }
-                Incoming::Pong => {}
-            }
-            let room = records < MAX_RECORDS_AT_ONCE && self.socket.backlog() < MAX_BACKLOG_BYTES;
-            next = if room {
-                self.socket.receive_now().await?
-            } else {
-                None
-            };
-        }
-        self.acknowledge();
-        Ok(())
-    }
-
-    async fn on_record(&mut self, record: Bytes) -> Result<(), End> {
-        let mut record = BytesMut::from(record);
-        let frames = self.requester.link.handle_message(&mut record)?;
-        for frame in frames {
-            // docs/protocol.md §5: at most 64 open requests.
-            if self.requests >= MAX_OPEN_REQUESTS && !matches!(frame, ToRelay::Ack { .. }) {
-                return Err(End::TooManyRequests);
-            }
-            let outcome = match frame {
-                ToRelay::Ack { position } => {
-                    self.on_ack(position)?;
-                    continue;
-                }
-                ToRelay::Send(send) => self.requester.send(&send).await,
-                ToRelay::FetchCards {
-                    request,
-                    user,
-                    take,
-                } => self.requester.fetch_cards(request, user, take),
-                ToRelay::PublishCard { request, card } => {
-                    self.requester.publish_card(request, card)
-                }
-                ToRelay::PublishPrekeys { request, prekeys } => {
-                    self.requester.publish_prekeys(request, &prekeys)
-                }
-                ToRelay::Refresh {
-                    request,
-                    proof,
-                    token,
-                } => {
-                    let reply = self.requester.refresh(request, proof, token);
-                    if !matches!(reply, Reply::Refused(..)) {
-                        self.remember_limits();
-                    }
-                    Outcome::Answered(reply)
-                }
-            };
-            match outcome {
-                Outcome::Answered(reply) => self.answer(&reply)?,
-                Outcome::Pending(reply) => {
-                    self.requests += 1;
-                    self.begin(Box::pin(reply.map(Finished::Request))).await?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Starts a future at once, so that stores see requests in the order of their frames, and leaves it beside the loop.
-    async fn begin(&mut self, mut future: BoxFuture<'static, Finished>) -> Result<(), End> {
-        match poll_immediate(&mut future).await {
-            Some(finished) => self.on_finished(finished),
-            None => {
+    /// Starts a future at once, so that stores see requests in the order of their frames, and leaves it for [`Link::poll_finished`].
+    fn begin(&mut self, mut future: BoxFuture<'static, Finished>, now: Now) -> Result<(), End> {
+        match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(finished) => self.on_finished(finished, now),
+            Poll::Pending => {
                 self.pending.push(future);
                 Ok(())
             }
         }
     }
 
-    fn on_finished(&mut self, finished: Finished) -> Result<(), End> {
+    fn on_finished(&mut self, finished: Finished, now: Now) -> Result<(), End> {
         match finished {
-            Finished::Request(reply) => {
+            Finished::Request(reply, bytes) => {
                 self.requests = self.requests.saturating_sub(1);
+                self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
                 self.answer(&reply)
             }
             Finished::Acknowledgement => {
                 self.acknowledgement.under_way = false;
-                self.acknowledge();
+                self.acknowledge(now);
                 Ok(())
             }
             Finished::Limits => {
@@ -407,8 +378,7 @@ impl Link {
     }
 
     fn say(&mut self, frame: &ToDevice<'_>) -> Result<(), End> {
-        self.outbox
-            .push(frame, &mut self.requester.link, &mut self.socket)
+        Ok(self.outbox.push(frame, &mut self.requester.link)?)
     }
 
     /// Ack, docs/protocol.md §5.2.
@@ -433,7 +403,7 @@ impl Link {
     }
 
     /// Has the store erase what is acknowledged: one erasing at a time, for all acknowledgements since the last.
-    fn acknowledge(&mut self) {
+    fn acknowledge(&mut self, now: Now) {
         if self.acknowledgement.under_way {
             return;
         }
@@ -445,7 +415,7 @@ impl Link {
         self.pending.push(Box::pin(async move {
             if let Err(error) = shared
                 .mailboxes
-                .acknowledge(&device, position, clock::milliseconds())
+                .acknowledge(&device, position, now.millis)
                 .await
             {
                 // What is not erased is delivered again, and the device knows it by its id.
@@ -472,12 +442,12 @@ impl Link {
         }));
     }
 
-    /// Moves mail from the mailbox to the outbox, as far as window and socket allow.
-    fn deliver(&mut self) -> Result<(), End> {
+    /// Moves mail from the mailbox to the outbox, as far as window and room allow.
+    fn deliver(&mut self, room: usize) -> Result<(), End> {
         if !self.requester.permissions().receive {
             return Ok(());
         }
-        while self.socket.backlog() < MAX_READ_BYTES
+        while self.outbox.bytes() < room
             && let Some(next) = self.window.next()
         {
             let batch = self.requester.shared.mailboxes.read(
@@ -499,78 +469,6 @@ impl Link {
                 self.window.sent(mail.position, mail.message.len());
             }
             self.window.read_to(batch.last);
-        }
-        Ok(())
-    }
-
-    fn on_news(&mut self, news: News) -> Result<(), End> {
-        if news.has(News::REVOKED) {
-            return Err(End::Revoked);
-        }
-        if news.has(News::REPLACED) {
-            return Err(End::Replaced);
-        }
-        if news.has(News::MAIL) {
-            self.window.grown();
-        }
-        if news.has(News::DEVICES) {
-            let user = self.requester.user().clone();
-            self.say(&ToDevice::DeviceChanged {
-                user: user.as_str(),
-            })?;
-        }
-        Ok(())
-    }
-
-    /// The next moment at which something is due.
-    fn deadline(&self) -> Instant {
-        let next = self.keep_alive.next.min(self.expiry());
-        self.owed_since.map_or(next, |since| {
-            next.min(since + self.requester.shared.write_timeout)
-        })
-    }
-
-    /// When the link ends unless it is refreshed, in seconds since 1970: with the tolerance with which the token was accepted.
-    fn expires(&self) -> u64 {
-        self.requester
-            .link
-            .token()
-            .claims()
-            .expires
-            .saturating_add(CLOCK_TOLERANCE_SECONDS)
-    }
-
-    /// When the token is over, or a later look at the clock is due: the clock of tokens may be set while we wait.
-    fn expiry(&self) -> Instant {
-        let over = self.expires().saturating_mul(1_000);
-        Instant::now()
-            + Duration::from_millis(over.saturating_sub(clock::milliseconds())).min(MAX_CLOCK_WAIT)
-    }
-
-    fn on_time(&mut self) -> Result<(), End> {
-        // docs/protocol.md §5.4
-        if clock::seconds() >= self.expires() {
-            return Err(End::Expired);
-        }
-        let now = Instant::now();
-        if self
-            .owed_since
-            .is_some_and(|since| now >= since + self.requester.shared.write_timeout)
-        {
-            return Err(End::TooSlow);
-        }
-        if now >= self.keep_alive.next {
-            match (self.keep_alive.heard, self.keep_alive.pinged) {
-                (true, _) => self.keep_alive.pinged = false,
-                (false, false) => {
-                    self.socket.queue_ping()?;
-                    self.keep_alive.pinged = true;
-                }
-                (false, true) => return Err(End::Silent),
-            }
-            self.keep_alive.heard = false;
-            self.keep_alive.pings = 0;
-            self.keep_alive.next = now + self.requester.shared.keep_alive;
         }
         Ok(())
     }

@@ -31,8 +31,8 @@ use crate::bounds::{
     MAX_UNAUTHENTICATED_PER_ADDRESS, SHUTDOWN_GRACE,
 };
 use crate::http;
-use crate::link::{self, Admission};
-use crate::relay::Shared;
+use crate::link::driver::{self, Admission};
+use crate::shared::Shared;
 use crate::socket::TooManyUnauthenticatedBytes;
 
 /// Serves `listener` until `stop` turns true, then waits for the connections to end.
@@ -66,7 +66,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let deadline = Instant::now() + shared.handshake_deadline;
+        let deadline = Instant::now() + shared.settings.handshake_deadline;
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
             tracing::warn!("connection dropped: {MAX_CONNECTIONS} are open");
             continue;
@@ -89,7 +89,7 @@ pub(crate) async fn serve(
                 _ = stopped.wait_for(|stop| *stop) => return,
             };
             if let Some(admission) = admission {
-                link::run(admission, shared, stopped).await;
+                driver::run(admission, shared, stopped).await;
             }
         });
     }
@@ -164,7 +164,7 @@ async fn speak_http(
         async move {
             Ok::<_, Infallible>(http::answer(
                 request,
-                &shared.origins,
+                &shared.settings.origins,
                 &shared.authority,
                 &shared.storage,
                 &slot,

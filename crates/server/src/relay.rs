@@ -4,7 +4,6 @@
 //!  Relay::builder(dir) ── bind(address) ─▶ Relay ── shutdown() ─▶ everything accepted is durable, the directory is free
 //!                      └─ serve(listener) ┘
 //! ```
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,21 +13,17 @@ use sealwire_protocol::address::{Address, AddressError};
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
-use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, NameError, User};
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::authority::Authority;
-use crate::bounds::{KEEP_ALIVE, SWEEP_INTERVAL, WRITE_TIMEOUT};
+use crate::bounds::SWEEP_INTERVAL;
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
-use crate::directory::Directory;
-use crate::http::Origins;
-use crate::hub::{Hub, News};
-use crate::issuer::{Issuer, IssuerError};
-use crate::mailbox::Mailboxes;
-use crate::policy::{Allowance, Rates};
+use crate::hub::News;
+use crate::issuer::IssuerError;
+use crate::policy::Allowance;
+use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
 use crate::tls::{self, SelfSigned, Tls};
 use crate::{clock, listener};
@@ -52,11 +47,7 @@ pub struct RelayBuilder {
     place: Place,
     tls: Tls,
     public_host: Option<String>,
-    origins: Origins,
-    handshake_deadline: Duration,
-    keep_alive: Duration,
-    write_timeout: Duration,
-    allowance: Allowance,
+    settings: Settings,
     issuer: Option<ExternalIssuer>,
 }
 
@@ -107,7 +98,7 @@ impl Relay {
     pub async fn invite(&self, user: &str, lifetime: Duration) -> Result<Invitation, RelayError> {
         let issuer = self.shared.issuer.as_ref().ok_or(RelayError::NoIssuer)?;
         let user = User::new(user).map_err(RelayError::User)?;
-        let (now, lifetime) = (clock::seconds(), lifetime.as_secs());
+        let (now, lifetime) = (clock::now().seconds(), lifetime.as_secs());
         let code = issuer.invite(&user, lifetime, now).await?;
         Ok(Invitation {
             address: self.address.clone(),
@@ -165,11 +156,7 @@ impl RelayBuilder {
             place,
             tls,
             public_host: None,
-            origins: Origins::default(),
-            handshake_deadline: Duration::from_secs(HANDSHAKE_SECONDS),
-            keep_alive: KEEP_ALIVE,
-            write_timeout: WRITE_TIMEOUT,
-            allowance: Allowance::default(),
+            settings: Settings::default(),
             issuer: None,
         }
     }
@@ -206,32 +193,32 @@ impl RelayBuilder {
 
     /// Sets the relay's own limits, which no token exceeds.
     pub fn allowance(mut self, allowance: Allowance) -> Self {
-        self.allowance = allowance;
+        self.settings.allowance = allowance;
         self
     }
 
     /// Allows browsers' requests from `origin`, for example `https://app.example`. Without any, every request that has an
     /// `Origin` header is refused with 403 (RFC 6455 §10.2): devices send none.
     pub fn allow_origin(mut self, origin: impl Into<String>) -> Self {
-        self.origins.0.push(origin.into());
+        self.settings.origins.0.push(origin.into());
         self
     }
 
     /// Sets how long a connection may take until it has authenticated; 5 seconds by default (docs/protocol.md §12).
     pub fn handshake_deadline(mut self, deadline: Duration) -> Self {
-        self.handshake_deadline = deadline;
+        self.settings.handshake_deadline = deadline;
         self
     }
 
     /// Sets how long a device may be silent before it is pinged, and how long after that before it is given up (4003); 30 seconds by default.
     pub fn keep_alive(mut self, period: Duration) -> Self {
-        self.keep_alive = period;
+        self.settings.keep_alive = period;
         self
     }
 
     /// Sets how long a device may take to read what was sent to it before its link is closed (4001); 30 seconds by default.
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
-        self.write_timeout = timeout;
+        self.settings.write_timeout = timeout;
         self
     }
 
@@ -333,44 +320,11 @@ impl RelayBuilder {
                 )
             }
         };
-        let (issuer, authority) = match self.issuer {
-            Some(external) => (
-                None,
-                Authority::new(external.name, &external.audience, external.keys),
-            ),
-            None => {
-                let issuer = Issuer::new(storage.clone(), issuer_key, &relay_key.thumbprint());
-                let issuer = match waiting {
-                    Some(invites) => issuer.with_waiting_invites(invites),
-                    None => issuer,
-                };
-                let authority = Authority::new(
-                    issuer.name().clone(),
-                    issuer.audience(),
-                    Arc::new(*issuer.public_key()),
-                );
-                (Some(issuer), authority)
-            }
+        let issuing = match self.issuer {
+            Some(external) => Issuing::External(external),
+            None => Issuing::BuiltIn(Box::new(issuer_key), waiting),
         };
-        let shared = Arc::new(Shared {
-            relay_key,
-            authority,
-            issuer,
-            directory: Directory::new(storage.clone()),
-            mailboxes: Mailboxes::new(storage.clone()),
-            storage,
-            hub: Hub::new(),
-            origins: self.origins,
-            handshake_deadline: self.handshake_deadline,
-            keep_alive: self.keep_alive,
-            write_timeout: self.write_timeout,
-            allowance: self.allowance,
-            message_rates: Rates::default(),
-            fetch_rates: Rates::default(),
-            take_rates: Rates::default(),
-            publish_rates: Rates::default(),
-            refresh_rates: Rates::default(),
-        });
+        let shared = Arc::new(Shared::new(relay_key, issuing, storage, self.settings));
         Ok(Opened {
             shared,
             acceptor,
@@ -454,66 +408,11 @@ pub enum RelayError {
     Interrupted,
 }
 
-/// What every connection of a relay shares.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub(crate) relay_key: SigningKey,
-    pub(crate) authority: Authority,
-    pub(crate) issuer: Option<Issuer>,
-    pub(crate) directory: Directory,
-    pub(crate) mailboxes: Mailboxes,
-    /// What the three above are in.
-    pub(crate) storage: Storage,
-    pub(crate) hub: Arc<Hub>,
-    pub(crate) origins: Origins,
-    pub(crate) handshake_deadline: Duration,
-    pub(crate) keep_alive: Duration,
-    pub(crate) write_timeout: Duration,
-    pub(crate) allowance: Allowance,
-    pub(crate) message_rates: Rates<Thumbprint>,
-    pub(crate) fetch_rates: Rates<User>,
-    /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
-    pub(crate) take_rates: Rates<(User, User)>,
-    pub(crate) publish_rates: Rates<Thumbprint>,
-    pub(crate) refresh_rates: Rates<Thumbprint>,
-}
-
-impl Shared {
-    /// Tells the user's devices but one that there is a new one (docs/protocol.md §5.2).
-    pub(crate) fn tell_other_devices(&self, user: &User, new: &Thumbprint) {
-        match self.directory.devices(user, clock::seconds()) {
-            Ok(devices) => {
-                for device in devices.iter().filter(|device| *device != new) {
-                    self.hub.ring(device.as_bytes(), News::DEVICES);
-                }
-            }
-            // They find out when their next message is refused with devices_changed.
-            Err(error) => tracing::warn!(%error, "devices not told of a new one"),
-        }
-    }
-}
-
 /// Where keys and messages live.
 #[derive(Debug)]
 enum Place {
     Directory(PathBuf),
     Memory,
-}
-
-/// The operator's identity provider.
-struct ExternalIssuer {
-    name: IssuerName,
-    audience: String,
-    keys: Arc<dyn SignatureVerifier + Send + Sync>,
-}
-
-impl fmt::Debug for ExternalIssuer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ExternalIssuer")
-            .field("name", &self.name)
-            .field("audience", &self.audience)
-            .finish_non_exhaustive()
-    }
 }
 
 /// A local address as a device on this machine reaches it.
@@ -568,7 +467,7 @@ async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
             _ = ticks.tick() => {}
         }
         loop {
-            match shared.mailboxes.sweep(clock::milliseconds()).await {
+            match shared.mailboxes.sweep(clock::now().millis).await {
                 Ok(swept) if swept.more => {}
                 Ok(_) => break,
                 Err(error) => {

@@ -23,13 +23,13 @@ use crate::bounds::{
     PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE, REFRESHES_PER_MINUTE,
 };
 use crate::card_check::{self, PrekeyError};
-use crate::clock;
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
-use crate::hub::News;
+use crate::hub::{News, Registration};
 use crate::issuer::{IssuerError, Minted};
 use crate::mailbox::{PostError, Posting};
+use crate::now::Now;
 use crate::policy::Allowance;
-use crate::relay::Shared;
+use crate::shared::Shared;
 use crate::storage::StorageError;
 
 /// The answer to a request, owned.
@@ -88,8 +88,24 @@ pub(crate) type Pending = BoxFuture<'static, Reply>;
 pub(crate) enum Outcome {
     /// Answered.
     Answered(Reply),
-    /// Under way. It has to be polled to its end even if the link goes away: a recipient is told at its end.
-    Pending(Pending),
+    /// Under way. It has to be polled to its end even if the link goes away: others are told at its end.
+    Pending {
+        reply: Pending,
+        /// About what it holds in memory meanwhile.
+        bytes: usize,
+    },
+}
+
+impl Outcome {
+    fn pending(
+        bytes: usize,
+        reply: impl Future<Output = Reply> + core::marker::Send + 'static,
+    ) -> Self {
+        Self::Pending {
+            reply: Box::pin(reply),
+            bytes,
+        }
+    }
 }
 
 /// A device whose link is open, and what it may do.
@@ -98,12 +114,18 @@ pub(crate) struct Requester {
     pub(crate) link: RelayLink,
     pub(crate) allowance: Allowance,
     pub(crate) shared: Arc<Shared>,
+    pub(crate) registration: Registration,
 }
 
 impl Requester {
+    /// Enters the device into the hub.
     pub(crate) fn new(link: RelayLink, shared: Arc<Shared>) -> Self {
-        let allowance = shared.allowance.under(&link.token().claims().permissions);
+        let allowance = shared
+            .settings
+            .allowance
+            .under(&link.token().claims().permissions);
         Self {
+            registration: shared.hub.register(*link.device().as_bytes()),
             link,
             allowance,
             shared,
@@ -122,31 +144,28 @@ impl Requester {
         &self.link.token().claims().permissions
     }
 
-    /// Send, §5.2. It waits only for a place in the store's queue, so that a device's messages keep their order.
-    pub(crate) async fn send(&self, send: &Send<'_>) -> Outcome {
+    /// Send, §5.2. It has its place in the order once it has been polled.
+    pub(crate) fn send(&mut self, send: &Send<'_>, now: Now) -> Outcome {
         let request = send.request;
-        let (user, posting) = match self.posting(send) {
+        let (user, posting) = match self.posting(send, now) {
             Ok(posting) => posting,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
-        // What a recipient's own token allows its mailbox, the mailbox knows.
-        let enqueued = self
-            .shared
-            .mailboxes
-            .enqueue_for(
-                user,
-                posting,
-                self.shared.allowance.mailbox,
-                clock::milliseconds(),
-            )
-            .await;
-        let enqueued = match enqueued {
-            Ok(enqueued) => enqueued,
-            Err(error) => return Outcome::Answered(Reply::Refused(request, post_refusal(error))),
-        };
+        self.watch(&user);
+        let bytes = posting.parts.iter().map(|(_, message)| message.len()).sum();
         let shared = Arc::clone(&self.shared);
-        Outcome::Pending(Box::pin(async move {
-            match enqueued.durable().await {
+        Outcome::pending(bytes, async move {
+            // What a recipient's own token allows its mailbox, the mailbox knows.
+            let limits = shared.settings.allowance.mailbox;
+            let enqueued = shared
+                .mailboxes
+                .enqueue_for(user, posting, limits, now.millis)
+                .await;
+            let posted = match enqueued {
+                Ok(enqueued) => enqueued.durable().await,
+                Err(error) => Err(error),
+            };
+            match posted {
                 Ok(posted) => {
                     for part in posted {
                         shared.hub.ring(part.device.as_bytes(), News::MAIL);
@@ -155,11 +174,18 @@ impl Requester {
                 }
                 Err(error) => Reply::Refused(request, post_refusal(error)),
             }
-        }))
+        })
+    }
+
+    /// Has the link hear of changes of the user's devices; of those of its own user it hears anyway.
+    fn watch(&mut self, user: &User) {
+        if user != self.user() {
+            self.registration.watch(user.as_str());
+        }
     }
 
     /// Everything about a Send that is decided before it is stored, and who it is for.
-    fn posting(&self, send: &Send<'_>) -> Result<(User, Posting), RefusalCode> {
+    fn posting(&self, send: &Send<'_>, now: Now) -> Result<(User, Posting), RefusalCode> {
         let user = self.permitted(send.user)?;
         // A part's length is at most 98,304, so it fits into any usize.
         if send
@@ -175,14 +201,14 @@ impl Requester {
                 &self.device(),
                 send.parts.len() as u64,
                 self.allowance.messages_per_minute,
-                clock::milliseconds(),
+                now.millis,
             )
             .map_err(|_| RefusalCode::RateLimited)?;
 
         let mut devices = self
             .shared
             .directory
-            .devices(&user, clock::seconds())
+            .devices(&user, now.seconds())
             .map_err(unavailable)?;
         if user == *self.user() {
             devices.retain(|device| *device != self.device());
@@ -212,19 +238,26 @@ impl Requester {
     }
 
     /// FetchCards, §5.1.
-    pub(crate) fn fetch_cards(&self, request: RequestId, user: &str, take: bool) -> Outcome {
-        let user = match self.fetchable(user) {
+    pub(crate) fn fetch_cards(
+        &mut self,
+        request: RequestId,
+        user: &str,
+        take: bool,
+        now: Now,
+    ) -> Outcome {
+        let user = match self.fetchable(user, now) {
             Ok(user) => user,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
+        self.watch(&user);
         let (shared, own) = (Arc::clone(&self.shared), user == *self.user());
         // A device never needs a prekey of its own.
         let except = (own && take).then_some(self.device());
-        let take = take && self.may_take(&user);
-        Outcome::Pending(Box::pin(async move {
+        let take = take && self.may_take(&user, now);
+        Outcome::pending(0, async move {
             match shared
                 .directory
-                .cards(&user, take, except.as_ref(), clock::seconds())
+                .cards(&user, take, except.as_ref(), now.seconds())
                 .await
             {
                 Ok(entries) if entries.is_empty() && !own => {
@@ -233,38 +266,43 @@ impl Requester {
                 Ok(entries) => Reply::Cards(request, entries),
                 Err(error) => Reply::Refused(request, unavailable(error)),
             }
-        }))
+        })
     }
 
     /// Whether one-time prekeys of `user` are handed out. Who asks too often could take them from everybody else, so they get cards
     /// without, which serve as well but for some forward secrecy (docs/protocol.md §5.2).
-    fn may_take(&self, user: &User) -> bool {
+    fn may_take(&self, user: &User, now: Now) -> bool {
         // A user without devices costs no memory.
         let known = self
             .shared
             .directory
-            .devices(user, clock::seconds())
+            .devices(user, now.seconds())
             .is_ok_and(|devices| !devices.is_empty());
-        let now = clock::milliseconds() / PREKEY_TAKES_WINDOW_MINUTES;
+        let slowed = now.millis / PREKEY_TAKES_WINDOW_MINUTES;
         let who = (self.user().clone(), user.clone());
-        known && self.shared.take_rates.take(&who, PREKEY_TAKES, now).is_ok()
+        known
+            && self
+                .shared
+                .take_rates
+                .take(&who, PREKEY_TAKES, slowed)
+                .is_ok()
     }
 
-    fn fetchable(&self, user: &str) -> Result<User, RefusalCode> {
+    fn fetchable(&self, user: &str, now: Now) -> Result<User, RefusalCode> {
         let user = self.permitted(user)?;
         self.shared
             .fetch_rates
             .take(
                 self.user(),
                 self.allowance.card_fetches_per_minute,
-                clock::milliseconds(),
+                now.millis,
             )
             .map_err(|_| RefusalCode::RateLimited)?;
         Ok(user)
     }
 
     /// The recipient, if the token allows writing to them.
-    fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
+    pub(crate) fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
         let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
         if self.permissions().may_write_to(&user, self.user()) {
             Ok(user)
@@ -274,33 +312,33 @@ impl Requester {
     }
 
     /// PublishCard, §6.1.
-    pub(crate) fn publish_card(&self, request: RequestId, card: &[u8]) -> Outcome {
-        let card = match self.publishable_card(card) {
+    pub(crate) fn publish_card(&self, request: RequestId, card: &[u8], now: Now) -> Outcome {
+        let card = match self.publishable_card(card, now) {
             Ok(card) => card,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
         let (shared, user, device) = (Arc::clone(&self.shared), self.user().clone(), self.device());
-        Outcome::Pending(Box::pin(async move {
+        Outcome::pending(0, async move {
             match shared.directory.publish_card(&user, &device, card).await {
                 Ok(published) => {
                     if published.new_device {
-                        shared.tell_other_devices(&user, &device);
+                        shared.tell_of_devices(&user, &device, now);
                     }
                     Reply::Accepted(request)
                 }
                 Err(error) => Reply::Refused(request, publish_refusal(error)),
             }
-        }))
+        })
     }
 
-    fn publishable_card(&self, card: &[u8]) -> Result<VerifiedCard, RefusalCode> {
-        self.may_publish()?;
+    fn publishable_card(&self, card: &[u8], now: Now) -> Result<VerifiedCard, RefusalCode> {
+        self.may_publish(now)?;
         match card_check::check_card(
             card,
             self.device(),
             self.user(),
             &self.shared.authority,
-            clock::seconds(),
+            now.seconds(),
         ) {
             Ok(checked) => Ok(VerifiedCard {
                 id: checked.generation,
@@ -320,25 +358,27 @@ impl Requester {
         &self,
         request: RequestId,
         prekeys: &List<'_, OneTimePrekey<'_>>,
+        now: Now,
     ) -> Outcome {
-        let prekeys = match self.publishable_prekeys(prekeys) {
+        let prekeys = match self.publishable_prekeys(prekeys, now) {
             Ok(prekeys) => prekeys,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
         let (shared, device) = (Arc::clone(&self.shared), self.device());
-        Outcome::Pending(Box::pin(async move {
+        Outcome::pending(0, async move {
             match shared.directory.publish_prekeys(&device, prekeys).await {
                 Ok(()) => Reply::Accepted(request),
                 Err(error) => Reply::Refused(request, publish_refusal(error)),
             }
-        }))
+        })
     }
 
     fn publishable_prekeys(
         &self,
         prekeys: &List<'_, OneTimePrekey<'_>>,
+        now: Now,
     ) -> Result<Vec<VerifiedPrekey>, RefusalCode> {
-        self.may_publish()?;
+        self.may_publish(now)?;
         let checked: Result<_, PrekeyError> = prekeys
             .iter()
             .map(|prekey| {
@@ -356,16 +396,22 @@ impl Requester {
     }
 
     /// Refresh, §5.4: the permissions of the new token replace the old ones at once.
-    pub(crate) fn refresh(&mut self, request: RequestId, proof: &[u8], token: &[u8]) -> Reply {
+    pub(crate) fn refresh(
+        &mut self,
+        request: RequestId,
+        proof: &[u8],
+        token: &[u8],
+        now: Now,
+    ) -> Reply {
         if self
             .shared
             .refresh_rates
-            .take(&self.device(), REFRESHES_PER_MINUTE, clock::milliseconds())
+            .take(&self.device(), REFRESHES_PER_MINUTE, now.millis)
             .is_err()
         {
             return Reply::Refused(request, RefusalCode::RateLimited);
         }
-        match self.refreshed(proof, token) {
+        match self.refreshed(proof, token, now) {
             Ok(None) => Reply::Accepted(request),
             Ok(Some(minted)) => Reply::Token(request, Box::new(minted)),
             Err(error) => {
@@ -375,35 +421,37 @@ impl Requester {
         }
     }
 
-    fn refreshed(&mut self, proof: &[u8], token: &[u8]) -> Result<Option<Minted>, RefreshError> {
-        let now = clock::seconds();
+    fn refreshed(
+        &mut self,
+        proof: &[u8],
+        token: &[u8],
+        now: Now,
+    ) -> Result<Option<Minted>, RefreshError> {
+        let now = now.seconds();
         let proven = self.link.prove_refresh(proof, token, now)?;
         let (token, minted) = if proven.asks_issuer() {
             let issuer = self.shared.issuer.as_ref().ok_or(RefreshError::NoIssuer)?;
             let minted = issuer.renew(self.link.device_key(), now)?;
             (minted.verified.clone(), Some(minted))
         } else {
-            (self.shared.authority.verify(token)?, None)
+            (self.shared.authority.verify(token, now)?, None)
         };
         self.link.refresh(proven, token)?;
         self.allowance = self
             .shared
+            .settings
             .allowance
             .under(&self.link.token().claims().permissions);
         Ok(minted)
     }
 
-    fn may_publish(&self) -> Result<(), RefusalCode> {
+    fn may_publish(&self, now: Now) -> Result<(), RefusalCode> {
         if !self.permissions().publish {
             return Err(RefusalCode::NotPermitted);
         }
         self.shared
             .publish_rates
-            .take(
-                &self.device(),
-                PUBLICATIONS_PER_MINUTE,
-                clock::milliseconds(),
-            )
+            .take(&self.device(), PUBLICATIONS_PER_MINUTE, now.millis)
             .map_err(|_| RefusalCode::RateLimited)
     }
 }

@@ -10,7 +10,7 @@ use crate::bounds::{MAX_READ_BYTES, MAX_UNACKNOWLEDGED_BYTES, MAX_UNACKNOWLEDGED
 
 /// The window of one link.
 #[derive(Debug, Default)]
-pub(crate) struct Window {
+pub(super) struct Window {
     /// Position and size of what the device has not acknowledged.
     sent: VecDeque<(u64, usize)>,
     bytes: usize,
@@ -22,15 +22,15 @@ pub(crate) struct Window {
 
 /// What to read next.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct ReadRequest {
-    pub(crate) after: u64,
-    pub(crate) messages: usize,
-    pub(crate) bytes: usize,
+pub(super) struct ReadRequest {
+    pub(super) after: u64,
+    pub(super) messages: usize,
+    pub(super) bytes: usize,
 }
 
 impl Window {
     /// The window of a link that starts behind what its device has acknowledged.
-    pub(crate) fn new(acknowledged: u64) -> Self {
+    pub(super) fn new(acknowledged: u64) -> Self {
         Self {
             sent: VecDeque::new(),
             bytes: 0,
@@ -40,12 +40,12 @@ impl Window {
     }
 
     /// The mailbox has grown.
-    pub(crate) fn grown(&mut self) {
+    pub(super) fn grown(&mut self) {
         self.more = true;
     }
 
     /// What may be read, if there may be something and the window is not full. A single message may exceed the window in bytes.
-    pub(crate) fn next(&self) -> Option<ReadRequest> {
+    pub(super) fn next(&self) -> Option<ReadRequest> {
         let messages = MAX_UNACKNOWLEDGED_MESSAGES.saturating_sub(self.sent.len());
         let bytes = MAX_UNACKNOWLEDGED_BYTES
             .saturating_sub(self.bytes)
@@ -58,24 +58,24 @@ impl Window {
     }
 
     /// A message was sent.
-    pub(crate) fn sent(&mut self, position: u64, bytes: usize) {
+    pub(super) fn sent(&mut self, position: u64, bytes: usize) {
         self.sent.push_back((position, bytes));
         self.bytes = self.bytes.saturating_add(bytes);
     }
 
     /// The mailbox was read up to a position; where that did not move, there is nothing more.
-    pub(crate) fn read_to(&mut self, position: u64) {
+    pub(super) fn read_to(&mut self, position: u64) {
         self.more = position > self.read_to;
         self.read_to = self.read_to.max(position);
     }
 
     /// The position up to which the mailbox was read. Acknowledgements beyond it are of an earlier link, or wrong.
-    pub(crate) fn position(&self) -> u64 {
+    pub(super) fn position(&self) -> u64 {
         self.read_to
     }
 
     /// The device has acknowledged everything up to a position.
-    pub(crate) fn acknowledged(&mut self, position: u64) {
+    pub(super) fn acknowledged(&mut self, position: u64) {
         while let Some((sent, bytes)) = self.sent.front().copied()
             && sent <= position
         {

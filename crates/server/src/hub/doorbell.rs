@@ -1,0 +1,138 @@
+//! How others get a link's attention: a few bits, and the few users whose devices changed. It never fills.
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::bounds::MAX_CHANGED_USERS;
+
+/// News for a link, as bits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct News(u8);
+
+impl News {
+    /// The mailbox has grown.
+    pub(crate) const MAIL: Self = Self(1);
+    /// The set of devices of the link's own user changed.
+    pub(crate) const DEVICES: Self = Self(2);
+    /// A newer link of the same device has taken over.
+    pub(crate) const REPLACED: Self = Self(4);
+    /// The device was removed.
+    pub(crate) const REVOKED: Self = Self(8);
+    /// The sets of devices of the users beside this changed.
+    const OTHERS: Self = Self(16);
+    /// So many others' changed that they are not told apart: it may have been any that the link watches.
+    pub(crate) const ANY_OTHER: Self = Self(32);
+
+    /// Whether `other` is part of this.
+    pub(crate) fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// What a doorbell had to say.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rung {
+    pub(crate) news: News,
+    /// Other users whose sets of devices changed, each once.
+    pub(crate) changed: Vec<Arc<str>>,
+}
+
+/// One link's doorbell.
+#[derive(Debug, Default)]
+pub(crate) struct Doorbell {
+    bits: AtomicU8,
+    changed: Mutex<Vec<Arc<str>>>,
+    wake: Notify,
+}
+
+impl Doorbell {
+    pub(super) fn ring(&self, news: News) {
+        self.bits.fetch_or(news.0, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// The devices of a user that the link watches have changed.
+    pub(super) fn ring_changed(&self, user: &Arc<str>) {
+        let news = {
+            let mut changed = self.changed();
+            if changed.contains(user) {
+                News::OTHERS
+            } else if changed.len() < MAX_CHANGED_USERS {
+                changed.push(Arc::clone(user));
+                News::OTHERS
+            } else {
+                News::ANY_OTHER
+            }
+        };
+        self.ring(news);
+    }
+
+    /// Takes the news, if there is some.
+    pub(crate) fn take(&self) -> Option<Rung> {
+        let news = News(self.bits.swap(0, Ordering::Acquire));
+        (news.0 != 0).then(|| Rung {
+            news,
+            changed: if news.has(News::OTHERS) || news.has(News::ANY_OTHER) {
+                std::mem::take(&mut self.changed())
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// Waits for news and takes it. Cancelling loses nothing.
+    pub(crate) async fn rung(&self) -> Rung {
+        loop {
+            if let Some(rung) = self.take() {
+                return rung;
+            }
+            self.wake.notified().await;
+        }
+    }
+
+    fn changed(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn news_that_comes_before_the_wait_is_not_lost_and_is_joined() {
+        let doorbell = Doorbell::default();
+        doorbell.ring(News::MAIL);
+        doorbell.ring(News::DEVICES);
+        let rung = doorbell.rung().await;
+        assert!(rung.news.has(News::MAIL) && rung.news.has(News::DEVICES));
+        assert!(!rung.news.has(News::REPLACED) && rung.changed.is_empty());
+        assert_eq!(doorbell.take(), None);
+    }
+
+    #[test]
+    fn a_user_that_changes_again_is_named_once() {
+        let doorbell = Doorbell::default();
+        doorbell.ring_changed(&"bob".into());
+        doorbell.ring_changed(&"carol".into());
+        doorbell.ring_changed(&"bob".into());
+        let rung = doorbell.take().unwrap();
+        assert_eq!(rung.changed, ["bob".into(), "carol".into()]);
+        assert!(!rung.news.has(News::ANY_OTHER));
+        doorbell.ring_changed(&"bob".into());
+        assert_eq!(doorbell.take().unwrap().changed, ["bob".into()]);
+    }
+
+    #[test]
+    fn more_users_than_a_doorbell_holds_are_not_told_apart() {
+        let doorbell = Doorbell::default();
+        for user in 0..1_000 {
+            doorbell.ring_changed(&user.to_string().into());
+        }
+        let rung = doorbell.take().unwrap();
+        assert!(rung.news.has(News::ANY_OTHER));
+        assert_eq!(rung.changed.len(), MAX_CHANGED_USERS);
+        assert_eq!(doorbell.take(), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! What every connection of a relay shares.
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sealwire_protocol::jws::SignatureVerifier;
+use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_protocol::limits::HANDSHAKE_SECONDS;
+use sealwire_protocol::name::{Issuer as IssuerName, User};
+
+use crate::authority::Authority;
+use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
+use crate::directory::Directory;
+use crate::http::Origins;
+use crate::hub::{Hub, News};
+use crate::issuer::Issuer;
+use crate::mailbox::Mailboxes;
+use crate::now::Now;
+use crate::policy::{Allowance, Rates};
+use crate::storage::Storage;
+
+/// What every connection of a relay shares.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) relay_key: SigningKey,
+    pub(crate) authority: Authority,
+    pub(crate) issuer: Option<Issuer>,
+    pub(crate) directory: Directory,
+    pub(crate) mailboxes: Mailboxes,
+    /// What the three above are in.
+    pub(crate) storage: Storage,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) settings: Settings,
+    pub(crate) message_rates: Rates<Thumbprint>,
+    pub(crate) fetch_rates: Rates<User>,
+    /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
+    pub(crate) take_rates: Rates<(User, User)>,
+    pub(crate) publish_rates: Rates<Thumbprint>,
+    pub(crate) refresh_rates: Rates<Thumbprint>,
+}
+
+/// What an operator may set.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    pub(crate) origins: Origins,
+    pub(crate) handshake_deadline: Duration,
+    pub(crate) keep_alive: Duration,
+    pub(crate) write_timeout: Duration,
+    pub(crate) allowance: Allowance,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            origins: Origins::default(),
+            handshake_deadline: Duration::from_secs(HANDSHAKE_SECONDS),
+            keep_alive: KEEP_ALIVE,
+            write_timeout: WRITE_TIMEOUT,
+            allowance: Allowance::default(),
+        }
+    }
+}
+
+/// Who issues the tokens.
+#[derive(Debug)]
+pub(crate) enum Issuing {
+    /// The built-in issuer, with its key, and where invitations wait for it.
+    BuiltIn(Box<SigningKey>, Option<PathBuf>),
+    /// The operator's identity provider.
+    External(ExternalIssuer),
+}
+
+/// The operator's identity provider.
+pub(crate) struct ExternalIssuer {
+    pub(crate) name: IssuerName,
+    pub(crate) audience: String,
+    pub(crate) keys: Arc<dyn SignatureVerifier + Send + Sync>,
+}
+
+impl fmt::Debug for ExternalIssuer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExternalIssuer")
+            .field("name", &self.name)
+            .field("audience", &self.audience)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(
+        relay_key: SigningKey,
+        issuing: Issuing,
+        storage: Storage,
+        settings: Settings,
+    ) -> Self {
+        let (issuer, authority) = match issuing {
+            Issuing::External(external) => (
+                None,
+                Authority::new(external.name, &external.audience, external.keys),
+            ),
+            Issuing::BuiltIn(key, waiting) => {
+                let issuer = Issuer::new(storage.clone(), *key, &relay_key.thumbprint());
+                let issuer = match waiting {
+                    Some(invites) => issuer.with_waiting_invites(invites),
+                    None => issuer,
+                };
+                let authority = Authority::new(
+                    issuer.name().clone(),
+                    issuer.audience(),
+                    Arc::new(*issuer.public_key()),
+                );
+                (Some(issuer), authority)
+            }
+        };
+        Self {
+            relay_key,
+            authority,
+            issuer,
+            directory: Directory::new(storage.clone()),
+            mailboxes: Mailboxes::new(storage.clone()),
+            storage,
+            hub: Hub::new(),
+            settings,
+            message_rates: Rates::default(),
+            fetch_rates: Rates::default(),
+            take_rates: Rates::default(),
+            publish_rates: Rates::default(),
+            refresh_rates: Rates::default(),
+        }
+    }
+
+    /// Tells the user's devices but one, and who watches the user, that the set of devices changed (docs/protocol.md §5.2).
+    pub(crate) fn tell_of_devices(&self, user: &User, but: &Thumbprint, now: Now) {
+        match self.directory.devices(user, now.seconds()) {
+            Ok(devices) => {
+                for device in devices.iter().filter(|device| *device != but) {
+                    self.hub.ring(device.as_bytes(), News::DEVICES);
+                }
+            }
+            // They find out when their next message is refused with devices_changed.
+            Err(error) => tracing::warn!(%error, "devices not told of a change"),
+        }
+        self.hub.changed(user.as_str());
+    }
+}
