@@ -39,11 +39,18 @@ pub mod issuer;
 mod link;
 mod listener;
 pub mod mailbox;
+#[cfg_attr(
+    not(feature = "simulation"),
+    allow(unreachable_pub, reason = "a simulation tells the time from outside")
+)]
 mod now;
 pub mod policy;
 mod relay;
 mod requests;
 mod shared;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 mod socket;
 pub mod storage;
 mod tls;

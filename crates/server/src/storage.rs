@@ -77,6 +77,9 @@ struct Inner {
     queued_kib: Arc<Semaphore>,
     jobs: Option<mpsc::Sender<Job>>,
     writer: Option<JoinHandle<()>>,
+    /// In place of the writer: what [`Storage::flush`] writes.
+    #[cfg(feature = "simulation")]
+    by_hand: std::sync::Mutex<Option<mpsc::Receiver<Job>>>,
 }
 
 /// A write that is in the queue and has its place in the order.
@@ -140,12 +143,7 @@ impl Storage {
         options: &StorageOptions,
         path: &Path,
     ) -> Result<Self, OpenError> {
-        let database = Database::builder()
-            .set_cache_size(options.cache_bytes)
-            .create_with_backend(backend)
-            .map_err(|error| OpenError::from_database(error, path))?;
-        let epoch = prepare(&database, path)?;
-        let database = Arc::new(database);
+        let (database, epoch) = open_database(backend, options, path, random_epoch)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let writer = std::thread::Builder::new()
             .name("sealwire-store".into())
@@ -157,17 +155,63 @@ impl Storage {
                 path: path.to_owned(),
                 error,
             })?;
-        let queued_kib = Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize));
-        Ok(Self {
+        Ok(Self::new(database, epoch, jobs, Some(writer)))
+    }
+
+    fn new(
+        database: Arc<Database>,
+        epoch: [u8; 16],
+        jobs: mpsc::Sender<Job>,
+        writer: Option<JoinHandle<()>>,
+    ) -> Self {
+        Self {
             inner: Arc::new(Inner {
                 database,
                 epoch,
                 line: Mutex::new(()),
-                queued_kib,
+                queued_kib: Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize)),
                 jobs: Some(jobs),
-                writer: Some(writer),
+                writer,
+                #[cfg(feature = "simulation")]
+                by_hand: std::sync::Mutex::default(),
             }),
-        })
+        }
+    }
+
+    /// Opens a store without a thread: what is submitted waits for [`Storage::flush`]. `epoch` is a new store's.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn by_hand(
+        backend: impl StorageBackend,
+        options: &StorageOptions,
+        epoch: [u8; 16],
+    ) -> Result<Self, OpenError> {
+        let path = Path::new("(simulation)");
+        let (database, epoch) = open_database(backend, options, path, || Ok(epoch))?;
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
+        let storage = Self::new(database, epoch, jobs, None);
+        *storage.queue_by_hand() = Some(queue);
+        Ok(storage)
+    }
+
+    /// Writes and commits what has been submitted, as the thread would.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn flush(&self) {
+        let mut queue = self.queue_by_hand();
+        while let Some(waiting) = queue.as_mut()
+            && let Ok(first) = waiting.try_recv()
+        {
+            if !write_and_answer(&self.inner.database, first, waiting) {
+                *queue = None;
+            }
+        }
+    }
+
+    #[cfg(feature = "simulation")]
+    fn queue_by_hand(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Receiver<Job>>> {
+        self.inner
+            .by_hand
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The random name of this store's history, made with the store: `epoch` in Ready (docs/protocol.md §5.2).
@@ -359,8 +403,34 @@ fn open_private(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
+fn random_epoch() -> Result<[u8; 16], OpenError> {
+    let mut epoch = [0; 16];
+    rand::rngs::SysRng
+        .try_fill_bytes(&mut epoch)
+        .map_err(|_| OpenError::Randomness)?;
+    Ok(epoch)
+}
+
+fn open_database(
+    backend: impl StorageBackend,
+    options: &StorageOptions,
+    path: &Path,
+    new_epoch: impl FnOnce() -> Result<[u8; 16], OpenError>,
+) -> Result<(Arc<Database>, [u8; 16]), OpenError> {
+    let database = Database::builder()
+        .set_cache_size(options.cache_bytes)
+        .create_with_backend(backend)
+        .map_err(|error| OpenError::from_database(error, path))?;
+    let epoch = prepare(&database, path, new_epoch)?;
+    Ok((Arc::new(database), epoch))
+}
+
 /// Checks the format of a store that has one, or writes that of an empty one, and returns the epoch.
-fn prepare(database: &Database, path: &Path) -> Result<[u8; 16], OpenError> {
+fn prepare(
+    database: &Database,
+    path: &Path,
+    new_epoch: impl FnOnce() -> Result<[u8; 16], OpenError>,
+) -> Result<[u8; 16], OpenError> {
     let failed = |error: redb::Error| OpenError::Database {
         path: path.to_owned(),
         error: Box::new(error),
@@ -378,10 +448,7 @@ fn prepare(database: &Database, path: &Path) -> Result<[u8; 16], OpenError> {
             path: path.to_owned(),
         }),
         Format::Empty => {
-            let mut epoch = [0; 16];
-            rand::rngs::SysRng
-                .try_fill_bytes(&mut epoch)
-                .map_err(|_| OpenError::Randomness)?;
+            let epoch = new_epoch()?;
             write_format(database, &epoch).map_err(failed)?;
             Ok(epoch)
         }
@@ -441,21 +508,26 @@ fn write_format(database: &Database, epoch: &[u8; 16]) -> Result<(), redb::Error
 /// it, so that every waiter and every later caller learns that the store is unavailable.
 fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let mut answers = Vec::new();
-        let committed = write_batch(database, first, &mut queue, &mut answers);
-        if let Err(error) = &committed {
-            tracing::error!(%error, "a write to the store failed; it accepts no more until the relay restarts");
-            queue.close();
-        }
-        let outcome = committed.map_err(|_| StorageError::Unavailable);
-        for (answer, queued) in answers {
-            answer(outcome);
-            drop(queued);
-        }
-        if outcome.is_err() {
+        if !write_and_answer(database, first, &mut queue) {
             return;
         }
     }
+}
+
+/// Writes what is queued, as far as it goes into one transaction. False: it failed, and so will everything after it.
+fn write_and_answer(database: &Database, first: Job, queue: &mut mpsc::Receiver<Job>) -> bool {
+    let mut answers = Vec::new();
+    let committed = write_batch(database, first, queue, &mut answers);
+    if let Err(error) = &committed {
+        tracing::error!(%error, "a write to the store failed; it accepts no more until the relay restarts");
+        queue.close();
+    }
+    let outcome = committed.map_err(|_| StorageError::Unavailable);
+    for (answer, queued) in answers {
+        answer(outcome);
+        drop(queued);
+    }
+    outcome.is_ok()
 }
 
 fn write_batch(

@@ -366,3 +366,47 @@ async fn bytes_keep_their_place_in_the_queue_until_the_commit() {
     go.send(()).unwrap();
     first.durable().await.unwrap();
 }
+
+#[cfg(feature = "simulation")]
+mod by_hand {
+    use super::*;
+
+    fn store() -> (Faulty, Storage) {
+        let backend = Faulty::default();
+        let storage =
+            Storage::by_hand(backend.clone(), &StorageOptions::default(), [7; 16]).unwrap();
+        (backend, storage)
+    }
+
+    #[test]
+    fn nothing_is_written_or_answered_before_the_flush() {
+        let (backend, storage) = store();
+        assert_eq!(storage.epoch(), [7; 16]);
+        let syncs = backend.syncs.load(Ordering::SeqCst);
+        let mut one = Box::pin(count(&storage));
+        let mut two = Box::pin(count(&storage));
+        assert_eq!((&mut one).now_or_never(), None);
+        assert_eq!((&mut two).now_or_never(), None);
+        assert_eq!(backend.syncs.load(Ordering::SeqCst), syncs);
+        assert_eq!(counted(&storage), 0);
+        storage.flush();
+        assert_eq!(one.now_or_never(), Some(Ok(1)));
+        assert_eq!(two.now_or_never(), Some(Ok(2)));
+    }
+
+    #[test]
+    fn after_a_failed_flush_every_waiter_and_every_later_write_is_refused() {
+        let (backend, storage) = store();
+        let mut waiting = Box::pin(count(&storage));
+        assert_eq!((&mut waiting).now_or_never(), None);
+        backend.fails.store(true, Ordering::SeqCst);
+        storage.flush();
+        assert_eq!(waiting.now_or_never(), Some(Err(StorageError::Unavailable)));
+        backend.fails.store(false, Ordering::SeqCst);
+        assert_eq!(
+            count(&storage).now_or_never(),
+            Some(Err(StorageError::Unavailable))
+        );
+        assert!(!storage.is_writable());
+    }
+}
