@@ -13,6 +13,7 @@ use super::*;
 use crate::client::Receipt;
 use crate::error::Error;
 use crate::message::Message;
+use crate::store::vault::Changes;
 use crate::testing::{SharedStore, issuer_key, token, trusted_issuer};
 
 const START: Moment = Moment(1_800_000_000_000);
@@ -66,6 +67,16 @@ impl Toy {
     /// The process dies and starts again.
     fn crash(&mut self) {
         self.engine = open(&self.store, self.options).unwrap();
+    }
+
+    /// The process dies and starts again without the records of some tables, which were lost before the last commit.
+    fn crash_without(&mut self, tables: &[Table]) {
+        let mut changes = Changes::default();
+        for table in tables {
+            changes.clear(*table);
+        }
+        self.engine.vault.commit(changes, &mut rand::rng()).unwrap();
+        self.crash();
     }
 
     fn send(&mut self, user: &str, text: &str) -> Answer {
