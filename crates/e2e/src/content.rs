@@ -7,7 +7,9 @@ use alloc::vec::Vec;
 use core::{fmt, ops::RangeInclusive};
 
 use sealwire_protocol::codec::{DecodeError, Reader, Writer};
-use sealwire_protocol::limits::{MAX_BODY_BYTES, MAX_NAME_BYTES};
+use sealwire_protocol::limits::{
+    MAX_BODY_BYTES, MAX_DEVICE_NAME_BYTES, MAX_MESSAGE_IDS, MAX_NAME_BYTES,
+};
 use sealwire_protocol::name::User;
 
 /// Length of a message id, in bytes (docs/protocol.md §5.1).
@@ -16,7 +18,7 @@ pub const MESSAGE_ID_LEN: usize = 16;
 /// One message's content. It borrows the plaintext it was read from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Content<'a> {
-    /// Id of this message; for [`Kind::Delivered`] that of the message that was delivered.
+    /// Id of this message.
     pub id: [u8; MESSAGE_ID_LEN],
     /// Milliseconds since 1970 by the sender's clock.
     pub time: u64,
@@ -29,8 +31,8 @@ pub struct Content<'a> {
 pub enum Kind<'a> {
     /// A message to the recipient.
     Message(Body<'a>),
-    /// The recipient's device has stored the message with this id.
-    Delivered,
+    /// The recipient's device has stored these messages: 1 to 256.
+    Delivered(MessageIds<'a>),
     /// For the sender's own other devices: what was sent to `user`.
     Copy {
         /// To whom the copied message went: 1 to 255 bytes (docs/protocol.md §1.2).
@@ -40,6 +42,72 @@ pub enum Kind<'a> {
     },
     /// Turns the ratchet and is not shown.
     Empty,
+    /// These messages have been read on the recipient's device: 1 to 256.
+    Read(MessageIds<'a>),
+    /// The recipient's device cannot open these messages, and asks for them, and for whatever it has not confirmed, again: 0 to 256.
+    Resend(MessageIds<'a>),
+    /// The sender's device does not have these messages any more: 1 to 256.
+    Unavailable(MessageIds<'a>),
+    /// What the sending device is called, for the user's own other devices: 1 to 64 bytes of UTF-8 without control characters.
+    Name(&'a str),
+}
+
+/// Ids of messages, in order. Received, they borrow the plaintext.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct MessageIds<'a>(&'a [[u8; MESSAGE_ID_LEN]]);
+
+impl<'a> MessageIds<'a> {
+    /// The ids in `bytes`, or `None` if their number is not a whole one.
+    fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
+        let (ids, rest) = bytes.as_chunks();
+        rest.is_empty().then_some(Self(ids))
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The ids, in order.
+    pub fn iter(&self) -> core::slice::Iter<'a, [u8; MESSAGE_ID_LEN]> {
+        self.0.iter()
+    }
+
+    /// The ids as one slice.
+    #[must_use]
+    pub const fn as_slice(&self) -> &'a [[u8; MESSAGE_ID_LEN]] {
+        self.0
+    }
+}
+
+impl<'a> From<&'a [[u8; MESSAGE_ID_LEN]]> for MessageIds<'a> {
+    /// How many there may be is checked when the content is encoded.
+    fn from(ids: &'a [[u8; MESSAGE_ID_LEN]]) -> Self {
+        Self(ids)
+    }
+}
+
+impl<'a> IntoIterator for MessageIds<'a> {
+    type Item = &'a [u8; MESSAGE_ID_LEN];
+    type IntoIter = core::slice::Iter<'a, [u8; MESSAGE_ID_LEN]>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
+    }
+}
+
+impl fmt::Debug for MessageIds<'_> {
+    /// Only how many there are.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ids", self.len())
+    }
 }
 
 /// A body and what it is.
@@ -56,10 +124,19 @@ const KIND_MESSAGE: u8 = 0;
 const KIND_DELIVERED: u8 = 1;
 const KIND_COPY: u8 = 2;
 const KIND_EMPTY: u8 = 3;
+const KIND_READ: u8 = 4;
+const KIND_RESEND: u8 = 5;
+const KIND_UNAVAILABLE: u8 = 6;
+const KIND_NAME: u8 = 7;
 
 const USER: RangeInclusive<usize> = 0..=MAX_NAME_BYTES;
 const MEDIA_TYPE: RangeInclusive<usize> = 0..=255;
 const BODY: RangeInclusive<usize> = 0..=MAX_BODY_BYTES;
+/// How many ids a receipt has, and the answer to a resend.
+const IDS: RangeInclusive<usize> = 1..=MAX_MESSAGE_IDS;
+/// How many ids a resend has.
+const RESEND_IDS: RangeInclusive<usize> = 0..=MAX_MESSAGE_IDS;
+const NAME: RangeInclusive<usize> = 1..=MAX_DEVICE_NAME_BYTES;
 
 /// Bytes of a content beside its user, media type and body.
 const OVERHEAD: usize = 2 + MESSAGE_ID_LEN + 8 + 1 + 1 + 3;
@@ -82,18 +159,20 @@ impl<'a> Content<'a> {
         let bytes = reader.vec24(BODY)?;
         reader.finish()?;
 
-        let bare = user.is_empty() && media_type.is_empty() && bytes.is_empty();
         let kind = match kind {
-            KIND_MESSAGE if user.is_empty() => Kind::Message(Body::new(media_type, bytes)?),
-            KIND_COPY => Kind::Copy {
-                user: checked_user(user)?,
-                body: Body::new(media_type, bytes)?,
-            },
-            KIND_DELIVERED if bare => Kind::Delivered,
-            KIND_EMPTY if bare => Kind::Empty,
-            KIND_MESSAGE | KIND_DELIVERED | KIND_EMPTY => {
+            KIND_MESSAGE | KIND_COPY => Kind::with_body(kind, user, Body::new(media_type, bytes)?)?,
+            KIND_DELIVERED | KIND_EMPTY..=KIND_NAME
+                if !(user.is_empty() && media_type.is_empty()) =>
+            {
                 return Err(ContentError::UnexpectedField);
             }
+            KIND_DELIVERED => Kind::Delivered(ids(bytes, &IDS)?),
+            KIND_EMPTY if bytes.is_empty() => Kind::Empty,
+            KIND_EMPTY => return Err(ContentError::UnexpectedField),
+            KIND_READ => Kind::Read(ids(bytes, &IDS)?),
+            KIND_RESEND => Kind::Resend(ids(bytes, &RESEND_IDS)?),
+            KIND_UNAVAILABLE => Kind::Unavailable(ids(bytes, &IDS)?),
+            KIND_NAME => Kind::Name(checked_name(bytes)?),
             _ => return Err(ContentError::Kind),
         };
         Ok(Self { id, time, kind })
@@ -104,18 +183,20 @@ impl<'a> Content<'a> {
     /// # Errors
     /// [`ContentError`] where a field is not what it may be: the caller is to blame.
     pub fn encode(&self) -> Result<Vec<u8>, ContentError> {
-        let (kind, user, body) = match self.kind {
-            Kind::Message(body) => (KIND_MESSAGE, "", Some(body)),
-            Kind::Delivered => (KIND_DELIVERED, "", None),
-            Kind::Copy { user, body } => (KIND_COPY, checked_user(user.as_bytes())?, Some(body)),
-            Kind::Empty => (KIND_EMPTY, "", None),
-        };
-        let Body { media_type, bytes } = match body {
-            Some(body) => Body::new(body.media_type.as_bytes(), body.bytes)?,
-            None => Body {
-                media_type: "",
-                bytes: b"",
-            },
+        let (kind, user, Body { media_type, bytes }) = match self.kind {
+            Kind::Message(body) => (KIND_MESSAGE, "", body.checked()?),
+            Kind::Copy { user, body } => {
+                (KIND_COPY, checked_user(user.as_bytes())?, body.checked()?)
+            }
+            Kind::Empty => (KIND_EMPTY, "", Body::bare(b"")),
+            Kind::Delivered(ids) => (KIND_DELIVERED, "", Body::bare(ids.checked(&IDS)?)),
+            Kind::Read(ids) => (KIND_READ, "", Body::bare(ids.checked(&IDS)?)),
+            Kind::Resend(ids) => (KIND_RESEND, "", Body::bare(ids.checked(&RESEND_IDS)?)),
+            Kind::Unavailable(ids) => (KIND_UNAVAILABLE, "", Body::bare(ids.checked(&IDS)?)),
+            Kind::Name(name) => {
+                let name = checked_name(name.as_bytes())?;
+                (KIND_NAME, "", Body::bare(name.as_bytes()))
+            }
         };
         let mut out = Vec::with_capacity(OVERHEAD + user.len() + media_type.len() + bytes.len());
         let mut writer = Writer::new(&mut out);
@@ -133,7 +214,52 @@ impl<'a> Content<'a> {
     }
 }
 
+impl<'a> Kind<'a> {
+    fn with_body(kind: u8, user: &'a [u8], body: Body<'a>) -> Result<Self, ContentError> {
+        match kind {
+            KIND_MESSAGE if user.is_empty() => Ok(Self::Message(body)),
+            KIND_MESSAGE => Err(ContentError::UnexpectedField),
+            _ => Ok(Self::Copy {
+                user: checked_user(user)?,
+                body,
+            }),
+        }
+    }
+}
+
+impl<'a> MessageIds<'a> {
+    /// The encoded ids, if there are as many as `bounds` allow.
+    fn checked(self, bounds: &RangeInclusive<usize>) -> Result<&'a [u8], ContentError> {
+        if bounds.contains(&self.len()) {
+            Ok(self.0.as_flattened())
+        } else {
+            Err(ContentError::Ids)
+        }
+    }
+}
+
+fn ids<'a>(
+    bytes: &'a [u8],
+    bounds: &RangeInclusive<usize>,
+) -> Result<MessageIds<'a>, ContentError> {
+    let ids = MessageIds::from_bytes(bytes).ok_or(ContentError::Ids)?;
+    ids.checked(bounds)?;
+    Ok(ids)
+}
+
 impl<'a> Body<'a> {
+    /// What is not a body of the application's.
+    const fn bare(bytes: &'a [u8]) -> Self {
+        Self {
+            media_type: "",
+            bytes,
+        }
+    }
+
+    fn checked(self) -> Result<Self, ContentError> {
+        Self::new(self.media_type.as_bytes(), self.bytes)
+    }
+
     fn new(media_type: &'a [u8], bytes: &'a [u8]) -> Result<Self, ContentError> {
         let media_type = core::str::from_utf8(media_type).map_err(|_| ContentError::MediaType)?;
         if !is_media_type(media_type) {
@@ -144,13 +270,17 @@ impl<'a> Body<'a> {
 }
 
 impl fmt::Debug for Kind<'_> {
-    /// Without the user of a copy.
+    /// Without the user of a copy and the name of a device.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Message(body) => write!(f, "Message({body:?})"),
-            Self::Delivered => f.write_str("Delivered"),
+            Self::Delivered(ids) => write!(f, "Delivered({ids:?})"),
             Self::Copy { body, .. } => write!(f, "Copy({body:?})"),
             Self::Empty => f.write_str("Empty"),
+            Self::Read(ids) => write!(f, "Read({ids:?})"),
+            Self::Resend(ids) => write!(f, "Resend({ids:?})"),
+            Self::Unavailable(ids) => write!(f, "Unavailable({ids:?})"),
+            Self::Name(name) => write!(f, "Name({} bytes)", name.len()),
         }
     }
 }
@@ -166,6 +296,16 @@ impl fmt::Debug for Body<'_> {
 fn checked_user(user: &[u8]) -> Result<&str, ContentError> {
     User::from_bytes(user).map_err(|_| ContentError::User)?;
     core::str::from_utf8(user).map_err(|_| ContentError::User)
+}
+
+/// The name of a device: 1 to 64 bytes of UTF-8 without control characters.
+fn checked_name(name: &[u8]) -> Result<&str, ContentError> {
+    let text = core::str::from_utf8(name).map_err(|_| ContentError::Name)?;
+    if NAME.contains(&name.len()) && !text.chars().any(char::is_control) {
+        Ok(text)
+    } else {
+        Err(ContentError::Name)
+    }
 }
 
 /// `type/subtype` with the names of RFC 6838 §4.2, and after a semicolon any printable ASCII: what a parameter means
@@ -201,7 +341,7 @@ pub enum ContentError {
     /// Not version 1.
     #[error("the content has another version than 1: one of the two devices needs an update")]
     Version,
-    /// Not one of the four kinds.
+    /// Not one of the eight kinds.
     #[error("the content is of a kind that is not defined")]
     Kind,
     /// A field that must be empty in this kind is not.
@@ -210,6 +350,14 @@ pub enum ContentError {
     /// The user of a copy is not 1 to 255 bytes of UTF-8 without control characters (docs/protocol.md §1.2).
     #[error("the user is empty, longer than 255 bytes, not UTF-8, or has control characters")]
     User,
+    /// Too few or too many ids of messages, or one that is not whole.
+    #[error("the ids of messages are none or more than 256, or one of them is not 16 bytes")]
+    Ids,
+    /// The name of a device is not 1 to 64 bytes of UTF-8 without control characters.
+    #[error(
+        "the device's name is empty, longer than 64 bytes, not UTF-8, or has control characters"
+    )]
+    Name,
     /// The media type is not one.
     #[error("the media type is not of the form type/subtype in ASCII, at most 255 bytes")]
     MediaType,
@@ -228,6 +376,8 @@ mod tests {
         bytes: b"hello",
     };
 
+    const IDS: &[[u8; MESSAGE_ID_LEN]] = &[[2; MESSAGE_ID_LEN], [3; MESSAGE_ID_LEN]];
+
     fn encoded(kind: Kind<'_>) -> Result<Vec<u8>, ContentError> {
         Content {
             id: [1; MESSAGE_ID_LEN],
@@ -241,12 +391,17 @@ mod tests {
     fn every_kind_comes_back() {
         for kind in [
             Kind::Message(TEXT),
-            Kind::Delivered,
+            Kind::Delivered(IDS.into()),
             Kind::Copy {
                 user: "bob",
                 body: TEXT,
             },
             Kind::Empty,
+            Kind::Read(IDS.into()),
+            Kind::Resend(IDS.into()),
+            Kind::Resend([].as_slice().into()),
+            Kind::Unavailable(IDS.into()),
+            Kind::Name("phone"),
         ] {
             let bytes = encoded(kind).unwrap();
             assert_eq!(
@@ -343,7 +498,7 @@ mod tests {
             assert_eq!(Content::decode(&bytes), Err(ContentError::Version));
         }
         bytes[0] = VERSION;
-        for kind in 4..=u8::MAX {
+        for kind in 8..=u8::MAX {
             bytes[1] = kind;
             assert_eq!(Content::decode(&bytes), Err(ContentError::Kind));
         }

@@ -147,7 +147,7 @@ proptest! {
         bytes in vec(any::<u8>(), 0..500),
     ) {
         let body = Body { media_type: &media_type, bytes: &bytes };
-        for kind in [Kind::Message(body), Kind::Delivered, Kind::Copy { user: &user, body }, Kind::Empty] {
+        for kind in [Kind::Message(body), Kind::Delivered([id].as_slice().into()), Kind::Copy { user: &user, body }, Kind::Empty] {
             let content = Content { id, time, kind };
             let bytes = content.encode().unwrap();
             prop_assert_eq!(Content::decode(&bytes), Ok(content));
@@ -160,7 +160,7 @@ proptest! {
         let body = Body { media_type: "text/plain", bytes: b"hello" };
         let kind = match kind {
             0 => Kind::Message(body),
-            1 => Kind::Delivered,
+            1 => Kind::Delivered([[1; 16]].as_slice().into()),
             2 => Kind::Copy { user: "bob", body },
             _ => Kind::Empty,
         };

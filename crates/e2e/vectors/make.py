@@ -90,6 +90,11 @@ def content(kind, user=b"", media_type=b"", body=b"", version=1):
 
 
 TEXT = content(0, b"", b"text/plain", "Grüß Gott".encode())
+KINDS = ("message", "delivered", "copy", "empty", "read", "resend", "unavailable", "name")
+
+
+def ids(count):
+    return b"".join(some(f"id {n}", 16) for n in range(count))
 
 
 def contents():
@@ -99,13 +104,20 @@ def contents():
         "content_message_without_body": ("an empty body is a body", 0, "", "application/vnd.example+json", b""),
         "content_media_type_shortest": ("three bytes", 0, "", "a/b", b"x"),
         "content_media_type_longest": ("255 bytes", 0, "", "text/plain;p=" + "v" * 242, b"x"),
-        "content_delivered": ("a receipt", 1, "", "", b""),
+        "content_delivered": ("a receipt", 1, "", "", ids(1)),
+        "content_delivered_256_ids": ("a receipt for as many messages as one can be for", 1, "", "", ids(256)),
         "content_copy": ("a copy for the sender's own devices", 2, "bob@example.com", "text/plain", b"hello"),
         "content_copy_user_longest": ("255 bytes of user", 2, "é" * 127 + "x", "text/plain", b"hello"),
         "content_empty": ("turns the ratchet", 3, "", "", b""),
+        "content_read": ("two messages have been read", 4, "", "", ids(2)),
+        "content_resend": ("two messages are asked for again", 5, "", "", ids(2)),
+        "content_resend_without_ids": ("whatever was not confirmed is asked for again", 5, "", "", b""),
+        "content_unavailable": ("a message is not there any more", 6, "", "", ids(1)),
+        "content_name": ("what a device is called", 7, "", "", "Ann’s phone".encode()),
+        "content_name_longest": ("64 bytes", 7, "", "", ("é" * 32).encode()),
     }
     for name, (about, kind, user, media_type, body) in good.items():
-        write("content", name, "9.3", about, id=ID, time=TIME, kind=("message", "delivered", "copy", "empty")[kind], user=user,
+        write("content", name, "9.3", about, id=ID, time=TIME, kind=KINDS[kind], user=user,
               media_type=media_type, body=body, content=content(kind, user.encode(), media_type.encode(), body))
     bad = {
         "content_without_bytes": ("1.1", "no byte at all", b"", "encoding"),
@@ -116,11 +128,9 @@ def contents():
         "content_body_over_limit": ("9.3", "65,537 bytes announced", content(0, b"", b"text/plain")[:-3] + b"\x01\x00\x01", "encoding"),
         "content_version_unknown": ("9.3", "version 2", content(3, version=2), "version"),
         "content_version_zero": ("9.3", "version 0", content(3, version=0), "version"),
-        "content_kind_unknown": ("9.3", "kind 4", content(4), "kind"),
+        "content_kind_unknown": ("9.3", "kind 8", content(8), "kind"),
+        "content_kind_largest": ("9.3", "kind 255", content(255), "kind"),
         "content_message_with_user": ("9.3", "only a copy has a user", content(0, b"bob", b"text/plain", b"x"), "unexpected_field"),
-        "content_delivered_with_user": ("9.3", "only a copy has a user", content(1, b"bob"), "unexpected_field"),
-        "content_delivered_with_media_type": ("9.3", "a receipt has no media type", content(1, b"", b"text/plain"), "unexpected_field"),
-        "content_delivered_with_body": ("9.3", "a receipt has no body", content(1, b"", b"", b"x"), "unexpected_field"),
         "content_empty_with_user": ("9.3", "only a copy has a user", content(3, b"bob"), "unexpected_field"),
         "content_empty_with_media_type": ("9.3", "an empty message has no media type", content(3, b"", b"text/plain"), "unexpected_field"),
         "content_empty_with_body": ("9.3", "an empty message has no body", content(3, b"", b"", b"x"), "unexpected_field"),
@@ -136,6 +146,26 @@ def contents():
         "content_media_type_control_character": ("9.3", "a line feed", content(0, b"", b"text/plain\n", b"x"), "media_type"),
         "content_media_type_parameter_control_character": ("9.3", "an escape", content(0, b"", b"text/plain;a=\x1b[2J", b"x"), "media_type"),
         "content_media_type_two_slashes": ("9.3", "two slashes", content(0, b"", b"text/plain/x", b"x"), "media_type"),
+    }
+    for kind in (1, 4, 5, 6):
+        name, few, many = f"content_{KINDS[kind]}", ids(1), ids(257)
+        bad |= {
+            f"{name}_with_user": ("9.3", "only a copy has a user", content(kind, b"bob", b"", few), "unexpected_field"),
+            f"{name}_with_media_type": ("9.3", "ids have no media type", content(kind, b"", b"text/plain", few), "unexpected_field"),
+            f"{name}_257_ids": ("9.3", "one id more than allowed", content(kind, b"", b"", many), "ids"),
+            f"{name}_id_truncated": ("9.3", "the second id has 15 bytes", content(kind, b"", b"", ids(2)[:-1]), "ids"),
+            f"{name}_id_trailing_byte": ("9.3", "a byte after the last id", content(kind, b"", b"", few + b"\0"), "ids"),
+        }
+        if kind != 5:
+            bad[f"{name}_without_ids"] = ("9.3", "no id", content(kind), "ids")
+    bad |= {
+        "content_name_with_user": ("9.3", "only a copy has a user", content(7, b"bob", b"", b"phone"), "unexpected_field"),
+        "content_name_with_media_type": ("9.3", "a name has no media type", content(7, b"", b"text/plain", b"phone"), "unexpected_field"),
+        "content_name_empty": ("9.3", "no byte of name", content(7), "name"),
+        "content_name_65_bytes": ("9.3", "a byte more than allowed", content(7, b"", b"", b"n" * 65), "name"),
+        "content_name_control_character": ("9.3", "U+001B", content(7, b"", b"", b"pho\x1b[2Jne"), "name"),
+        "content_name_c1_control_character": ("9.3", "U+0085", content(7, b"", b"", "pho\u0085ne".encode()), "name"),
+        "content_name_not_utf8": ("9.3", "a lone 0xff", content(7, b"", b"", b"pho\xffne"), "name"),
     }
     for name, (section, about, data, error) in bad.items():
         write("content", name, section, about, content=data, error=error)

@@ -43,7 +43,7 @@ impl<D: Direction> Batch<D> {
         if frame.type_byte() == READY && self.frames != 0 {
             return Err(Misuse::ReadyOutOfPlace);
         }
-        // docs/protocol.md §4: at most 256 frames, at most 2 MiB + 4 bytes
+        // docs/protocol.md §4: at most 256 frames, at most 3 MiB + 4 bytes
         if self.frames >= MAX_RECORD_FRAMES {
             return Err(Misuse::BatchFull);
         }
@@ -169,7 +169,9 @@ impl<D> fmt::Debug for Frames<'_, D> {
 mod tests {
     use super::*;
     use crate::codec::EncodeError;
-    use crate::frame::{DeviceToRelay, Part as SendPart, RelayToDevice, Send, ToDevice, ToRelay};
+    use crate::frame::{
+        DeviceToRelay, List, Part as SendPart, RelayToDevice, Send, ToDevice, ToRelay,
+    };
     use crate::key::Thumbprint;
     use alloc::format;
 
@@ -180,13 +182,16 @@ mod tests {
     ) -> Result<(), Misuse> {
         batch.push(&ToRelay::Send(Send {
             request: 1,
+            sequence: 1,
             id: [0; 16],
             user: "bob",
+            whole: true,
             parts: parts.into(),
+            copies: List::empty(),
         }))
     }
 
-    /// docs/protocol.md §4: at most 2 MiB + 4 bytes together
+    /// docs/protocol.md §4: at most 3 MiB + 4 bytes together
     #[test]
     fn a_frame_that_does_not_fit_leaves_the_batch_as_it_was() {
         let message = vec![7; 98_304];
@@ -232,9 +237,12 @@ mod tests {
         let send = |parts| {
             ToRelay::Send(Send {
                 request: 1,
+                sequence: 1,
                 id: [0; 16],
                 user: "bob",
+                whole: true,
                 parts,
+                copies: List::empty(),
             })
         };
         let too_many = [part; 17];
@@ -274,6 +282,7 @@ mod tests {
             (
                 ToRelay::PublishPrekeys {
                     request: 1,
+                    replace: false,
                     prekeys: [].as_slice().into(),
                 },
                 count,

@@ -176,11 +176,25 @@ pub enum RefusalCode {
     TokenRefused,
     /// 10: the relay cannot do it now.
     Unavailable,
+    /// 11: the copies are not for exactly the sender's own other devices.
+    OwnDevicesChanged,
+    /// 12: what one user may have in that mailbox is used up.
+    Quota,
+    /// 13: the sequence is too far below the highest accepted one to tell what became of it.
+    Stale,
+    /// 14: the user has no such device.
+    UnknownDevice,
+    /// 15: there is no such blob, or it is not this device's.
+    UnknownBlob,
+    /// 16: the offset or the size is not what the relay has of the blob.
+    BlobConflict,
+    /// 17: no room for blobs.
+    StorageFull,
 }
 
 impl RefusalCode {
     /// Every code, in the order of docs/protocol.md §5.3.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 17] = [
         Self::NotPermitted,
         Self::UnknownUser,
         Self::DevicesChanged,
@@ -191,6 +205,13 @@ impl RefusalCode {
         Self::TooMany,
         Self::TokenRefused,
         Self::Unavailable,
+        Self::OwnDevicesChanged,
+        Self::Quota,
+        Self::Stale,
+        Self::UnknownDevice,
+        Self::UnknownBlob,
+        Self::BlobConflict,
+        Self::StorageFull,
     ];
 
     /// The number in the Refused frame.
@@ -207,6 +228,13 @@ impl RefusalCode {
             Self::TooMany => 8,
             Self::TokenRefused => 9,
             Self::Unavailable => 10,
+            Self::OwnDevicesChanged => 11,
+            Self::Quota => 12,
+            Self::Stale => 13,
+            Self::UnknownDevice => 14,
+            Self::UnknownBlob => 15,
+            Self::BlobConflict => 16,
+            Self::StorageFull => 17,
         }
     }
 
@@ -224,6 +252,13 @@ impl RefusalCode {
             Self::TooMany => "too_many",
             Self::TokenRefused => "token_refused",
             Self::Unavailable => "unavailable",
+            Self::OwnDevicesChanged => "own_devices_changed",
+            Self::Quota => "quota",
+            Self::Stale => "stale",
+            Self::UnknownDevice => "unknown_device",
+            Self::UnknownBlob => "unknown_blob",
+            Self::BlobConflict => "blob_conflict",
+            Self::StorageFull => "storage_full",
         }
     }
 
@@ -233,8 +268,8 @@ impl RefusalCode {
         Self::ALL.into_iter().find(|known| known.code() == code)
     }
 
-    /// Whether the same device can succeed by trying again: later, or for `devices_changed` at once after it has
-    /// sealed the message for the new cards. `token_refused` needs another token first, so it is not retryable.
+    /// Whether the same device can succeed by trying again: later, or for `devices_changed` and `own_devices_changed` at once after it
+    /// has sealed the message for the new cards, and for `blob_conflict` after it has asked how much the relay has. `token_refused` needs another token first, so it is not retryable.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
@@ -242,12 +277,19 @@ impl RefusalCode {
             | Self::DevicesChanged
             | Self::MailboxFull
             | Self::RateLimited
-            | Self::Unavailable => true,
+            | Self::Unavailable
+            | Self::OwnDevicesChanged
+            | Self::Quota
+            | Self::BlobConflict
+            | Self::StorageFull => true,
             Self::NotPermitted
             | Self::TooLarge
             | Self::InvalidCard
             | Self::TooMany
-            | Self::TokenRefused => false,
+            | Self::TokenRefused
+            | Self::Stale
+            | Self::UnknownDevice
+            | Self::UnknownBlob => false,
         }
     }
 }
@@ -320,7 +362,7 @@ mod tests {
     /// docs/protocol.md §5.3
     #[test]
     fn numbers_without_a_refusal_are_none() {
-        for code in [0, 11, u16::MAX] {
+        for code in [0, 18, u16::MAX] {
             assert_eq!(RefusalCode::from_code(code), None);
         }
     }

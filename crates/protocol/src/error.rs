@@ -110,7 +110,7 @@ pub enum Misbehaviour {
     /// A sealed part of the handshake or a record does not open: changed, replayed, lost one before, or not meant for us.
     #[error("a sealed message does not open")]
     DoesNotOpen,
-    /// A record over 2 MiB + 4 bytes.
+    /// A record over 3 MiB + 4 bytes.
     #[error("a record is larger than allowed")]
     RecordTooLarge,
     /// More than 256 frames in a record.

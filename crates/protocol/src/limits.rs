@@ -70,17 +70,26 @@ pub const MAX_LINK_RECORDS: u64 = 1 << 48;
 // Frames, §5
 
 /// Bytes of a frame's payload.
-pub const MAX_FRAME_PAYLOAD_BYTES: usize = 2_097_152;
+pub const MAX_FRAME_PAYLOAD_BYTES: usize = 3_145_728;
 /// Requests a device may have open.
 pub const MAX_OPEN_REQUESTS: usize = 64;
 /// Recipient devices in one Send.
 pub const MAX_SEND_PARTS: usize = 16;
+/// Copies for the sender's own other devices in one Send.
+pub const MAX_COPIES: usize = 15;
+/// How many sequences up to the highest accepted one a relay tells apart, and how far below it an open Send may be (§5.2).
+pub const SEND_WINDOW: u64 = 64;
 /// One-time prekeys in one PublishPrekeys.
 pub const MAX_PUBLISHED_PREKEYS: usize = 100;
 /// Cards in one Cards frame.
 pub const MAX_CARDS: usize = 16;
 /// Hours for which the relay remembers a message it no longer holds, so that a repetition delivers nothing new (§5.2).
 pub const SEND_MEMORY_HOURS: u64 = 24;
+
+/// Users of whose devices one link is told that they have changed, beside its own (§5.2).
+pub const MAX_WATCHED_USERS: usize = 256;
+/// Bytes of a blob in one Upload or Blob frame.
+pub const MAX_BLOB_CHUNK_BYTES: usize = 131_072;
 
 // Devices, sessions and messages, §6 to §9
 
@@ -114,3 +123,14 @@ pub const MAX_BODY_BYTES: usize = 65_536;
 pub const MAX_SEALED_MESSAGE_BYTES: usize = 98_304;
 /// Bytes of ciphertext in a sealed message (§9.1).
 pub const MAX_MESSAGE_CIPHERTEXT_BYTES: usize = 81_920;
+/// Message ids in one receipt, resend or answer to it (§9.3).
+pub const MAX_MESSAGE_IDS: usize = 256;
+/// Bytes of a device's name (§9.3).
+pub const MAX_DEVICE_NAME_BYTES: usize = 64;
+
+// Large content, §15
+
+/// Bytes of plaintext in one chunk of a sealed file.
+pub const FILE_CHUNK_BYTES: usize = 65_536;
+/// Bytes of one sealed chunk of a file: iv, ciphertext and tag.
+pub const SEALED_FILE_CHUNK_BYTES: usize = FILE_CHUNK_BYTES + 12 + 16;

@@ -431,7 +431,7 @@ mod tests {
                 frame(type_byte, length + 1, &[payload, &[0]].concat()),
                 DecodeError::TrailingBytes,
             ),
-            (vec![type_byte, 0x20, 0, 1], DecodeError::LengthOutOfBounds),
+            (vec![type_byte, 0x30, 0, 1], DecodeError::LengthOutOfBounds),
         ]
     }
 

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
 use sealwire_protocol::codec::{DecodeError, Reader};
-use sealwire_protocol::frame::{Frame, OneTimePrekey, ToDevice, ToRelay};
+use sealwire_protocol::frame::{Frame, List, OneTimePrekey, Part, ToDevice, ToRelay};
 use serde_json::{Value, json};
 
 /// docs/protocol.md §5
@@ -77,17 +77,19 @@ fn run<'a, F: Frame<'a>>(
 fn to_relay(frame: &ToRelay<'_>) -> Value {
     match frame {
         ToRelay::Send(send) => json!({
-            "type": "Send", "request": send.request, "id": hex(&send.id), "user": send.user,
-            "parts": send.parts.iter()
-                .map(|part| json!({"device": hex(part.device.as_bytes()), "message": hex(part.message)}))
-                .collect::<Vec<_>>(),
+            "type": "Send", "request": send.request, "sequence": send.sequence.to_string(), "id": hex(&send.id),
+            "user": send.user, "whole": send.whole, "parts": parts(&send.parts), "copies": parts(&send.copies),
         }),
         ToRelay::Ack { position } => json!({"type": "Ack", "position": position.to_string()}),
         ToRelay::PublishCard { request, card } => {
             json!({"type": "PublishCard", "request": request, "card": hex(card)})
         }
-        ToRelay::PublishPrekeys { request, prekeys } => {
-            json!({"type": "PublishPrekeys", "request": request, "prekeys": prekeys.iter().map(prekey).collect::<Vec<_>>()})
+        ToRelay::PublishPrekeys {
+            request,
+            replace,
+            prekeys,
+        } => {
+            json!({"type": "PublishPrekeys", "request": request, "replace": replace, "prekeys": prekeys.iter().map(prekey).collect::<Vec<_>>()})
         }
         ToRelay::FetchCards {
             request,
@@ -103,6 +105,24 @@ fn to_relay(frame: &ToRelay<'_>) -> Value {
         } => {
             json!({"type": "Refresh", "request": request, "proof": hex(proof), "token": hex(token)})
         }
+        ToRelay::RemoveDevice { request, device } => {
+            json!({"type": "RemoveDevice", "request": request, "device": hex(device.as_bytes())})
+        }
+        ToRelay::Upload(upload) => json!({
+            "type": "Upload", "request": upload.request, "blob": hex(&upload.blob), "size": upload.size.to_string(),
+            "offset": upload.offset.to_string(), "data": hex(upload.data),
+        }),
+        ToRelay::Download {
+            request,
+            blob,
+            offset,
+            length,
+        } => json!({
+            "type": "Download", "request": request, "blob": hex(blob), "offset": offset.to_string(), "length": length,
+        }),
+        ToRelay::Discard { request, blob } => {
+            json!({"type": "Discard", "request": request, "blob": hex(blob)})
+        }
     }
 }
 
@@ -113,6 +133,7 @@ fn to_device(frame: &ToDevice<'_>) -> Value {
             "token_expires": ready.token_expires.to_string(), "max_message": ready.max_message,
             "has_card": ready.has_card, "prekeys": ready.prekeys, "epoch": hex(&ready.epoch),
             "acknowledged": ready.acknowledged.to_string(), "head": ready.head.to_string(),
+            "sent": ready.sent.to_string(), "waiting": ready.waiting,
         }),
         ToDevice::Accepted { request } => json!({"type": "Accepted", "request": request}),
         ToDevice::Refused { request, code } => {
@@ -136,7 +157,25 @@ fn to_device(frame: &ToDevice<'_>) -> Value {
             json!({"type": "Token", "request": request, "expires": expires.to_string(), "token": hex(token)})
         }
         ToDevice::DeviceChanged { user } => json!({"type": "DeviceChanged", "user": user}),
+        ToDevice::Undelivered(undelivered) => json!({
+            "type": "Undelivered", "position": undelivered.position.to_string(), "id": hex(&undelivered.id),
+            "user": undelivered.user, "device": hex(undelivered.device.as_bytes()), "reason": undelivered.reason.code(),
+        }),
+        ToDevice::Damaged { position } => {
+            json!({"type": "Damaged", "position": position.to_string()})
+        }
+        ToDevice::Blob(blob) => json!({
+            "type": "Blob", "request": blob.request, "length": blob.length.to_string(), "size": blob.size.to_string(),
+            "complete": blob.complete, "data": hex(blob.data),
+        }),
     }
+}
+
+fn parts(parts: &List<'_, Part<'_>>) -> Vec<Value> {
+    parts
+        .iter()
+        .map(|part| json!({"device": hex(part.device.as_bytes()), "message": hex(part.message)}))
+        .collect()
 }
 
 fn prekey(prekey: OneTimePrekey<'_>) -> Value {

@@ -24,7 +24,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::LinkError;
-use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay};
+use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay, Upload};
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, MAX_OPEN_REQUESTS};
 
 use crate::bounds::{MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT_MILLIS, MAX_WAITING_BYTES};
@@ -138,6 +138,8 @@ impl Link {
             epoch: mailbox.epoch,
             acknowledged: mailbox.acknowledged,
             head: mailbox.head,
+            sent: 0,
+            waiting: 0,
         }))?;
         if let Some(minted) = minted {
             self.answer(&Reply::Token(0, Box::new(minted)))?;
@@ -304,8 +306,17 @@ impl Link {
             ToRelay::PublishCard { request, card } => {
                 self.requester.publish_card(request, card, now)
             }
-            ToRelay::PublishPrekeys { request, prekeys } => {
-                self.requester.publish_prekeys(request, &prekeys, now)
+            ToRelay::PublishPrekeys {
+                request,
+                replace: false,
+                prekeys,
+            } => self.requester.publish_prekeys(request, &prekeys, now),
+            ToRelay::PublishPrekeys { request, .. }
+            | ToRelay::RemoveDevice { request, .. }
+            | ToRelay::Upload(Upload { request, .. })
+            | ToRelay::Download { request, .. }
+            | ToRelay::Discard { request, .. } => {
+                Outcome::Answered(Reply::Refused(request, RefusalCode::Unavailable))
             }
             ToRelay::Refresh {
                 request,

@@ -187,6 +187,9 @@ impl Requester {
     /// Everything about a Send that is decided before it is stored, and who it is for.
     fn posting(&self, send: &Send<'_>, now: Now) -> Result<(User, Posting), RefusalCode> {
         let user = self.permitted(send.user)?;
+        if !send.copies.is_empty() {
+            return Err(RefusalCode::Unavailable);
+        }
         // A part's length is at most 98,304, so it fits into any usize.
         if send
             .parts

@@ -152,9 +152,12 @@ async fn send_at_once(from: &mut Device, to: &Device, requests: u8) {
         .map(|number| {
             ToRelay::Send(SendFrame {
                 request: 100 + u32::from(number),
+                sequence: 100 + u64::from(number),
                 id: [number; 16],
                 user: "bob",
+                whole: true,
                 parts: List::from(parts.as_slice()),
+                copies: List::empty(),
             })
         })
         .collect();
@@ -214,9 +217,12 @@ async fn messages_of_one_record_arrive_in_its_order() {
         .map(|(parts, number)| {
             ToRelay::Send(SendFrame {
                 request: 100 + u32::from(number),
+                sequence: 100 + u64::from(number),
                 id: [number; 16],
                 user: "bob",
+                whole: true,
                 parts: List::from(parts.as_slice()),
+                copies: List::empty(),
             })
         })
         .collect();

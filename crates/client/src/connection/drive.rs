@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToDevice, ToRelay};
+use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToDevice, ToRelay, Undelivered};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -165,6 +165,7 @@ impl<'a> Drive<'a> {
                 let prekeys = prekeys.ok_or(RelayFault::Record).map_err(End::from)?;
                 let frame = ToRelay::PublishPrekeys {
                     request: *request,
+                    replace: false,
                     prekeys: List::from(&prekeys),
                 };
                 self.link.push(&frame).await?;
@@ -182,16 +183,24 @@ impl<'a> Drive<'a> {
                 self.link.push(&frame).await?;
             }
             Request::Send { request, entry } => {
-                let Some(OutgoingSend { id, user, parts }) = self.core.engine.outgoing(*entry)
+                let Some(OutgoingSend {
+                    sequence,
+                    id,
+                    user,
+                    parts,
+                }) = self.core.engine.outgoing(*entry)
                 else {
                     return Ok(());
                 };
                 let parts: List<'_, Part<'_>> = List::from(&parts);
                 let frame = ToRelay::Send(SendFrame {
                     request: *request,
+                    sequence,
                     id,
                     user,
+                    whole: true,
                     parts,
+                    copies: List::empty(),
                 });
                 self.link.push(&frame).await?;
             }
@@ -252,6 +261,9 @@ impl<'a> Drive<'a> {
             ToDevice::Cards { request, entries } => self.reply(request, &Reply::Cards(entries))?,
             ToDevice::Deliver(deliver) => self.core.engine.handle_deliver(&deliver, now())?,
             ToDevice::DeviceChanged { user } => self.core.engine.handle_device_changed(user),
+            ToDevice::Undelivered(Undelivered { position, .. })
+            | ToDevice::Damaged { position } => self.core.engine.handle_skipped(position)?,
+            ToDevice::Blob(_) => return Err(End::from(RelayFault::Unasked).into()),
         }
         Ok(())
     }

@@ -151,6 +151,17 @@ impl Engine {
         self.commit(txn)
     }
 
+    /// Something of the mailbox that is no message. Afterwards [`position`](Engine::position) covers it.
+    pub(crate) fn handle_skipped(&mut self, position: u64) -> Result<(), Fatal> {
+        if position <= self.mailbox.position {
+            return Ok(());
+        }
+        self.mailbox.position = position;
+        let mut txn = Txn::default();
+        txn.put(records::mailbox(), &self.mailbox)?;
+        self.commit(txn)
+    }
+
     /// Puts an event into the inbox.
     pub(super) fn push_event(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
         if self.inbox.len() >= EVENT_LIMIT {
@@ -252,10 +263,11 @@ impl Engine {
                 let event = Event::Message(received(body));
                 self.push_event(txn, event)?;
                 if self.options.delivery_receipts {
+                    let ids = [content.id];
                     let receipt = Content {
-                        id: content.id,
+                        id: rand::random(),
                         time: now.0,
-                        kind: Kind::Delivered,
+                        kind: Kind::Delivered(ids.as_slice().into()),
                     };
                     self.enqueue_own(txn, user, Purpose::Delivered, &receipt, now)?;
                 }
@@ -270,8 +282,14 @@ impl Engine {
                 };
                 self.push_event(txn, event)
             }
-            Kind::Delivered => self.handle_delivered(txn, content.id, &user, deliver.device),
-            Kind::Empty => Ok(()),
+            Kind::Delivered(ids) => ids
+                .iter()
+                .try_for_each(|id| self.handle_delivered(txn, *id, &user, deliver.device)),
+            Kind::Empty
+            | Kind::Read(_)
+            | Kind::Resend(_)
+            | Kind::Unavailable(_)
+            | Kind::Name(_) => Ok(()),
             Kind::Message(_) | Kind::Copy { .. } => {
                 self.not_opened(txn, deliver, user, NotOpened::Refused, now)
             }

@@ -104,6 +104,8 @@ pub(crate) struct Engine {
     lookups: BTreeMap<Arc<str>, Lookup>,
     /// When a new session was last started with a device because its messages did not open.
     repaired: HashMap<Thumbprint, u64>,
+    /// The highest sequence of a Send so far (`docs/protocol.md §5.1`).
+    last_sequence: u64,
     link: Option<Link>,
 }
 
@@ -214,6 +216,7 @@ impl Engine {
             seen: Seen::restore(scan(&vault, Table::Seen)?),
             lookups: BTreeMap::new(),
             repaired: HashMap::new(),
+            last_sequence: 0,
             link: None,
             keys: Arc::new(keys),
             vault,
@@ -305,6 +308,7 @@ impl Engine {
             txn.put(records::mailbox(), &self.mailbox)?;
             txn.commit(&mut self.vault)?;
         }
+        self.last_sequence = self.last_sequence.max(ready.sent);
         self.handle_disconnected();
         let has_card = ready.has_card && self.relay_has_newest_card();
         self.link = Some(Link {
@@ -527,12 +531,18 @@ fn refusal(code: RefusalCode) -> Refusal {
         RefusalCode::NotPermitted => Refusal::NotPermitted,
         RefusalCode::UnknownUser => Refusal::UnknownUser,
         RefusalCode::DevicesChanged => Refusal::DevicesChanged,
-        RefusalCode::MailboxFull => Refusal::MailboxFull,
+        RefusalCode::MailboxFull | RefusalCode::Quota => Refusal::MailboxFull,
         RefusalCode::TooLarge => Refusal::TooLarge,
         RefusalCode::RateLimited => Refusal::RateLimited,
         RefusalCode::InvalidCard => Refusal::InvalidCard,
         RefusalCode::TooMany => Refusal::TooMany,
         RefusalCode::TokenRefused => Refusal::TokenRefused,
-        RefusalCode::Unavailable => Refusal::Unavailable,
+        RefusalCode::Unavailable
+        | RefusalCode::OwnDevicesChanged
+        | RefusalCode::Stale
+        | RefusalCode::UnknownDevice
+        | RefusalCode::UnknownBlob
+        | RefusalCode::BlobConflict
+        | RefusalCode::StorageFull => Refusal::Unavailable,
     }
 }

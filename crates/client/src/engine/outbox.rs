@@ -54,6 +54,8 @@ pub(crate) struct Entry {
     /// What was sealed for each device. It never changes for a device that stays.
     pub(super) parts: Vec<(Thumbprint, Vec<u8>)>,
     pub(super) stage: Stage,
+    /// Which of this device's Sends it is (`docs/protocol.md §5.1`); 0 until it is sent.
+    sequence: u64,
     rounds: u8,
     tries: u8,
     answer: Option<oneshot::Sender<Result<Receipt, Error>>>,
@@ -104,6 +106,7 @@ impl Entry {
             content,
             parts,
             stage,
+            sequence: 0,
             rounds: 0,
             tries: 0,
             answer: None,
@@ -121,6 +124,7 @@ impl Entry {
 
 /// What a Send frame is made of.
 pub(crate) struct OutgoingSend<'a> {
+    pub(crate) sequence: u64,
     pub(crate) id: [u8; 16],
     pub(crate) user: &'a str,
     pub(crate) parts: Vec<Part<'a>>,
@@ -276,8 +280,8 @@ impl Engine {
     }
 
     /// The frame of an entry that [`poll_request`](Engine::poll_request) gave.
-    pub(crate) fn outgoing(&self, entry: u64) -> Option<OutgoingSend<'_>> {
-        let entry = self.outbox.get(&entry)?;
+    pub(crate) fn outgoing(&self, number: u64) -> Option<OutgoingSend<'_>> {
+        let entry = self.outbox.get(&number)?;
         let parts = entry
             .parts
             .iter()
@@ -287,6 +291,7 @@ impl Engine {
             })
             .collect();
         Some(OutgoingSend {
+            sequence: entry.sequence,
             id: entry.id,
             user: &entry.user,
             parts,
@@ -335,6 +340,10 @@ impl Engine {
             let (number, entry) = self.outbox.iter_mut().find(|(_, entry)| due(entry))?;
             if !entry.parts.is_empty() {
                 entry.stage = Stage::Sent;
+                if entry.sequence == 0 {
+                    self.last_sequence += 1;
+                    entry.sequence = self.last_sequence;
+                }
                 return Some(*number);
             }
             // Refused before it could be sealed: the cards first, and meanwhile what is behind it.
@@ -381,6 +390,8 @@ impl Engine {
         let Some(entry) = self.outbox.get_mut(&number) else {
             return Ok(());
         };
+        // §5.1: what is tried again after a refusal is another Send.
+        entry.sequence = 0;
         if refusal == Refusal::DevicesChanged && entry.rounds < MAX_ROUNDS {
             // §5.2: fetch the cards again. What is sealed for a device that stays is sent to it as it is.
             entry.rounds += 1;

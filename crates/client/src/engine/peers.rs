@@ -620,7 +620,13 @@ impl Engine {
             .filter(|entry| entry.purpose == Purpose::Copy)
             .and_then(|copy| match Content::decode(&copy.content).ok()?.kind {
                 Kind::Copy { user, .. } => Some(user),
-                Kind::Message(_) | Kind::Delivered | Kind::Empty => None,
+                Kind::Message(_)
+                | Kind::Delivered(_)
+                | Kind::Empty
+                | Kind::Read(_)
+                | Kind::Resend(_)
+                | Kind::Unavailable(_)
+                | Kind::Name(_) => None,
             });
         for user in original.into_iter().chain([&**user]) {
             if self.trust(txn, user)? == Some(Trust::Changed) {

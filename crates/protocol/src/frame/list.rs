@@ -8,9 +8,6 @@ use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 
 /// Something that a list holds. Only this crate implements it.
 pub trait ListItem<'a>: Copy + PartialEq + fmt::Debug {
-    /// How many a list may hold.
-    #[doc(hidden)]
-    const COUNT: RangeInclusive<usize>;
     #[doc(hidden)]
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError>;
     #[doc(hidden)]
@@ -30,6 +27,14 @@ enum Items<'a, T> {
 }
 
 impl<'a, T: ListItem<'a>> List<'a, T> {
+    /// A list without items.
+    #[must_use]
+    pub const fn empty() -> Self {
+        Self {
+            items: Items::Lent(&[]),
+        }
+    }
+
     /// The number of items.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -51,9 +56,12 @@ impl<'a, T: ListItem<'a>> List<'a, T> {
         Iter { rest: self.items }
     }
 
-    /// Checks every item before the list exists, so that iterating cannot fail.
-    pub(super) fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
-        let count = reader.count8(T::COUNT)?;
+    /// Reads a list of as many items as `bounds` allow. Checks every item before the list exists, so that iterating cannot fail.
+    pub(super) fn decode(
+        reader: &mut Reader<'a>,
+        bounds: RangeInclusive<usize>,
+    ) -> Result<Self, DecodeError> {
+        let count = reader.count8(bounds)?;
         let start = reader.rest();
         for _ in 0..count {
             T::decode(reader)?;
@@ -65,8 +73,13 @@ impl<'a, T: ListItem<'a>> List<'a, T> {
         })
     }
 
-    pub(super) fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
-        writer.count8(self.len(), T::COUNT)?;
+    /// Writes the list, if `bounds` allow as many items.
+    pub(super) fn encode(
+        &self,
+        writer: &mut Writer<'_>,
+        bounds: RangeInclusive<usize>,
+    ) -> Result<(), EncodeError> {
+        writer.count8(self.len(), bounds)?;
         self.iter().try_for_each(|item| item.encode(writer))
     }
 }

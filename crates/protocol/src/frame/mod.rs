@@ -3,8 +3,10 @@
 //! ```text
 //! record plaintext = frame frame ...          frame = type, u24 length, payload
 //!
-//! device ── ToRelay ──> relay      Send Ack PublishCard PublishPrekeys FetchCards Refresh
+//! device ── ToRelay ──> relay      Send Ack PublishCard PublishPrekeys FetchCards Refresh RemoveDevice
+//!                                  Upload Download Discard
 //! device <── ToDevice ── relay     Ready Accepted Refused Deliver Cards Token DeviceChanged
+//!                                  Undelivered Damaged Blob
 //! ```
 //!
 //! Decoded frames borrow from the record that they came in; nothing is copied or allocated. What a frame means, whether its
@@ -16,8 +18,8 @@ mod to_device;
 mod to_relay;
 
 pub use list::{Iter, List, ListItem};
-pub use to_device::{CardEntry, Deliver, Ready, ToDevice};
-pub use to_relay::{Part, Send, ToRelay};
+pub use to_device::{Blob, CardEntry, Deliver, Ready, ToDevice, Undelivered, UndeliveredReason};
+pub use to_relay::{Part, Send, ToRelay, Upload};
 
 pub(crate) use to_device::READY;
 
@@ -28,7 +30,7 @@ use core::ops::RangeInclusive;
 use crate::codec::{DecodeError, EncodeError, Reader, Writer, length_prefix};
 use crate::crypto::KEM_KEY_BYTES;
 use crate::limits::{
-    MAX_CARD_BYTES, MAX_FRAME_PAYLOAD_BYTES, MAX_NAME_BYTES, MAX_PUBLISHED_PREKEYS,
+    MAX_BLOB_CHUNK_BYTES, MAX_CARD_BYTES, MAX_FRAME_PAYLOAD_BYTES, MAX_NAME_BYTES,
     MAX_SEALED_MESSAGE_BYTES,
 };
 use crate::name::{self, NameError};
@@ -36,9 +38,14 @@ use crate::name::{self, NameError};
 const USER: RangeInclusive<usize> = 1..=MAX_NAME_BYTES;
 const CARD: RangeInclusive<usize> = 1..=MAX_CARD_BYTES;
 const MESSAGE: RangeInclusive<usize> = 1..=MAX_SEALED_MESSAGE_BYTES;
+const BLOB_DATA: RangeInclusive<usize> = 0..=MAX_BLOB_CHUNK_BYTES;
 
 /// What identifies a message to its sender and its recipients: 16 random bytes.
 pub type MessageId = [u8; 16];
+
+/// What names a blob to those who may have it: 32 random bytes (docs/protocol.md §15). Whoever knows it can download the blob, so `Debug`
+/// of the frames does not show it.
+pub type BlobId = [u8; 32];
 
 /// What a request and its reply have in common: chosen by the device, not 0.
 pub type RequestId = u32;
@@ -142,8 +149,6 @@ impl fmt::Debug for OneTimePrekey<'_> {
 }
 
 impl<'a> ListItem<'a> for OneTimePrekey<'a> {
-    const COUNT: RangeInclusive<usize> = 1..=MAX_PUBLISHED_PREKEYS;
-
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             id: reader.u32()?,
@@ -227,15 +232,19 @@ mod tests {
         }];
         let send = Send {
             request: 1,
+            sequence: 2,
             id: [0; 16],
             user: "bob",
+            whole: true,
             parts: parts.as_slice().into(),
+            copies: List::empty(),
         };
         for (frame, shown) in [
             (
                 ToRelay::Send(send),
-                "Send { request: 1, id: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], user: 3 bytes, \
-                 parts: [Part { device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, message: 14 bytes }] }",
+                "Send { request: 1, sequence: 2, id: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], user: 3 bytes, \
+                 whole: true, parts: [Part { device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, message: 14 bytes }], \
+                 copies: [] }",
             ),
             (ToRelay::Ack { position: 9 }, "Ack { position: 9 }"),
             (
@@ -248,9 +257,10 @@ mod tests {
             (
                 ToRelay::PublishPrekeys {
                     request: 1,
+                    replace: false,
                     prekeys: [PREKEY].as_slice().into(),
                 },
-                "PublishPrekeys { request: 1, prekeys: [OneTimePrekey { id: 7, .. }] }",
+                "PublishPrekeys { request: 1, replace: false, prekeys: [OneTimePrekey { id: 7, .. }] }",
             ),
             (
                 ToRelay::FetchCards {
@@ -267,6 +277,39 @@ mod tests {
                     token: b"a token",
                 },
                 "Refresh { request: 1, proof: 5 bytes, token: 7 bytes }",
+            ),
+            (
+                ToRelay::RemoveDevice {
+                    request: 1,
+                    device: device(),
+                },
+                "RemoveDevice { request: 1, device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA }",
+            ),
+            (
+                ToRelay::Upload(Upload {
+                    request: 1,
+                    blob: [0; 32],
+                    size: 2,
+                    offset: 3,
+                    data: b"data",
+                }),
+                "Upload { request: 1, size: 2, offset: 3, data: 4 bytes, .. }",
+            ),
+            (
+                ToRelay::Download {
+                    request: 1,
+                    blob: [0; 32],
+                    offset: 2,
+                    length: 3,
+                },
+                "Download { request: 1, offset: 2, length: 3, .. }",
+            ),
+            (
+                ToRelay::Discard {
+                    request: 1,
+                    blob: [0; 32],
+                },
+                "Discard { request: 1, .. }",
             ),
         ] {
             assert_eq!(format!("{frame:?}"), shown);
@@ -292,10 +335,12 @@ mod tests {
                     epoch: [0; 16],
                     acknowledged: 5,
                     head: 6,
+                    sent: 7,
+                    waiting: 8,
                 }),
                 "Ready { device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, user: 5 bytes, time: 1, token_expires: 2, \
                  max_message: 3, has_card: true, prekeys: 4, epoch: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], \
-                 acknowledged: 5, head: 6 }",
+                 acknowledged: 5, head: 6, sent: 7, waiting: 8 }",
             ),
             (ToDevice::Accepted { request: 1 }, "Accepted { request: 1 }"),
             (
@@ -335,6 +380,28 @@ mod tests {
             (
                 ToDevice::DeviceChanged { user: "alice" },
                 "DeviceChanged { user: 5 bytes }",
+            ),
+            (
+                ToDevice::Undelivered(Undelivered {
+                    position: 1,
+                    id: [0; 16],
+                    user: "bob",
+                    device: device(),
+                    reason: UndeliveredReason::Expired,
+                }),
+                "Undelivered { position: 1, id: [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], user: 3 bytes, \
+                 device: AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA, reason: Expired }",
+            ),
+            (ToDevice::Damaged { position: 1 }, "Damaged { position: 1 }"),
+            (
+                ToDevice::Blob(Blob {
+                    request: 1,
+                    length: 2,
+                    size: 3,
+                    complete: false,
+                    data: b"data",
+                }),
+                "Blob { request: 1, length: 2, size: 3, complete: false, data: 4 bytes }",
             ),
         ] {
             assert_eq!(format!("{frame:?}"), shown);

@@ -3,7 +3,8 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::{CARD, Frame, Length, List, ListItem, MESSAGE, MessageId, OneTimePrekey, RequestId};
+use super::{BLOB_DATA, CARD, Frame, Length, List, ListItem, MESSAGE};
+use super::{MessageId, OneTimePrekey, RequestId};
 use super::{request, user, write_request, write_user};
 use crate::close::RefusalCode;
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
@@ -11,6 +12,7 @@ use crate::key::Thumbprint;
 use crate::limits::{MAX_CARDS, MAX_TOKEN_BYTES};
 
 const TOKEN: RangeInclusive<usize> = 1..=MAX_TOKEN_BYTES;
+const ENTRIES: RangeInclusive<usize> = 0..=MAX_CARDS;
 
 pub(crate) const READY: u8 = 0x41;
 const ACCEPTED: u8 = 0x42;
@@ -19,6 +21,9 @@ const DELIVER: u8 = 0x44;
 const CARDS: u8 = 0x45;
 const TOKEN_TYPE: u8 = 0x46;
 const DEVICE_CHANGED: u8 = 0x47;
+const UNDELIVERED: u8 = 0x48;
+const DAMAGED: u8 = 0x49;
+const BLOB: u8 = 0x4a;
 
 /// What the relay says to a device.
 #[derive(Clone, Copy, PartialEq)]
@@ -60,6 +65,15 @@ pub enum ToDevice<'a> {
         /// The user, §1.2.
         user: &'a str,
     },
+    /// A message of this device's user will not be delivered. It comes from the mailbox, like a Deliver.
+    Undelivered(Undelivered<'a>),
+    /// What was in the mailbox there was damaged on the relay's disk, and nothing of it is known.
+    Damaged {
+        /// The position in the mailbox, to be acknowledged.
+        position: u64,
+    },
+    /// How much of a blob the relay has, and perhaps a piece of it: the answer to an Upload or a Download.
+    Blob(Blob<'a>),
 }
 
 /// What the relay says first. That `device` is the device's own thumbprint has been checked by
@@ -84,8 +98,12 @@ pub struct Ready<'a> {
     pub epoch: [u8; 16],
     /// The position up to which the device has acknowledged.
     pub acknowledged: u64,
-    /// The position of the newest message in the mailbox.
+    /// The position of the newest message in the mailbox, or where this start of the relay begins if that is later.
     pub head: u64,
+    /// The highest sequence of a Send of this device that was accepted; 0: none.
+    pub sent: u64,
+    /// Messages and notices that are in the mailbox now.
+    pub waiting: u32,
 }
 
 /// A message from another device.
@@ -103,6 +121,66 @@ pub struct Deliver<'a> {
     pub time: u64,
     /// The sealed message, 1 to 98,304 bytes.
     pub message: &'a [u8],
+}
+
+/// What became of a message that was accepted and will not be delivered (docs/protocol.md §5.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Undelivered<'a> {
+    /// The position in the mailbox, to be acknowledged.
+    pub position: u64,
+    /// Which message.
+    pub id: MessageId,
+    /// The user it was for, §1.2.
+    pub user: &'a str,
+    /// The device that will not get it.
+    pub device: Thumbprint,
+    /// Why not.
+    pub reason: UndeliveredReason,
+}
+
+/// Why an accepted message will not be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum UndeliveredReason {
+    /// 1: the device did not fetch it in time.
+    Expired,
+    /// 2: the device was removed.
+    DeviceRemoved,
+}
+
+impl UndeliveredReason {
+    /// The number in the Undelivered frame.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Expired => 1,
+            Self::DeviceRemoved => 2,
+        }
+    }
+
+    /// The reason with this number, if there is one.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::Expired),
+            2 => Some(Self::DeviceRemoved),
+            _ => None,
+        }
+    }
+}
+
+/// How much of a blob the relay has, and for a Download a piece of it (docs/protocol.md §15).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Blob<'a> {
+    /// Which request.
+    pub request: RequestId,
+    /// Bytes of the blob that the relay has.
+    pub length: u64,
+    /// Bytes of the whole blob.
+    pub size: u64,
+    /// Whether all of it is there, safely.
+    pub complete: bool,
+    /// What a Download asked for, at most 131,072 bytes; empty for an Upload.
+    pub data: &'a [u8],
 }
 
 /// A device's card, and perhaps a one-time prekey of it. Neither has been verified.
@@ -147,6 +225,12 @@ impl fmt::Debug for ToDevice<'_> {
                 .debug_struct("DeviceChanged")
                 .field("user", &Length(user.len()))
                 .finish(),
+            Self::Undelivered(undelivered) => undelivered.fmt(f),
+            Self::Damaged { position } => f
+                .debug_struct("Damaged")
+                .field("position", position)
+                .finish(),
+            Self::Blob(blob) => blob.fmt(f),
         }
     }
 }
@@ -164,6 +248,32 @@ impl fmt::Debug for Ready<'_> {
             .field("epoch", &self.epoch)
             .field("acknowledged", &self.acknowledged)
             .field("head", &self.head)
+            .field("sent", &self.sent)
+            .field("waiting", &self.waiting)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Undelivered<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Undelivered")
+            .field("position", &self.position)
+            .field("id", &self.id)
+            .field("user", &Length(self.user.len()))
+            .field("device", &self.device)
+            .field("reason", &self.reason)
+            .finish()
+    }
+}
+
+impl fmt::Debug for Blob<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Blob")
+            .field("request", &self.request)
+            .field("length", &self.length)
+            .field("size", &self.size)
+            .field("complete", &self.complete)
+            .field("data", &Length(self.data.len()))
             .finish()
     }
 }
@@ -191,8 +301,6 @@ impl fmt::Debug for CardEntry<'_> {
 }
 
 impl<'a> ListItem<'a> for CardEntry<'a> {
-    const COUNT: RangeInclusive<usize> = 0..=MAX_CARDS;
-
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         let card = reader.vec16(CARD)?;
         let prekey = match reader.count8(0..=1)? {
@@ -220,6 +328,9 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             Self::Cards { .. } => CARDS,
             Self::Token { .. } => TOKEN_TYPE,
             Self::DeviceChanged { .. } => DEVICE_CHANGED,
+            Self::Undelivered(_) => UNDELIVERED,
+            Self::Damaged { .. } => DAMAGED,
+            Self::Blob(_) => BLOB,
         }
     }
 
@@ -234,7 +345,7 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             Self::Deliver(deliver) => deliver.encode(writer)?,
             Self::Cards { request, entries } => {
                 write_request(writer, *request)?;
-                entries.encode(writer)?;
+                entries.encode(writer, ENTRIES)?;
             }
             Self::Token {
                 request,
@@ -244,6 +355,11 @@ impl<'a> Frame<'a> for ToDevice<'a> {
                 writer.u32(*request).u64(*expires).vec16(token, TOKEN)?;
             }
             Self::DeviceChanged { user } => write_user(writer, user)?,
+            Self::Undelivered(undelivered) => undelivered.encode(writer)?,
+            Self::Damaged { position } => {
+                writer.u64(*position);
+            }
+            Self::Blob(blob) => blob.encode(writer)?,
         }
         Ok(())
     }
@@ -261,7 +377,7 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             DELIVER => Self::Deliver(Deliver::decode(payload)?),
             CARDS => Self::Cards {
                 request: request(payload)?,
-                entries: List::decode(payload)?,
+                entries: List::decode(payload, ENTRIES)?,
             },
             TOKEN_TYPE => Self::Token {
                 request: payload.u32()?,
@@ -271,6 +387,11 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             DEVICE_CHANGED => Self::DeviceChanged {
                 user: user(payload)?,
             },
+            UNDELIVERED => Self::Undelivered(Undelivered::decode(payload)?),
+            DAMAGED => Self::Damaged {
+                position: payload.u64()?,
+            },
+            BLOB => Self::Blob(Blob::decode(payload)?),
             _ => return Err(DecodeError::UnknownValue),
         })
     }
@@ -289,7 +410,9 @@ impl<'a> Ready<'a> {
             .u8(self.prekeys)
             .bytes(&self.epoch)
             .u64(self.acknowledged)
-            .u64(self.head);
+            .u64(self.head)
+            .u64(self.sent)
+            .u32(self.waiting);
         Ok(())
     }
 
@@ -305,6 +428,8 @@ impl<'a> Ready<'a> {
             epoch: *payload.array()?,
             acknowledged: payload.u64()?,
             head: payload.u64()?,
+            sent: payload.u64()?,
+            waiting: payload.u32()?,
         })
     }
 }
@@ -328,6 +453,47 @@ impl<'a> Deliver<'a> {
             device: Thumbprint::from_bytes(*payload.array()?),
             time: payload.u64()?,
             message: payload.vec24(MESSAGE)?,
+        })
+    }
+}
+
+impl<'a> Undelivered<'a> {
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer.u64(self.position).bytes(&self.id);
+        write_user(writer, self.user)?;
+        writer.bytes(self.device.as_bytes()).u8(self.reason.code());
+        Ok(())
+    }
+
+    fn decode(payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            position: payload.u64()?,
+            id: *payload.array()?,
+            user: user(payload)?,
+            device: Thumbprint::from_bytes(*payload.array()?),
+            reason: UndeliveredReason::from_code(payload.u8()?).ok_or(DecodeError::UnknownValue)?,
+        })
+    }
+}
+
+impl<'a> Blob<'a> {
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        write_request(writer, self.request)?;
+        writer
+            .u64(self.length)
+            .u64(self.size)
+            .bool(self.complete)
+            .vec24(self.data, BLOB_DATA)?;
+        Ok(())
+    }
+
+    fn decode(payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request: request(payload)?,
+            length: payload.u64()?,
+            size: payload.u64()?,
+            complete: payload.bool()?,
+            data: payload.vec24(BLOB_DATA)?,
         })
     }
 }

@@ -3,14 +3,21 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::{CARD, Frame, Length, List, ListItem, MESSAGE, MessageId, OneTimePrekey, RequestId};
+use super::{BLOB_DATA, CARD, Frame, Length, List, ListItem, MESSAGE};
+use super::{BlobId, MessageId, OneTimePrekey, RequestId};
 use super::{request, user, write_request, write_user};
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 use crate::key::Thumbprint;
-use crate::limits::{MAX_PROOF_BYTES, MAX_SEND_PARTS, MAX_TOKEN_BYTES};
+use crate::limits::{
+    MAX_BLOB_CHUNK_BYTES, MAX_COPIES, MAX_PROOF_BYTES, MAX_PUBLISHED_PREKEYS, MAX_SEND_PARTS,
+    MAX_TOKEN_BYTES,
+};
 
 const PROOF: RangeInclusive<usize> = 1..=MAX_PROOF_BYTES;
 const TOKEN: RangeInclusive<usize> = 0..=MAX_TOKEN_BYTES;
+const PARTS: RangeInclusive<usize> = 1..=MAX_SEND_PARTS;
+const COPIES: RangeInclusive<usize> = 0..=MAX_COPIES;
+const PREKEYS: RangeInclusive<usize> = 1..=MAX_PUBLISHED_PREKEYS;
 
 const SEND: u8 = 0x01;
 const ACK: u8 = 0x02;
@@ -18,6 +25,10 @@ const PUBLISH_CARD: u8 = 0x03;
 const PUBLISH_PREKEYS: u8 = 0x04;
 const FETCH_CARDS: u8 = 0x05;
 const REFRESH: u8 = 0x06;
+const REMOVE_DEVICE: u8 = 0x07;
+const UPLOAD: u8 = 0x08;
+const DOWNLOAD: u8 = 0x09;
+const DISCARD: u8 = 0x0a;
 
 /// What a device says to the relay.
 #[derive(Clone, Copy, PartialEq)]
@@ -40,6 +51,8 @@ pub enum ToRelay<'a> {
     PublishPrekeys {
         /// Repeated in the reply.
         request: RequestId,
+        /// Whether those that the relay still holds are erased first.
+        replace: bool,
         /// 1 to 100 of them.
         prekeys: List<'a, OneTimePrekey<'a>>,
     },
@@ -61,19 +74,67 @@ pub enum ToRelay<'a> {
         /// The new token, at most 8,192 bytes; empty to ask the built-in issuer for one.
         token: &'a [u8],
     },
+    /// A device of the own user is to be removed, with its card, its prekeys and its mailbox.
+    RemoveDevice {
+        /// Repeated in the reply.
+        request: RequestId,
+        /// Which device; it may be the one that asks.
+        device: Thumbprint,
+    },
+    /// A piece of a blob (docs/protocol.md §15).
+    Upload(Upload<'a>),
+    /// A piece of a blob is wanted (docs/protocol.md §15).
+    Download {
+        /// Repeated in the reply.
+        request: RequestId,
+        /// Which blob.
+        blob: BlobId,
+        /// From which byte on.
+        offset: u64,
+        /// How many bytes at most: 1 to 131,072.
+        length: u32,
+    },
+    /// A blob of this device's is not needed any more.
+    Discard {
+        /// Repeated in the reply.
+        request: RequestId,
+        /// Which blob.
+        blob: BlobId,
+    },
 }
 
-/// A message to a user, sealed separately for each of their devices.
+/// A message to a user, sealed separately for each of their devices (docs/protocol.md §5.2).
 #[derive(Clone, Copy, PartialEq)]
 pub struct Send<'a> {
     /// Repeated in the reply.
     pub request: RequestId,
-    /// The same in each repetition of this Send.
+    /// Which of this device's Sends it is, from 1; the same in each repetition.
+    pub sequence: u64,
+    /// The id of the message.
     pub id: MessageId,
     /// The recipient, §1.2.
     pub user: &'a str,
-    /// One for each device of the recipient: 1 to 16.
+    /// Whether it is for all of the recipient's devices, or for some of them.
+    pub whole: bool,
+    /// One for each device of the recipient, or for some of them: 1 to 16.
     pub parts: List<'a, Part<'a>>,
+    /// One for each other device of the sender's own user: 0 to 15.
+    pub copies: List<'a, Part<'a>>,
+}
+
+/// A piece of a blob to append. Without data it asks how much of the blob the relay has.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Upload<'a> {
+    /// Repeated in the reply.
+    pub request: RequestId,
+    /// Which blob.
+    pub blob: BlobId,
+    /// Bytes of the whole blob.
+    pub size: u64,
+    /// Where the data goes: how much of the blob the relay has.
+    pub offset: u64,
+    /// At most 131,072 bytes.
+    pub data: &'a [u8],
 }
 
 /// A sealed message for one device.
@@ -95,9 +156,14 @@ impl fmt::Debug for ToRelay<'_> {
                 .field("request", request)
                 .field("card", &Length(card.len()))
                 .finish(),
-            Self::PublishPrekeys { request, prekeys } => f
+            Self::PublishPrekeys {
+                request,
+                replace,
+                prekeys,
+            } => f
                 .debug_struct("PublishPrekeys")
                 .field("request", request)
+                .field("replace", replace)
                 .field("prekeys", prekeys)
                 .finish(),
             Self::FetchCards {
@@ -120,6 +186,27 @@ impl fmt::Debug for ToRelay<'_> {
                 .field("proof", &Length(proof.len()))
                 .field("token", &Length(token.len()))
                 .finish(),
+            Self::RemoveDevice { request, device } => f
+                .debug_struct("RemoveDevice")
+                .field("request", request)
+                .field("device", device)
+                .finish(),
+            Self::Upload(upload) => upload.fmt(f),
+            Self::Download {
+                request,
+                offset,
+                length,
+                blob: _,
+            } => f
+                .debug_struct("Download")
+                .field("request", request)
+                .field("offset", offset)
+                .field("length", length)
+                .finish_non_exhaustive(),
+            Self::Discard { request, blob: _ } => f
+                .debug_struct("Discard")
+                .field("request", request)
+                .finish_non_exhaustive(),
         }
     }
 }
@@ -128,10 +215,24 @@ impl fmt::Debug for Send<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Send")
             .field("request", &self.request)
+            .field("sequence", &self.sequence)
             .field("id", &self.id)
             .field("user", &Length(self.user.len()))
+            .field("whole", &self.whole)
             .field("parts", &self.parts)
+            .field("copies", &self.copies)
             .finish()
+    }
+}
+
+impl fmt::Debug for Upload<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upload")
+            .field("request", &self.request)
+            .field("size", &self.size)
+            .field("offset", &self.offset)
+            .field("data", &Length(self.data.len()))
+            .finish_non_exhaustive()
     }
 }
 
@@ -145,8 +246,6 @@ impl fmt::Debug for Part<'_> {
 }
 
 impl<'a> ListItem<'a> for Part<'a> {
-    const COUNT: RangeInclusive<usize> = 1..=MAX_SEND_PARTS;
-
     fn decode(reader: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(Self {
             device: Thumbprint::from_bytes(*reader.array()?),
@@ -171,17 +270,16 @@ impl<'a> Frame<'a> for ToRelay<'a> {
             Self::PublishPrekeys { .. } => PUBLISH_PREKEYS,
             Self::FetchCards { .. } => FETCH_CARDS,
             Self::Refresh { .. } => REFRESH,
+            Self::RemoveDevice { .. } => REMOVE_DEVICE,
+            Self::Upload(_) => UPLOAD,
+            Self::Download { .. } => DOWNLOAD,
+            Self::Discard { .. } => DISCARD,
         }
     }
 
     fn encode_payload(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
         match self {
-            Self::Send(send) => {
-                write_request(writer, send.request)?;
-                writer.bytes(&send.id);
-                write_user(writer, send.user)?;
-                send.parts.encode(writer)?;
-            }
+            Self::Send(send) => send.encode(writer)?,
             Self::Ack { position } => {
                 writer.u64(*position);
             }
@@ -189,9 +287,14 @@ impl<'a> Frame<'a> for ToRelay<'a> {
                 write_request(writer, *request)?;
                 writer.vec16(card, CARD)?;
             }
-            Self::PublishPrekeys { request, prekeys } => {
+            Self::PublishPrekeys {
+                request,
+                replace,
+                prekeys,
+            } => {
                 write_request(writer, *request)?;
-                prekeys.encode(writer)?;
+                writer.bool(*replace);
+                prekeys.encode(writer, PREKEYS)?;
             }
             Self::FetchCards {
                 request,
@@ -210,18 +313,34 @@ impl<'a> Frame<'a> for ToRelay<'a> {
                 write_request(writer, *request)?;
                 writer.vec16(proof, PROOF)?.vec16(token, TOKEN)?;
             }
+            Self::RemoveDevice { request, device } => {
+                write_request(writer, *request)?;
+                writer.bytes(device.as_bytes());
+            }
+            Self::Upload(upload) => upload.encode(writer)?,
+            Self::Download {
+                request,
+                blob,
+                offset,
+                length,
+            } => {
+                write_request(writer, *request)?;
+                if !is_download_length(*length) {
+                    return Err(EncodeError::LengthOutOfBounds);
+                }
+                writer.bytes(blob).u64(*offset).u32(*length);
+            }
+            Self::Discard { request, blob } => {
+                write_request(writer, *request)?;
+                writer.bytes(blob);
+            }
         }
         Ok(())
     }
 
     fn decode_payload(type_byte: u8, payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
         Ok(match type_byte {
-            SEND => Self::Send(Send {
-                request: request(payload)?,
-                id: *payload.array()?,
-                user: user(payload)?,
-                parts: List::decode(payload)?,
-            }),
+            SEND => Self::Send(Send::decode(payload)?),
             ACK => Self::Ack {
                 position: payload.u64()?,
             },
@@ -231,7 +350,8 @@ impl<'a> Frame<'a> for ToRelay<'a> {
             },
             PUBLISH_PREKEYS => Self::PublishPrekeys {
                 request: request(payload)?,
-                prekeys: List::decode(payload)?,
+                replace: payload.bool()?,
+                prekeys: List::decode(payload, PREKEYS)?,
             },
             FETCH_CARDS => Self::FetchCards {
                 request: request(payload)?,
@@ -243,7 +363,93 @@ impl<'a> Frame<'a> for ToRelay<'a> {
                 proof: payload.vec16(PROOF)?,
                 token: payload.vec16(TOKEN)?,
             },
+            REMOVE_DEVICE => Self::RemoveDevice {
+                request: request(payload)?,
+                device: Thumbprint::from_bytes(*payload.array()?),
+            },
+            UPLOAD => Self::Upload(Upload::decode(payload)?),
+            DOWNLOAD => Self::Download {
+                request: request(payload)?,
+                blob: *payload.array()?,
+                offset: payload.u64()?,
+                length: download_length(payload)?,
+            },
+            DISCARD => Self::Discard {
+                request: request(payload)?,
+                blob: *payload.array()?,
+            },
             _ => return Err(DecodeError::UnknownValue),
         })
     }
+}
+
+impl<'a> Send<'a> {
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        write_request(writer, self.request)?;
+        // §5.1: sequences start at 1.
+        if self.sequence == 0 {
+            return Err(EncodeError::ReservedValue);
+        }
+        writer.u64(self.sequence).bytes(&self.id);
+        write_user(writer, self.user)?;
+        writer.bool(self.whole);
+        self.parts.encode(writer, PARTS)?;
+        self.copies.encode(writer, COPIES)
+    }
+
+    fn decode(payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request: request(payload)?,
+            sequence: sequence(payload)?,
+            id: *payload.array()?,
+            user: user(payload)?,
+            whole: payload.bool()?,
+            parts: List::decode(payload, PARTS)?,
+            copies: List::decode(payload, COPIES)?,
+        })
+    }
+}
+
+impl<'a> Upload<'a> {
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        write_request(writer, self.request)?;
+        writer
+            .bytes(&self.blob)
+            .u64(self.size)
+            .u64(self.offset)
+            .vec24(self.data, BLOB_DATA)?;
+        Ok(())
+    }
+
+    fn decode(payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request: request(payload)?,
+            blob: *payload.array()?,
+            size: payload.u64()?,
+            offset: payload.u64()?,
+            data: payload.vec24(BLOB_DATA)?,
+        })
+    }
+}
+
+/// A Send's sequence, which is never 0 (docs/protocol.md §5.1).
+fn sequence(reader: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    match reader.u64()? {
+        0 => Err(DecodeError::UnknownValue),
+        sequence => Ok(sequence),
+    }
+}
+
+fn download_length(reader: &mut Reader<'_>) -> Result<u32, DecodeError> {
+    let length = reader.u32()?;
+    if is_download_length(length) {
+        Ok(length)
+    } else {
+        Err(DecodeError::LengthOutOfBounds)
+    }
+}
+
+/// docs/protocol.md §5.1: 1 to 131,072 bytes.
+fn is_download_length(length: u32) -> bool {
+    usize::try_from(length).is_ok_and(|length| (1..=MAX_BLOB_CHUNK_BYTES).contains(&length))
 }

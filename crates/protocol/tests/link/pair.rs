@@ -242,5 +242,7 @@ pub(crate) fn ready(device: Thumbprint) -> ToDevice<'static> {
         epoch: [7; 16],
         acknowledged: 0,
         head: 0,
+        sent: 0,
+        waiting: 0,
     })
 }

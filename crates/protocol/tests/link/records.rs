@@ -248,10 +248,10 @@ fn relay_refuses_a_record_of_257_frames() {
     assert_eq!(relay_says(&plaintext[..256 * 12]), Ok(256));
 }
 
-/// docs/protocol.md §4, §12: at most 2 MiB + 4 bytes
+/// docs/protocol.md §4, §12: at most 3 MiB + 4 bytes
 #[test]
 fn relay_refuses_a_record_over_the_limit() {
-    let error = relay_says(&vec![0; 2_097_157]).unwrap_err();
+    let error = relay_says(&vec![0; 3_145_733]).unwrap_err();
     assert_eq!(error, Misbehaviour::RecordTooLarge.into());
 }
 

@@ -287,6 +287,9 @@ impl From<ToDevice<'_>> for Said {
             ),
             ToDevice::Token { request, token, .. } => Self::Token(request, token.to_vec()),
             ToDevice::DeviceChanged { user } => Self::DeviceChanged(user.to_owned()),
+            ToDevice::Undelivered(_) | ToDevice::Damaged { .. } | ToDevice::Blob(_) => {
+                panic!("the relay says what no test expects: {frame:?}")
+            }
         }
     }
 }
@@ -495,9 +498,12 @@ impl Device {
             .collect();
         self.say(&ToRelay::Send(SendFrame {
             request,
+            sequence: request.into(),
             id: [id; 16],
             user,
+            whole: true,
             parts: List::from(&parts),
+            copies: List::empty(),
         }))
         .await;
         self.next().await
@@ -529,6 +535,7 @@ impl Device {
         let prekeys: Vec<_> = prekeys.iter().map(Prekey::lend).collect();
         self.say(&ToRelay::PublishPrekeys {
             request,
+            replace: false,
             prekeys: List::from(&prekeys),
         })
         .await;

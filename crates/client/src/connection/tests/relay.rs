@@ -214,6 +214,8 @@ impl Shared {
             epoch: [0; 16],
             acknowledged: 0,
             head: 0,
+            sent: 0,
+            waiting: 0,
         };
         say(socket, &mut link, &ToDevice::Ready(ready)).await;
         if credential != "token" {
@@ -288,7 +290,13 @@ impl Shared {
                 matches!(act, Act::CloseAtPrekeys(_)),
             ),
             ToRelay::Refresh { .. } => (Saw::Refresh, false),
-            ToRelay::Ack { .. } | ToRelay::PublishCard { .. } | ToRelay::FetchCards { .. } => {
+            ToRelay::Ack { .. }
+            | ToRelay::PublishCard { .. }
+            | ToRelay::FetchCards { .. }
+            | ToRelay::RemoveDevice { .. }
+            | ToRelay::Upload(_)
+            | ToRelay::Download { .. }
+            | ToRelay::Discard { .. } => {
                 return false;
             }
         };
@@ -306,7 +314,10 @@ impl Shared {
             ToRelay::Send(send) => Some(Answer::Accepted(send.request)),
             ToRelay::PublishCard { request, .. }
             | ToRelay::PublishPrekeys { request, .. }
-            | ToRelay::Refresh { request, .. } => Some(Answer::Accepted(request)),
+            | ToRelay::Refresh { request, .. }
+            | ToRelay::RemoveDevice { request, .. }
+            | ToRelay::Discard { request, .. } => Some(Answer::Accepted(request)),
+            ToRelay::Upload(_) | ToRelay::Download { .. } => None,
         }
     }
 }

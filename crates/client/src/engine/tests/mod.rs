@@ -204,6 +204,8 @@ impl ToyRelay {
             epoch: self.epoch,
             acknowledged: 0,
             head: self.next_position,
+            sent: 0,
+            waiting: 0,
         };
         toy.engine.handle_ready(&ready).unwrap();
     }

@@ -214,10 +214,11 @@ fn delivered_from_another_user_counts_for_nothing() {
         .send("bob", "hello")
         .receipt_after(&mut relay, &mut [&mut alice]);
     let mut txn = Txn::default();
+    let ids = [receipt.id.0];
     let lie = Content {
-        id: receipt.id.0,
+        id: [9; 16],
         time: 1,
-        kind: Kind::Delivered,
+        kind: Kind::Delivered(ids.as_slice().into()),
     };
     carol
         .engine

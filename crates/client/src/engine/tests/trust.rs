@@ -109,6 +109,8 @@ fn ready_for_another_user_is_refused() {
         epoch: [0; 16],
         acknowledged: 0,
         head: 0,
+        sent: 0,
+        waiting: 0,
     };
     let refused = alice.engine.handle_ready(&ready);
     assert!(matches!(
@@ -561,6 +563,8 @@ fn relay_that_lies_about_the_user_leaves_nothing_behind() {
         epoch: [0; 16],
         acknowledged: 0,
         head: 0,
+        sent: 0,
+        waiting: 0,
     };
     engine.handle_ready(&ready).unwrap();
     let token = token(&issuer_key(), "alice", ready.device, START.seconds(), DAY);
