@@ -310,7 +310,7 @@ fn checked_name(name: &[u8]) -> Result<&str, ContentError> {
 
 /// `type/subtype` with the names of RFC 6838 §4.2, and after a semicolon any printable ASCII: what a parameter means
 /// is for whoever shows the body.
-fn is_media_type(text: &str) -> bool {
+pub(crate) fn is_media_type(text: &str) -> bool {
     let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
     let Some((top_level, subtype)) = name.split_once('/') else {
         return false;

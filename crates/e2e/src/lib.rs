@@ -8,6 +8,7 @@ pub mod card;
 pub mod content;
 pub mod device;
 pub mod error;
+pub mod file;
 pub mod inspect;
 pub mod message;
 pub mod one_time;

@@ -22,9 +22,13 @@ const CHAIN: Label = Label::new("sealwire/1 session chain");
 const RATCHET: Label = Label::new("sealwire/1 session ratchet");
 const MESSAGE: Label = Label::new("sealwire/1 session message");
 const NEXT: Label = Label::new("sealwire/1 session next");
+const FILE: Label = Label::new("sealwire/1 file");
 
 /// What stands before the fields in the signature of a one-time prekey (docs/protocol.md §6.2).
 pub(crate) const ONE_TIME_PREKEY_PREFIX: &[u8] = ONE_TIME_PREKEY.as_bytes();
+
+/// What stands before the fields in the AAD of a file's chunk (docs/protocol.md §15).
+pub(crate) const FILE_PREFIX: &[u8] = FILE.as_bytes();
 
 /// `th`: the hash of everything that an agreement depends on (docs/protocol.md §7.1).
 pub(crate) type TranscriptHash = [u8; 32];
@@ -200,6 +204,7 @@ mod tests {
             RATCHET,
             MESSAGE,
             NEXT,
+            FILE,
         ];
         let distinct: BTreeSet<_> = labels.iter().map(Label::as_bytes).collect();
         assert_eq!(distinct.len(), labels.len());
