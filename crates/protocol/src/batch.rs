@@ -170,14 +170,16 @@ mod tests {
     use super::*;
     use crate::codec::EncodeError;
     use crate::frame::{
-        DeviceToRelay, List, Part as SendPart, RelayToDevice, Send, ToDevice, ToRelay,
+        Blob, DeviceToRelay, List, Part as SendPart, RelayToDevice, Send, ToDevice, ToRelay,
+        Undelivered, UndeliveredReason, Upload,
     };
     use crate::key::Thumbprint;
     use alloc::format;
 
-    /// A Send of the largest size: 16 messages of 98,304 bytes.
+    /// A Send of the largest size: 16 messages of 98,304 bytes and 15 copies.
     fn largest_send(
         parts: &[SendPart<'_>],
+        copies: &[SendPart<'_>],
         batch: &mut Batch<DeviceToRelay>,
     ) -> Result<(), Misuse> {
         batch.push(&ToRelay::Send(Send {
@@ -187,7 +189,7 @@ mod tests {
             user: "bob",
             whole: true,
             parts: parts.into(),
-            copies: List::empty(),
+            copies: copies.into(),
         }))
     }
 
@@ -203,11 +205,14 @@ mod tests {
             16
         ];
         let mut batch = Batch::new();
-        largest_send(&parts, &mut batch).unwrap();
+        largest_send(&parts, &parts[..15], &mut batch).unwrap();
         let before = (batch.len(), batch.bytes());
-        assert_eq!(largest_send(&parts, &mut batch), Err(Misuse::BatchFull));
+        assert_eq!(
+            largest_send(&parts[..1], &[], &mut batch),
+            Err(Misuse::BatchFull)
+        );
         assert_eq!((batch.len(), batch.bytes()), before);
-        largest_send(&parts[..5], &mut batch).unwrap();
+        batch.push(&ToRelay::Ack { position: 1 }).unwrap();
         assert!(batch.bytes() <= MAX_RECORD_PLAINTEXT_BYTES);
         assert_eq!(
             Frames::<DeviceToRelay>::check(&batch.into_record()[1..])
@@ -234,17 +239,34 @@ mod tests {
             user,
             take: false,
         };
-        let send = |parts| {
-            ToRelay::Send(Send {
-                request: 1,
-                sequence: 1,
-                id: [0; 16],
-                user: "bob",
-                whole: true,
-                parts,
-                copies: List::empty(),
+        let whole = |parts, copies| Send {
+            request: 1,
+            sequence: 1,
+            id: [0; 16],
+            user: "bob",
+            whole: true,
+            parts,
+            copies,
+        };
+        let one = [part];
+        let send = |parts| ToRelay::Send(whole(parts, List::empty()));
+        let copied = |copies| ToRelay::Send(whole(one.as_slice().into(), copies));
+        let upload = |request, data| {
+            ToRelay::Upload(Upload {
+                request,
+                blob: [0; 32],
+                size: 0,
+                offset: 0,
+                data,
             })
         };
+        let download = |request, length| ToRelay::Download {
+            request,
+            blob: [0; 32],
+            offset: 0,
+            length,
+        };
+        let chunk = vec![0; 131_073];
         let too_many = [part; 17];
         let too_long = [SendPart {
             message: &long,
@@ -261,6 +283,35 @@ mod tests {
             (send([].as_slice().into()), count),
             (send(too_long.as_slice().into()), length),
             (send(empty.as_slice().into()), length),
+            (
+                ToRelay::Send(Send {
+                    sequence: 0,
+                    ..whole(one.as_slice().into(), List::empty())
+                }),
+                EncodeError::ReservedValue,
+            ),
+            (copied(too_many[..16].into()), count),
+            (copied(too_long.as_slice().into()), length),
+            (copied(empty.as_slice().into()), length),
+            (upload(0, b"data"), EncodeError::ReservedValue),
+            (upload(1, &chunk), length),
+            (download(0, 1), EncodeError::ReservedValue),
+            (download(1, 0), length),
+            (download(1, 131_073), length),
+            (
+                ToRelay::RemoveDevice {
+                    request: 0,
+                    device: part.device,
+                },
+                EncodeError::ReservedValue,
+            ),
+            (
+                ToRelay::Discard {
+                    request: 0,
+                    blob: [0; 32],
+                },
+                EncodeError::ReservedValue,
+            ),
             (fetch(0, "bob"), EncodeError::ReservedValue),
             (fetch(1, ""), length),
             (fetch(1, &name), length),
@@ -326,6 +377,34 @@ mod tests {
             token: b"",
         };
         assert_eq!(batch.push(&empty), Err(Misuse::Encode(length)));
+        let blob = |request, data| {
+            ToDevice::Blob(Blob {
+                request,
+                length: 0,
+                size: 0,
+                complete: false,
+                data,
+            })
+        };
+        assert_eq!(
+            batch.push(&blob(0, b"")),
+            Err(Misuse::Encode(EncodeError::ReservedValue))
+        );
+        assert_eq!(batch.push(&blob(1, &chunk)), Err(Misuse::Encode(length)));
+        let undelivered = |user| {
+            ToDevice::Undelivered(Undelivered {
+                position: 1,
+                id: [0; 16],
+                user,
+                device: part.device,
+                reason: UndeliveredReason::Expired,
+            })
+        };
+        assert_eq!(batch.push(&undelivered("")), Err(Misuse::Encode(length)));
+        assert_eq!(
+            batch.push(&undelivered("a\nb")),
+            Err(Misuse::Encode(EncodeError::InvalidText))
+        );
         assert!(batch.is_empty());
     }
 

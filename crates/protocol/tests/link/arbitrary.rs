@@ -4,8 +4,11 @@ use proptest::prelude::*;
 use sealwire_protocol::address::Address;
 use sealwire_protocol::codec::Reader;
 use sealwire_protocol::error::{LinkError, Misbehaviour};
-use sealwire_protocol::frame::{Frame, ToDevice, ToRelay};
+use sealwire_protocol::frame::{
+    Blob, Frame, List, Part, Send, ToDevice, ToRelay, Undelivered, UndeliveredReason, Upload,
+};
 use sealwire_protocol::handshake::Credential;
+use sealwire_protocol::key::Thumbprint;
 
 use super::pair::{NOW, Pair};
 use super::rogue::{Rogue, RogueDevice, Sender, rogue_accept};
@@ -27,7 +30,7 @@ fn typed(type_byte: u8, most: usize) -> impl Strategy<Value = Vec<u8>> {
 /// A frame of any type whose length fits its payload more often than not.
 fn frame() -> impl Strategy<Value = Vec<u8>> {
     (
-        prop_oneof![1_u8..=6, 0x41_u8..=0x47, any::<u8>()],
+        prop_oneof![1_u8..=0x0a, 0x41_u8..=0x4a, any::<u8>()],
         bytes(300),
         prop_oneof![3 => Just(0_i32), 1 => -2..2],
     )
@@ -35,6 +38,67 @@ fn frame() -> impl Strategy<Value = Vec<u8>> {
             let length = i32::try_from(payload.len()).unwrap() + off;
             [&[type_byte], &length.to_be_bytes()[1..], &payload].concat()
         })
+}
+
+fn encoded<'a>(frame: &impl Frame<'a>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    frame.encode(&mut bytes).unwrap();
+    bytes
+}
+
+/// Frames that have something to lose.
+fn good_frames() -> Vec<Vec<u8>> {
+    let device = Thumbprint::from_bytes([1; 32]);
+    let parts = [Part {
+        device,
+        message: b"sealed",
+    }; 2];
+    let send = |whole, copies| Send {
+        request: 1,
+        sequence: 2,
+        id: [3; 16],
+        user: "bob",
+        whole,
+        parts: parts.as_slice().into(),
+        copies,
+    };
+    vec![
+        encoded(&ToRelay::Send(send(true, parts[..1].into()))),
+        encoded(&ToRelay::Send(send(false, List::empty()))),
+        encoded(&ToRelay::RemoveDevice { request: 1, device }),
+        encoded(&ToRelay::Upload(Upload {
+            request: 1,
+            blob: [4; 32],
+            size: 5,
+            offset: 6,
+            data: b"sealed",
+        })),
+        encoded(&ToRelay::Download {
+            request: 1,
+            blob: [4; 32],
+            offset: 5,
+            length: 6,
+        }),
+        encoded(&ToRelay::Discard {
+            request: 1,
+            blob: [4; 32],
+        }),
+        encoded(&ToDevice::Undelivered(Undelivered {
+            position: 1,
+            id: [2; 16],
+            user: "bob",
+            device,
+            reason: UndeliveredReason::DeviceRemoved,
+        })),
+        encoded(&ToDevice::Damaged { position: 1 }),
+        encoded(&ToDevice::Blob(Blob {
+            request: 1,
+            length: 2,
+            size: 3,
+            complete: false,
+            data: b"sealed",
+        })),
+    ]
 }
 
 /// What decodes is encoded to the same bytes: there is one encoding.
@@ -55,6 +119,45 @@ proptest! {
     fn frames_of_arbitrary_bytes_are_refused_or_canonical(input in prop_oneof![bytes(200), frame()]) {
         is_canonical::<ToRelay<'_>>(&input);
         is_canonical::<ToDevice<'_>>(&input);
+    }
+
+    /// docs/protocol.md §5: nearly good frames
+    #[test]
+    fn frames_with_changed_bytes_are_refused_or_canonical(
+        frame in prop::sample::select(good_frames()),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let mut input = frame;
+        for (at, byte) in changes {
+            let at = at.index(input.len());
+            input[at] = byte;
+        }
+        if let Some(cut) = cut {
+            input.truncate(cut.index(input.len()));
+        }
+        is_canonical::<ToRelay<'_>>(&input);
+        is_canonical::<ToDevice<'_>>(&input);
+    }
+
+    /// docs/protocol.md §5.1
+    #[test]
+    fn sends_come_back(
+        (request, sequence) in (1..=u32::MAX, 1..=u64::MAX),
+        id in any::<[u8; 16]>(),
+        user in "[^\\p{Cc}]{1,60}",
+        whole in any::<bool>(),
+        parts in prop::collection::vec((any::<[u8; 32]>(), prop::collection::vec(any::<u8>(), 1..40)), 1..=31),
+    ) {
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(device, message)| Part { device: Thumbprint::from_bytes(*device), message })
+            .collect();
+        let (parts, copies) = parts.split_at(parts.len().min(16));
+        let (parts, copies) = (parts.into(), copies.into());
+        let frame = ToRelay::Send(Send { request, sequence, id, user: &user, whole, parts, copies });
+        let bytes = encoded(&frame);
+        prop_assert_eq!(ToRelay::decode(&mut Reader::new(&bytes)), Ok(frame));
     }
 
     /// docs/protocol.md §3
