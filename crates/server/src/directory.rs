@@ -155,7 +155,28 @@ impl Directory {
     pub async fn publish_prekeys(
         &self,
         device: &Thumbprint,
+        prekeys: Vec<VerifiedPrekey>,
+    ) -> Result<(), PublishError> {
+        self.store_prekeys(device, prekeys, false).await
+    }
+
+    /// As [`Directory::publish_prekeys`], and forgets every other that is stored: their secrets are gone (docs/protocol.md §6.2).
+    ///
+    /// # Errors
+    /// [`PublishError`].
+    pub async fn replace_prekeys(
+        &self,
+        device: &Thumbprint,
+        prekeys: Vec<VerifiedPrekey>,
+    ) -> Result<(), PublishError> {
+        self.store_prekeys(device, prekeys, true).await
+    }
+
+    async fn store_prekeys(
+        &self,
+        device: &Thumbprint,
         mut prekeys: Vec<VerifiedPrekey>,
+        replace: bool,
     ) -> Result<(), PublishError> {
         prekeys.sort_by_key(|prekey| prekey.id);
         let distinct = prekeys
@@ -176,7 +197,7 @@ impl Directory {
         let device = *device.as_bytes();
         self.storage
             .write(prekeys.len() * PREKEY_BYTES, move |tables| {
-                tables.publish_prekeys(&device, &prekeys)
+                tables.publish_prekeys(&device, &prekeys, replace)
             })
             .await?
     }
@@ -254,14 +275,21 @@ impl Directory {
         })
     }
 
-    /// Forgets the card and the prekeys of `device`. Its ids stay used. Returns whether there was a card.
+    /// Removes `device`, if it is one of `of` where that is given: its card and prekeys are forgotten, its ids stay used, and the built-in issuer gives
+    /// it no more tokens and never enrols it again. Returns whose device it was, or `None` if there is no such device.
+    ///
+    /// Its live link and its mailbox are for the caller.
     ///
     /// # Errors
     /// [`StorageError::Unavailable`].
-    pub async fn remove(&self, device: &Thumbprint) -> Result<bool, StorageError> {
-        let device = *device.as_bytes();
+    pub async fn remove(
+        &self,
+        device: &Thumbprint,
+        of: Option<&User>,
+    ) -> Result<Option<User>, StorageError> {
+        let (device, of) = (*device.as_bytes(), of.cloned());
         self.storage
-            .write(0, move |tables| tables.remove_card(&device))
+            .write(0, move |tables| tables.remove_device(&device, of.as_ref()))
             .await
     }
 }
@@ -320,6 +348,7 @@ impl Tables<'_> {
         &mut self,
         device: &DeviceId,
         prekeys: &[VerifiedPrekey],
+        replace: bool,
     ) -> Result<Result<(), PublishError>, redb::Error> {
         if self.is_removed(device)? {
             return Ok(Err(PublishError::Removed));
@@ -337,11 +366,13 @@ impl Tables<'_> {
             }
             new.push(prekey);
         }
-        let held = self
-            .prekeys
-            .range((device, 0)..=(device, u32::MAX))?
-            .count();
-        if held + new.len() > limits::MAX_STORED_PREKEYS {
+        let all = (device, 0)..=(device, u32::MAX);
+        if replace {
+            let kept: Vec<u32> = prekeys.iter().map(|prekey| prekey.id).collect();
+            // Sorted by the caller; what is stored under one of these ids is the same prekey.
+            self.prekeys
+                .retain_in(all, |(_, id), _| kept.binary_search(&id).is_ok())?;
+        } else if self.prekeys.range(all)?.count() + new.len() > limits::MAX_STORED_PREKEYS {
             return Ok(Err(PublishError::TooManyPrekeys));
         }
         for prekey in new {
@@ -386,18 +417,37 @@ impl Tables<'_> {
         Ok(self.enrolled.get(device)?.is_some_and(|row| row.value().2))
     }
 
-    pub(crate) fn remove_card(&mut self, device: &DeviceId) -> Result<bool, redb::Error> {
-        let Some(user) = self
+    fn remove_device(
+        &mut self,
+        device: &DeviceId,
+        of: Option<&User>,
+    ) -> Result<Option<User>, redb::Error> {
+        let enrolled = self.enrolled.get(device)?.and_then(|row| {
+            let (user, enrolled, removed) = row.value();
+            (!removed).then(|| (user.to_owned(), enrolled))
+        });
+        let card = self
             .cards
-            .remove(device)?
-            .map(|card| card.value().0.to_owned())
-        else {
-            return Ok(false);
+            .get(device)?
+            .map(|card| card.value().0.to_owned());
+        let owner = enrolled.as_ref().map(|(user, _)| user).or(card.as_ref());
+        let Some(owner) = owner.and_then(|owner| User::new(owner).ok()) else {
+            return Ok(None);
         };
-        self.user_devices.remove((user.as_str(), device))?;
+        if of.is_some_and(|of| *of != owner) {
+            return Ok(None);
+        }
+        if let Some((user, enrolled)) = enrolled {
+            self.enrolled
+                .insert(device, (user.as_str(), enrolled, true))?;
+        }
+        if let Some(user) = card {
+            self.cards.remove(device)?;
+            self.user_devices.remove((user.as_str(), device))?;
+        }
         self.prekeys
             .retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
-        Ok(true)
+        Ok(Some(owner))
     }
 }
 

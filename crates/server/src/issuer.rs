@@ -262,7 +262,7 @@ impl Issuer {
         })
     }
 
-    /// Whether a device was removed: a token that it still has is not to let it in.
+    /// Whether a device was removed ([`crate::directory::Directory::remove`]): a token that it still has is not to let it in.
     ///
     /// # Errors
     /// [`StorageError::Unreadable`].
@@ -271,31 +271,6 @@ impl Issuer {
             let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
             Ok(row.is_some_and(|row| row.value().2))
         })
-    }
-
-    /// Removes a device: no more tokens, its card and prekeys are gone. Returns whether it was enrolled. Its live link is for the
-    /// caller to close.
-    ///
-    /// # Errors
-    /// [`StorageError::Unavailable`].
-    pub async fn remove(&self, device: &Thumbprint) -> Result<bool, StorageError> {
-        let device = *device.as_bytes();
-        self.storage
-            .write(0, move |tables| {
-                let row = tables
-                    .enrolled
-                    .get(&device)?
-                    .map(|row| (row.value().0.to_owned(), row.value().1));
-                let Some((user, enrolled)) = row else {
-                    return Ok(false);
-                };
-                tables
-                    .enrolled
-                    .insert(&device, (user.as_str(), enrolled, true))?;
-                tables.remove_card(&device)?;
-                Ok(true)
-            })
-            .await
     }
 
     fn mint(&self, user: &str, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {

@@ -119,15 +119,12 @@ impl Relay {
     /// # Errors
     /// [`RelayError`] if storage fails.
     pub async fn remove_device(&self, device: &Thumbprint) -> Result<bool, RelayError> {
-        let known = match &self.shared.issuer {
-            Some(issuer) => issuer.remove(device).await.map_err(RelayError::Storage)?,
-            None => self
-                .shared
-                .directory
-                .remove(device)
-                .await
-                .map_err(RelayError::Storage)?,
-        };
+        let known = self
+            .shared
+            .remove_device(device, None, clock::now())
+            .await
+            .map_err(RelayError::Storage)?;
+        // Also a link of a device that has no card.
         self.shared.hub.ring(device.as_bytes(), News::REVOKED);
         Ok(known)
     }

@@ -18,7 +18,7 @@ use crate::issuer::Issuer;
 use crate::mailbox::Mailboxes;
 use crate::now::Now;
 use crate::policy::{Allowance, Rates};
-use crate::storage::Storage;
+use crate::storage::{Storage, StorageError};
 
 /// What every connection of a relay shares.
 #[derive(Debug)]
@@ -128,6 +128,22 @@ impl Shared {
             publish_rates: Rates::default(),
             refresh_rates: Rates::default(),
         }
+    }
+
+    /// Removes a device, if it is one of `of` where that is given, and tells everybody whom it concerns (docs/protocol.md §5.1,
+    /// RemoveDevice). Returns whether there was such a device.
+    pub(crate) async fn remove_device(
+        &self,
+        device: &Thumbprint,
+        of: Option<&User>,
+        now: Now,
+    ) -> Result<bool, StorageError> {
+        let Some(user) = self.directory.remove(device, of).await? else {
+            return Ok(false);
+        };
+        self.hub.ring(device.as_bytes(), News::REVOKED);
+        self.tell_of_devices(&user, device, now);
+        Ok(true)
     }
 
     /// Tells the user's devices but one, and who watches the user, that the set of devices changed (docs/protocol.md §5.2).

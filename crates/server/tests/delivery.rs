@@ -538,6 +538,80 @@ async fn new_device_is_announced_to_the_users_others_and_nobody_else() {
     }
 }
 
+// docs/protocol.md §5.2, DeviceChanged
+#[tokio::test]
+async fn who_wrote_to_a_user_or_fetched_the_cards_hears_of_new_and_removed_devices() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let phone = Device::join(&relay, &issuer, "alice").await;
+    let (mut writer, mut reader, mut other) = (
+        Device::join(&relay, &issuer, "bob").await,
+        Device::join(&relay, &issuer, "carol").await,
+        Device::join(&relay, &issuer, "dave").await,
+    );
+    assert_accepted(&writer.send("alice", 1, &[phone.id()], b"x").await);
+    reader.fetch("alice", false).await;
+    other.fetch("bob", false).await;
+
+    let mut laptop = Device::join(&relay, &issuer, "alice").await;
+    for device in [&mut writer, &mut reader] {
+        assert_eq!(device.next().await, Said::DeviceChanged("alice".into()));
+        device.nothing_waits().await;
+    }
+    assert!(relay.remove_device(&phone.id()).await.unwrap());
+    for device in [&mut writer, &mut reader, &mut laptop] {
+        assert_eq!(device.next().await, Said::DeviceChanged("alice".into()));
+    }
+    other.nothing_waits().await;
+    // A refused request watches nobody: a new link of the reader, which may not write to alice.
+    let narrow = issuer.token_limited("carol", &reader.key, &json!({ "to": ["bob"] }));
+    let (mut narrow, _) = Device::connect(&relay, reader.key, narrow).await;
+    assert_eq!(
+        refused(narrow.fetch("alice", false).await),
+        RefusalCode::NotPermitted
+    );
+    Device::join(&relay, &issuer, "alice").await;
+    assert_eq!(laptop.next().await, Said::DeviceChanged("alice".into()));
+    narrow.nothing_waits().await;
+}
+
+// docs/protocol.md §5.2, §5.4
+#[tokio::test]
+async fn a_narrower_token_ends_the_news_of_users_it_does_not_allow() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    Device::join(&relay, &issuer, "alice").await;
+    let mut bob = Device::join(&relay, &issuer, "bob").await;
+    bob.fetch("alice", false).await;
+    let narrower = issuer.token_limited("bob", &bob.key, &json!({ "to": ["carol"] }));
+    assert_accepted(&bob.refresh(&narrower).await);
+    Device::join(&relay, &issuer, "alice").await;
+    bob.nothing_waits().await;
+}
+
+// docs/protocol.md §5.2, DeviceChanged: more changes at once than a doorbell tells apart
+#[tokio::test]
+async fn many_users_that_change_at_once_are_all_told() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut bob = Device::join(&relay, &issuer, "bob").await;
+    let users: Vec<_> = (0..24).map(|number| format!("user-{number}")).collect();
+    for user in &users {
+        Device::join(&relay, &issuer, user).await;
+        bob.fetch(user, false).await;
+    }
+    for user in &users {
+        Device::join(&relay, &issuer, user).await;
+    }
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < users.len() {
+        match bob.next().await {
+            Said::DeviceChanged(user) => told.insert(user),
+            other => panic!("{other:?}"),
+        };
+    }
+}
+
 // docs/protocol.md §4, §13
 #[tokio::test]
 async fn record_that_is_malformed_or_does_not_open_ends_the_link() {

@@ -219,7 +219,7 @@ async fn the_highest_id_stays_used_when_its_prekey_is_gone() {
         directory.publish_prekeys(&device(1), prekeys([7])).await,
         Err(PublishError::PrekeyIdUsed)
     );
-    directory.remove(&device(1)).await.unwrap();
+    directory.remove(&device(1), None).await.unwrap();
     assert_eq!(
         directory.publish_prekeys(&device(1), prekeys([7])).await,
         Err(PublishError::PrekeyIdUsed)
@@ -369,14 +369,17 @@ async fn a_removed_device_has_no_card_and_no_prekeys() {
         .publish_prekeys(&device(1), prekeys([1]))
         .await
         .unwrap();
-    assert_eq!(directory.remove(&device(1)).await, Ok(true));
+    assert_eq!(
+        directory.remove(&device(1), None).await,
+        Ok(Some(user("alice")))
+    );
     let nothing = PublishedState {
         has_card: false,
         prekeys: 0,
     };
     assert_eq!(directory.published(&device(1)), Ok(nothing));
     assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![]));
-    assert_eq!(directory.remove(&device(1)).await, Ok(false));
+    assert_eq!(directory.remove(&device(1), None).await, Ok(None));
 }
 
 #[tokio::test]
@@ -453,7 +456,7 @@ async fn a_device_that_comes_back_needs_one_of_the_16_places() {
     assert_eq!(entries.len(), 16);
 
     // Where there is a place again, it comes back, and the others are told.
-    directory.remove(&device(116)).await.unwrap();
+    directory.remove(&device(116), None).await.unwrap();
     let back = directory
         .publish_card(&alice, &device(1), card(2, later, &[1, 2]))
         .await;
@@ -478,4 +481,69 @@ async fn no_more_than_16_devices_are_given_even_where_a_clock_ran_ahead() {
         let entries = directory.cards(&alice, take, None, now).await.unwrap();
         assert_eq!(entries.len(), 16);
     }
+}
+
+// docs/protocol.md §5.1, PublishPrekeys
+#[tokio::test]
+async fn replacing_prekeys_forgets_the_others_and_no_id() {
+    let directory = directory();
+    publish(&directory, "alice", 1).await;
+    let held = async || directory.published(&device(1)).unwrap().prekeys;
+    directory
+        .publish_prekeys(&device(1), prekeys(1..=100))
+        .await
+        .unwrap();
+    // The second time because the answer to the first was lost.
+    for _ in 0..2 {
+        directory
+            .replace_prekeys(&device(1), prekeys(101..=103))
+            .await
+            .unwrap();
+        assert_eq!(held().await, 3);
+    }
+    for used in [1, 100] {
+        assert_eq!(
+            directory.replace_prekeys(&device(1), prekeys([used])).await,
+            Err(PublishError::PrekeyIdUsed)
+        );
+        assert_eq!(held().await, 3);
+    }
+    assert_eq!(take(&directory, "alice").await, [Some(101)]);
+}
+
+#[tokio::test]
+async fn replacing_prekeys_leaves_those_of_other_devices_alone() {
+    let directory = directory();
+    for number in [1, 2, 3] {
+        publish(&directory, "alice", number).await;
+        directory
+            .publish_prekeys(&device(number), prekeys([5]))
+            .await
+            .unwrap();
+    }
+    directory
+        .replace_prekeys(&device(2), prekeys([6]))
+        .await
+        .unwrap();
+    assert_eq!(take(&directory, "alice").await, [Some(5), Some(6), Some(5)]);
+}
+
+#[tokio::test]
+async fn a_device_is_removed_by_its_own_user_only() {
+    let directory = directory();
+    publish(&directory, "alice", 1).await;
+    assert_eq!(
+        directory.remove(&device(1), Some(&user("bob"))).await,
+        Ok(None)
+    );
+    assert_eq!(
+        directory.remove(&device(2), Some(&user("alice"))).await,
+        Ok(None)
+    );
+    assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![device(1)]));
+    let alice = user("alice");
+    assert_eq!(
+        directory.remove(&device(1), Some(&alice)).await,
+        Ok(Some(alice))
+    );
 }

@@ -269,7 +269,7 @@ async fn a_removed_device_gets_no_token_and_is_not_enrolled_again() {
         .await
         .unwrap();
 
-    assert_eq!(issuer.remove(&id).await, Ok(true));
+    assert_eq!(directory.remove(&id, None).await, Ok(Some(user("alice"))));
     assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![]));
     assert_eq!(
         issuer.renew(&device(1), NOW).unwrap_err(),
@@ -288,9 +288,18 @@ async fn a_removed_device_gets_no_token_and_is_not_enrolled_again() {
 
 #[tokio::test]
 async fn removing_a_device_that_is_not_enrolled_changes_nothing() {
-    let issuer = issuer();
-    assert_eq!(issuer.remove(&device(1).thumbprint()).await, Ok(false));
+    let storage = Storage::in_memory().unwrap();
+    let (issuer, directory) = (issuer_in(&storage), Directory::new(storage));
+    let id = device(1).thumbprint();
+    assert_eq!(directory.remove(&id, None).await, Ok(None));
     enrolled(&issuer, "alice", 1).await;
+    // Another user's.
+    assert_eq!(directory.remove(&id, Some(&user("bob"))).await, Ok(None));
+    issuer.renew(&device(1), NOW).unwrap();
+    // Removed already.
+    let alice = user("alice");
+    assert_eq!(directory.remove(&id, Some(&alice)).await, Ok(Some(alice)));
+    assert_eq!(directory.remove(&id, None).await, Ok(None));
 }
 
 #[tokio::test]
@@ -416,11 +425,11 @@ async fn a_removed_device_publishes_nothing_more_even_on_a_link_that_is_still_op
     // What was enqueued just before the removal is stored just after it.
     let (removed, published, prekeys) = tokio::join!(
         biased;
-        issuer.remove(&id),
+        directory.remove(&id, None),
         directory.publish_card(&alice, &id, card(1)),
         directory.publish_prekeys(&id, vec![prekey]),
     );
-    assert_eq!(removed, Ok(true));
+    assert_eq!(removed, Ok(Some(alice.clone())));
     assert_eq!(published, Err(PublishError::Removed));
     assert_eq!(prekeys, Err(PublishError::Removed));
     assert_eq!(directory.devices(&alice, NOW), Ok(vec![]));
