@@ -308,12 +308,15 @@ impl Link {
             }
             ToRelay::PublishPrekeys {
                 request,
-                replace: false,
+                replace,
                 prekeys,
-            } => self.requester.publish_prekeys(request, &prekeys, now),
-            ToRelay::PublishPrekeys { request, .. }
-            | ToRelay::RemoveDevice { request, .. }
-            | ToRelay::Upload(Upload { request, .. })
+            } => self
+                .requester
+                .publish_prekeys(request, replace, &prekeys, now),
+            ToRelay::RemoveDevice { request, device } => {
+                self.requester.remove_device(request, device, now)
+            }
+            ToRelay::Upload(Upload { request, .. })
             | ToRelay::Download { request, .. }
             | ToRelay::Discard { request, .. } => {
                 Outcome::Answered(Reply::Refused(request, RefusalCode::Unavailable))

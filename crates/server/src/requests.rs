@@ -360,6 +360,7 @@ impl Requester {
     pub(crate) fn publish_prekeys(
         &self,
         request: RequestId,
+        replace: bool,
         prekeys: &List<'_, OneTimePrekey<'_>>,
         now: Now,
     ) -> Outcome {
@@ -369,9 +370,34 @@ impl Requester {
         };
         let (shared, device) = (Arc::clone(&self.shared), self.device());
         Outcome::pending(0, async move {
-            match shared.directory.publish_prekeys(&device, prekeys).await {
+            let published = if replace {
+                shared.directory.replace_prekeys(&device, prekeys).await
+            } else {
+                shared.directory.publish_prekeys(&device, prekeys).await
+            };
+            match published {
                 Ok(()) => Reply::Accepted(request),
                 Err(error) => Reply::Refused(request, publish_refusal(error)),
+            }
+        })
+    }
+
+    /// RemoveDevice, §5.1. Whose device it is, the directory knows; of another user's nothing is said.
+    pub(crate) fn remove_device(
+        &self,
+        request: RequestId,
+        device: Thumbprint,
+        now: Now,
+    ) -> Outcome {
+        if let Err(code) = self.may_publish(now) {
+            return Outcome::Answered(Reply::Refused(request, code));
+        }
+        let (shared, user) = (Arc::clone(&self.shared), self.user().clone());
+        Outcome::pending(0, async move {
+            match shared.remove_device(&device, Some(&user), now).await {
+                Ok(true) => Reply::Accepted(request),
+                Ok(false) => Reply::Refused(request, RefusalCode::UnknownDevice),
+                Err(error) => Reply::Refused(request, unavailable(error)),
             }
         })
     }

@@ -612,6 +612,126 @@ async fn many_users_that_change_at_once_are_all_told() {
     }
 }
 
+// docs/protocol.md §5.1, RemoveDevice
+#[tokio::test]
+async fn device_removed_by_another_of_its_user_loses_its_link_and_everybody_hears() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut phone, mut laptop, mut bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    assert_eq!(phone.next().await, Said::DeviceChanged("alice".into()));
+    bob.fetch("alice", false).await;
+    assert_accepted(&phone.remove(laptop.id()).await);
+    assert_eq!(laptop.closed().await, code(4102, "revoked"));
+    assert_eq!(bob.next().await, Said::DeviceChanged("alice".into()));
+    assert_eq!(phone.next().await, Said::DeviceChanged("alice".into()));
+    let Said::Cards(_, cards) = bob.fetch("alice", false).await else {
+        panic!()
+    };
+    assert_eq!(cards.len(), 1);
+    assert_eq!(
+        refused(bob.send("alice", 1, &[phone.id(), laptop.id()], b"x").await),
+        RefusalCode::DevicesChanged
+    );
+    assert_accepted(&bob.send("alice", 1, &[phone.id()], b"x").await);
+    assert_eq!(phone.next().await, delivery(1, 1, &bob, "bob", b"x"));
+    assert_eq!(
+        refused(phone.remove(laptop.id()).await),
+        RefusalCode::UnknownDevice
+    );
+}
+
+// docs/protocol.md §5.1, RemoveDevice
+#[tokio::test]
+async fn device_that_removes_itself_is_told_and_closed() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let own = alice.id();
+    assert_accepted(&alice.remove(own).await);
+    assert_eq!(alice.closed().await, code(4102, "revoked"));
+}
+
+// docs/protocol.md §5.1, RemoveDevice; §5.5
+#[tokio::test]
+async fn device_of_another_user_or_without_permission_to_publish_removes_nothing() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, mut bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    for device in [alice.id(), new_key().thumbprint()] {
+        assert_eq!(
+            refused(bob.remove(device).await),
+            RefusalCode::UnknownDevice
+        );
+    }
+    let key = new_key();
+    let token = issuer.token_with("alice", &key, &json!({ "scope": "sealwire:send" }));
+    let (mut sender, _) = Device::connect(&relay, key, token).await;
+    assert_eq!(
+        refused(sender.remove(alice.id()).await),
+        RefusalCode::NotPermitted
+    );
+    alice.nothing_waits().await;
+    assert_accepted(&bob.send("alice", 1, &[alice.id()], b"x").await);
+}
+
+// docs/protocol.md §3.6, §5.1
+#[tokio::test]
+async fn device_removed_by_another_is_never_enrolled_again() {
+    let relay = Relay::in_memory().bind("127.0.0.1:0").await.unwrap();
+    let join = async |key: SigningKey| {
+        let invitation = relay
+            .invite("alice", Duration::from_secs(60))
+            .await
+            .unwrap();
+        let credential = sealwire_protocol::handshake::Credential::Invite(invitation.code.expose());
+        let (socket, link, _) = shake_hands(&relay, upgrade(&relay).await, &key, credential).await;
+        (key, socket, link)
+    };
+    let (key, socket, link) = join(new_key()).await;
+    let (mut phone, _) = Device::open(key, String::new(), socket, link).await;
+    assert!(matches!(phone.next().await, Said::Token(0, _)));
+    let (key, socket, link) = join(new_key()).await;
+    let (mut laptop, _) = Device::open(key, String::new(), socket, link).await;
+    assert!(matches!(laptop.next().await, Said::Token(0, _)));
+    // It has no card yet, but the issuer knows whose it is.
+    assert_accepted(&phone.remove(laptop.id()).await);
+    assert_eq!(laptop.closed().await, code(4102, "revoked"));
+    let (_, mut socket, _) = join(laptop.key).await;
+    assert_eq!(closed(&mut socket).await, code(4100, "not_authorised"));
+}
+
+// docs/protocol.md §5.1, PublishPrekeys
+#[tokio::test]
+async fn prekeys_that_are_replaced_are_not_handed_out() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, mut bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    let prekey = |id| Prekey::new(id, bob.id(), &bob.key);
+    let (first, second) = ([prekey(1), prekey(2)], [prekey(3)]);
+    assert_accepted(&bob.publish_prekeys(&first).await);
+    assert_accepted(&bob.replace_prekeys(&second).await);
+    assert_eq!(
+        refused(bob.replace_prekeys(&first).await),
+        RefusalCode::InvalidCard
+    );
+    for expected in [Some(3), None] {
+        let Said::Cards(_, cards) = alice.fetch("bob", true).await else {
+            panic!()
+        };
+        assert_eq!(cards[0].1, expected);
+    }
+}
+
 // docs/protocol.md §4, §13
 #[tokio::test]
 async fn record_that_is_malformed_or_does_not_open_ends_the_link() {

@@ -531,14 +531,28 @@ impl Device {
     }
 
     pub(crate) async fn publish_prekeys(&mut self, prekeys: &[Prekey]) -> Said {
+        self.give_prekeys(false, prekeys).await
+    }
+
+    pub(crate) async fn replace_prekeys(&mut self, prekeys: &[Prekey]) -> Said {
+        self.give_prekeys(true, prekeys).await
+    }
+
+    async fn give_prekeys(&mut self, replace: bool, prekeys: &[Prekey]) -> Said {
         let request = self.request();
         let prekeys: Vec<_> = prekeys.iter().map(Prekey::lend).collect();
         self.say(&ToRelay::PublishPrekeys {
             request,
-            replace: false,
+            replace,
             prekeys: List::from(&prekeys),
         })
         .await;
+        self.next().await
+    }
+
+    pub(crate) async fn remove(&mut self, device: Thumbprint) -> Said {
+        let request = self.request();
+        self.say(&ToRelay::RemoveDevice { request, device }).await;
         self.next().await
     }
 
