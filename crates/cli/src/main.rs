@@ -15,6 +15,7 @@ mod events;
 mod exit;
 mod files;
 mod home;
+mod lines;
 mod logging;
 mod output;
 mod stop;

@@ -5,7 +5,7 @@
 //!  standard output ◀── events ── client
 //! ```
 
-use std::io::{self, BufRead, IsTerminal as _, Read as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use clap::Args;
@@ -20,11 +20,10 @@ use crate::device::{Device, Unlock};
 use crate::events::{self, Shown};
 use crate::exit::Failure;
 use crate::home::Home;
+use crate::lines::{self, Line};
 use crate::output::{Output, Printable};
 use crate::stop::Stop;
 
-/// Lines that may wait to be sent.
-const LINES: usize = 16;
 /// How long to wait where the relay takes no more for now.
 const SLOWER: Duration = Duration::from_millis(500);
 
@@ -45,9 +44,6 @@ pub(crate) struct Chat {
     unlock: Unlock,
 }
 
-/// A line that was typed, or why it is none.
-type Line = Result<String, Failure>;
-
 pub(crate) fn run(chat: &Chat, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
@@ -55,9 +51,7 @@ pub(crate) fn run(chat: &Chat, home: &Home, output: Output) -> Result<(), Failur
         if io::stdin().is_terminal() {
             output.hint(format_args!("chat with {}; Ctrl-D ends it", Printable(chat.user.as_str())));
         }
-        let (lines, typed) = mpsc::channel(LINES);
-        // The thread may still wait for a line when the command ends; it ends with the process.
-        std::thread::spawn(move || read_lines(io::stdin().lock(), &lines));
+        let typed = lines::from_standard_input(MAX_BODY_BYTES);
         let mut sending = tokio::spawn(send_lines(device.client.clone(), chat.user.clone(), typed, output));
         let end = loop {
             tokio::select! {
@@ -110,98 +104,5 @@ async fn send_line(client: &Client, user: &str, line: &str) -> Result<(), Failur
             Err(Error::Refused(Refusal::RateLimited)) => tokio::time::sleep(SLOWER).await,
             Err(error) => return Err(error.into()),
         }
-    }
-}
-
-fn read_lines(mut input: impl BufRead, lines: &mpsc::Sender<Line>) {
-    while let Some(line) = next_line(&mut input) {
-        if lines.blocking_send(line).is_err() {
-            return;
-        }
-    }
-}
-
-/// The next line without its end, of at most [`MAX_BODY_BYTES`]; `None` at the end of the input.
-fn next_line(input: &mut impl BufRead) -> Option<Line> {
-    let limit = u64::try_from(MAX_BODY_BYTES)
-        .unwrap_or(u64::MAX)
-        .saturating_add(1);
-    let mut line = Vec::new();
-    match input.take(limit).read_until(b'\n', &mut line) {
-        Ok(0) => return None,
-        Ok(_) if line.last() != Some(&b'\n') && line.len() > MAX_BODY_BYTES => {
-            skip_line(input);
-            return Some(Err(Failure::usage(
-                "a line is larger than a message may be (65,536 bytes); it was not sent",
-            )));
-        }
-        Ok(_) => {}
-        // What was read before is still sent; there is no more.
-        Err(_) => return None,
-    }
-    if line.last() == Some(&b'\n') {
-        line.pop();
-    }
-    if line.last() == Some(&b'\r') {
-        line.pop();
-    }
-    Some(
-        String::from_utf8(line).map_err(|_| Failure::usage("a line is not UTF-8; it was not sent")),
-    )
-}
-
-/// Skips the rest of a line without keeping it.
-fn skip_line(input: &mut impl BufRead) {
-    while let Ok(buffer) = input.fill_buf() {
-        if buffer.is_empty() {
-            return;
-        }
-        let end = buffer.iter().position(|byte| *byte == b'\n');
-        let used = end.map_or(buffer.len(), |at| at.saturating_add(1));
-        input.consume(used);
-        if end.is_some() {
-            return;
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn lines(input: &[u8]) -> Vec<Result<String, ()>> {
-        let mut input = input;
-        std::iter::from_fn(|| next_line(&mut input))
-            .map(|line| line.map_err(drop))
-            .collect()
-    }
-
-    #[test]
-    fn lines_come_without_their_ends() {
-        assert_eq!(
-            lines(b"one\ntwo\r\n\nlast"),
-            [
-                Ok("one".into()),
-                Ok("two".into()),
-                Ok(String::new()),
-                Ok("last".into())
-            ]
-        );
-        assert_eq!(lines(b""), []);
-    }
-
-    #[test]
-    fn what_is_no_text_is_refused_and_the_next_line_is_not() {
-        assert_eq!(lines(b"\xff\xfe\nok\n"), [Err(()), Ok("ok".into())]);
-    }
-
-    #[test]
-    fn line_longer_than_a_message_is_refused_without_being_kept() {
-        let mut input = vec![b'x'; 3 * MAX_BODY_BYTES];
-        input.extend_from_slice(b"\nok\n");
-        assert_eq!(lines(&input), [Err(()), Ok("ok".into())]);
-        let mut exact = vec![b'x'; MAX_BODY_BYTES];
-        exact.push(b'\n');
-        assert_eq!(lines(&exact), [Ok("x".repeat(MAX_BODY_BYTES))]);
     }
 }
