@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use sealwire_protocol::address::Address;
 use sealwire_server::data_dir::{DataDir, DataDirError, InitOptions};
+use sealwire_server::policy::{Allowance, MESSAGES_PER_MINUTE};
 use sealwire_server::{Relay, RelayBuilder, RelayError, Tls};
 use serde_json::json;
 
@@ -78,6 +79,10 @@ pub(crate) struct Run {
     /// Speak no TLS: on loopback, or behind a proxy that does
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     plain: bool,
+
+    /// Messages that a device may send in a minute, each counted once for each device it is for
+    #[arg(long, value_name = "N", default_value_t = MESSAGES_PER_MINUTE, value_parser = clap::value_parser!(u64).range(1..))]
+    messages_per_minute: u64,
 
     /// To try it: on loopback only, in a directory of its own that is removed afterwards unless --data names one
     #[arg(long)]
@@ -168,7 +173,9 @@ fn builder(run: &Run, data: &Path) -> Result<RelayBuilder, Failure> {
         Err(DataDirError::NotInitialised { .. }) if run.dev => {}
         Err(error) => return Err(error.into()),
     }
-    let mut builder = Relay::builder(data);
+    let mut allowance = Allowance::default();
+    allowance.messages_per_minute = run.messages_per_minute;
+    let mut builder = Relay::builder(data).allowance(allowance);
     if let (Some(certificates), Some(key)) = (&run.tls_cert, &run.tls_key) {
         builder = builder.tls(Tls::Files {
             certificates: certificates.clone(),
