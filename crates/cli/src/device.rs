@@ -22,7 +22,20 @@ pub(crate) struct Unlock {
     pub(crate) passphrase_file: Option<PathBuf>,
 }
 
-/// A device that is connected to its relay.
+/// What to do when the relay cannot be reached at the start.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Connect {
+    /// If the relay is away at the start, wait for it, instead of ending with exit code 4
+    #[arg(long)]
+    pub(crate) keep_trying: bool,
+}
+
+impl Connect {
+    /// For a command that ends where the relay is away.
+    pub(crate) const AT_ONCE: Self = Self { keep_trying: false };
+}
+
+/// A device that is connected to its relay, or is about to be.
 pub(crate) struct Device {
     pub(crate) client: Client,
     pub(crate) identity: Identity,
@@ -30,10 +43,19 @@ pub(crate) struct Device {
 
 impl Device {
     /// Opens the store in `home` and connects, or says why not.
-    pub(crate) async fn connect(home: &Home, unlock: &Unlock) -> Result<Self, Failure> {
+    pub(crate) async fn connect(
+        home: &Home,
+        unlock: &Unlock,
+        connect: Connect,
+    ) -> Result<Self, Failure> {
         let identity = home.identity()?;
         let key = unlock.key(home, identity.lock)?;
-        let connected = home.client(&identity, key)?.connect().await;
+        let builder = home.client(&identity, key)?;
+        let connected = if connect.keep_trying {
+            builder.start().await
+        } else {
+            builder.connect().await
+        };
         let client = connected.map_err(|error| unreachable(error, &identity.address.url()))?;
         Ok(Self { client, identity })
     }

@@ -79,6 +79,12 @@ impl Failure {
         }
     }
 
+    /// The same failure, of a line of the input.
+    pub(crate) fn in_line(self, line: u64) -> Self {
+        let message = format!("line {line}: {}", self.message);
+        self.with_message(message)
+    }
+
     /// Says it on standard error, for a command that goes on.
     pub(crate) fn say(&self, json: bool) {
         // Nobody is left to tell if standard error is gone.

@@ -179,6 +179,72 @@ fn message_cannot_command_the_terminal_or_imitate_another() {
 }
 
 #[test]
+fn every_line_is_a_message_and_is_reported_by_its_number() {
+    let (world, _relay) = alice_and_bob();
+    for at_once in ["1", "16"] {
+        let send = ["send", "bob", "--lines", "--at-once", at_once, "--json"];
+        let send = [&["--home", "alice"], &send[..]].concat();
+        let sent = world.run_with(&send, "one\n\ntwo\nthree").succeeded();
+        let sent: Vec<Value> = sent
+            .stdout
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let mut listener = world.start(&["--home", "bob", "listen", "--count", "3", "--json"]);
+        for (sent, (line, text)) in sent.iter().zip([(1, "one"), (3, "two"), (4, "three")]) {
+            assert_eq!(
+                (&sent["line"], &sent["state"]),
+                (&json!(line), &json!("accepted"))
+            );
+            let heard = listener.next_json();
+            assert_eq!((&heard["id"], &heard["text"]), (&sent["id"], &json!(text)));
+        }
+        assert_eq!(sent.len(), 3);
+        assert!(listener.end().0.success());
+    }
+}
+
+#[test]
+fn line_that_cannot_be_sent_keeps_no_other_from_it() {
+    let (world, _relay) = alice_and_bob();
+    let send = ["--home", "alice", "send", "bob", "--lines"];
+    let sent = world.run_with(&send, b"one\n\xff\ntwo\n");
+    assert_eq!(sent.code, Some(2), "{sent:?}");
+    assert_eq!(sent.stdout.lines().count(), 2, "{sent:?}");
+    assert!(
+        sent.stderr.contains("line 2: a line is not UTF-8"),
+        "{sent:?}"
+    );
+    assert_eq!(listen_for_one(&world, "bob")["text"], "one");
+    assert_eq!(listen_for_one(&world, "bob")["text"], "two");
+}
+
+#[test]
+fn commands_that_keep_trying_begin_while_the_relay_is_away() {
+    let (world, relay) = alice_and_bob();
+    let listen = relay.listen.clone();
+    relay.running.kill();
+    let send = ["--home", "alice", "send", "bob", "--lines", "--keep-trying"];
+    let alice = world.start_with(&send, "one\ntwo\n");
+    let hear = [
+        "--home",
+        "bob",
+        "listen",
+        "--count",
+        "2",
+        "--keep-trying",
+        "--json",
+    ];
+    let mut bob = world.start(&hear);
+    let _relay = world.relay(&listen);
+    assert!(alice.end().0.success());
+    for text in ["one", "two"] {
+        assert_eq!(bob.next_json()["text"], text);
+    }
+    assert!(bob.end().0.success());
+}
+
+#[test]
 fn safety_numbers_are_equal_on_both_sides_and_verify() {
     let (world, _relay) = alice_and_bob();
     world.join("carol", "carol");

@@ -16,7 +16,7 @@ use sealwire_protocol::name::User;
 use tokio::sync::mpsc;
 
 use super::listen::ended;
-use crate::device::{Device, Unlock};
+use crate::device::{Connect, Device, Unlock};
 use crate::events::{self, Shown};
 use crate::exit::Failure;
 use crate::home::Home;
@@ -41,13 +41,16 @@ pub(crate) struct Chat {
     user: User,
 
     #[command(flatten)]
+    connect: Connect,
+
+    #[command(flatten)]
     unlock: Unlock,
 }
 
 pub(crate) fn run(chat: &Chat, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let device = Device::connect(home, &chat.unlock).await?;
+        let device = Device::connect(home, &chat.unlock, chat.connect).await?;
         if io::stdin().is_terminal() {
             output.hint(format_args!("chat with {}; Ctrl-D ends it", Printable(chat.user.as_str())));
         }

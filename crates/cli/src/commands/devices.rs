@@ -5,7 +5,7 @@ use sealwire_protocol::base64url;
 use sealwire_protocol::name::User;
 use serde_json::json;
 
-use crate::device::{Device, Unlock};
+use crate::device::{Connect, Device, Unlock};
 use crate::exit::Failure;
 use crate::home::Home;
 use crate::output::Output;
@@ -29,7 +29,7 @@ pub(crate) struct Devices {
 
 pub(crate) fn run(devices: &Devices, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
-        let device = Device::connect(home, &devices.unlock).await?;
+        let device = Device::connect(home, &devices.unlock, Connect::AT_ONCE).await?;
         let result = show(&device, devices.user.as_ref(), output).await;
         device.close(result).await
     })

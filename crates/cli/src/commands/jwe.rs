@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::{
     cli::Global,
     commands::{jwk, runtime},
-    device::{Device, Unlock},
+    device::{Connect, Device, Unlock},
     exit::Failure,
     files,
     home::Home,
@@ -124,7 +124,7 @@ fn read(open: &Open, global: &Global, output: Output) -> Result<(), Failure> {
 /// The X25519 key of the device in `home`, which its client gives out once it is connected.
 fn own_key(home: &Home, unlock: &Unlock) -> Result<PrivateKey, Failure> {
     runtime()?.block_on(async {
-        let device = Device::connect(home, unlock).await?;
+        let device = Device::connect(home, unlock, Connect::AT_ONCE).await?;
         let secret = device.client.export_secret_jwe_key().await;
         let secret = device.close(secret.map_err(Failure::from)).await?;
         PrivateKey::from_x25519(&secret).map_err(Failure::failed)

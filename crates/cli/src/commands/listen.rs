@@ -7,7 +7,7 @@ use clap::Args;
 use sealwire_client::{Client, ConnectionState};
 use tokio::time::Instant;
 
-use crate::device::{Device, Unlock};
+use crate::device::{Connect, Device, Unlock};
 use crate::events::{self, Shown};
 use crate::exit::{Class, Failure};
 use crate::home::Home;
@@ -34,13 +34,16 @@ pub(crate) struct Listen {
     timeout: Option<u64>,
 
     #[command(flatten)]
+    connect: Connect,
+
+    #[command(flatten)]
     unlock: Unlock,
 }
 
 pub(crate) fn run(listen: &Listen, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let device = Device::connect(home, &listen.unlock).await?;
+        let device = Device::connect(home, &listen.unlock, listen.connect).await?;
         let deadline = listen
             .timeout
             .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));

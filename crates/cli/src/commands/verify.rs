@@ -9,7 +9,7 @@ use sealwire_client::SafetyNumber;
 use sealwire_protocol::name::User;
 use serde_json::json;
 
-use crate::device::{Device, Unlock};
+use crate::device::{Connect, Device, Unlock};
 use crate::exit::{Class, Failure};
 use crate::home::Home;
 use crate::output::{Output, Printable};
@@ -46,7 +46,7 @@ pub(crate) struct Verify {
 
 pub(crate) fn run(verify: &Verify, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
-        let device = Device::connect(home, &verify.unlock).await?;
+        let device = Device::connect(home, &verify.unlock, Connect::AT_ONCE).await?;
         let result = compare(verify, &device, output).await;
         device.close(result).await
     })

@@ -90,7 +90,18 @@ impl World {
 
     /// Starts a command.
     pub(crate) fn start(&self, arguments: &[&str]) -> Running {
-        let mut child = self.command(arguments).spawn().unwrap();
+        self.start_with(arguments, "")
+    }
+
+    /// The same, with `input` on its standard input: less than a pipe holds.
+    pub(crate) fn start_with(&self, arguments: &[&str], input: &str) -> Running {
+        let mut child = self
+            .command(arguments)
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that does not read it closes it.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         Running {
             stdout: BufReader::new(child.stdout.take().unwrap()),
             stderr: BufReader::new(child.stderr.take().unwrap()),
