@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 extern crate alloc;
+#[cfg(feature = "audit")]
+extern crate std;
 
 pub mod address;
+#[cfg(feature = "audit")]
+pub mod audit;
 pub mod base64url;
 pub mod batch;
 mod claims;

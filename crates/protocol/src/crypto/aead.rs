@@ -66,13 +66,21 @@ impl Aead for aes_gcm::Aes256Gcm {
 }
 
 /// An AES-256-GCM key, ready for use. Erased on drop.
-pub struct AeadKey(Implementation);
+pub struct AeadKey {
+    key: Implementation,
+    #[cfg(feature = "audit")]
+    id: crate::audit::KeyId,
+}
 
 impl AeadKey {
     /// Expands the key. The secret is consumed: no key is used for anything else.
     #[must_use]
     pub fn new(key: Secret<32>) -> Self {
-        Self(Aead::new(key.expose()))
+        Self {
+            key: Aead::new(key.expose()),
+            #[cfg(feature = "audit")]
+            id: crate::audit::key_id(key.expose()),
+        }
     }
 
     /// Encrypts `text` in place and returns the tag. A nonce must never be used twice with one key.
@@ -84,7 +92,9 @@ impl AeadKey {
         aad: &[u8],
         text: &mut [u8],
     ) -> Result<[u8; TAG_BYTES], AeadError> {
-        Aead::seal(&self.0, nonce, aad, text)
+        #[cfg(feature = "audit")]
+        crate::audit::record(&self.id, nonce);
+        Aead::seal(&self.key, nonce, aad, text)
     }
 
     /// Decrypts `text` in place if the tag is right. On failure `text` is left as it was.
@@ -95,7 +105,7 @@ impl AeadKey {
         text: &mut [u8],
         tag: &[u8; TAG_BYTES],
     ) -> Result<(), AeadError> {
-        Aead::open(&self.0, nonce, aad, text, tag)
+        Aead::open(&self.key, nonce, aad, text, tag)
     }
 }
 

@@ -338,3 +338,31 @@ fn relay_cannot_send_ready_late_or_twice() {
     );
     assert_eq!(relay.seal_frame(&ready).unwrap_err(), out_of_place);
 }
+
+/// docs/protocol.md §3.4, §4: no key and nonce are used together twice. Only a second link with the same randomness shows a repetition,
+/// which shows that each sealing of a link is counted.
+#[cfg(feature = "audit")]
+#[test]
+fn link_uses_no_key_and_nonce_twice() {
+    use sealwire_protocol::audit;
+
+    let run = || {
+        let (mut device, mut relay) = Pair::new().link();
+        for position in 1..50 {
+            relay
+                .handle_message(&mut device.seal_frame(&ack(position)).unwrap())
+                .unwrap();
+            let request = u32::try_from(position).unwrap();
+            device
+                .handle_message(&mut relay.seal_frame(&accepted(request)).unwrap())
+                .unwrap();
+        }
+    };
+    audit::start();
+    run();
+    let sealed = audit::sealed();
+    // Accept, Finish, Ready, and 49 records each way.
+    assert_eq!((sealed, audit::repeats()), (101, 0));
+    run();
+    assert_eq!((audit::sealed(), audit::repeats()), (2 * sealed, sealed));
+}
