@@ -2,11 +2,15 @@
 
 use std::{fs, io, path::Path};
 
+use sealwire_e2e::content::{Content, Kind};
+use sealwire_e2e::file::{FileKey, FileOffer};
 use sealwire_e2e::message::SealedMessage;
 use sealwire_fuzz::{
     AWAITS_ACCEPT, AWAITS_FINISH, AWAITS_FINISH_SECRET, AWAITS_HELLO, LINKED, World,
 };
-use sealwire_protocol::frame::{Deliver, Frame, Part, Send, ToDevice, ToRelay};
+use sealwire_protocol::frame::{
+    Blob, Deliver, Frame, Part, Send, ToDevice, ToRelay, Undelivered, UndeliveredReason, Upload,
+};
 use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
 use sealwire_protocol::proof::DeviceProof;
 
@@ -21,9 +25,12 @@ fn main() -> io::Result<()> {
     }];
     let send = ToRelay::Send(Send {
         request: 1,
+        sequence: 1,
         id: [1; 16],
         user: "bob",
+        whole: true,
         parts: parts.as_slice().into(),
+        copies: parts.as_slice().into(),
     });
     let deliver = ToDevice::Deliver(Deliver {
         position: 9,
@@ -45,12 +52,80 @@ fn main() -> io::Result<()> {
             request: 3,
             card: world.bob.card.as_bytes(),
         },
+        ToRelay::RemoveDevice {
+            request: 4,
+            device: world.bob.keys.thumbprint(),
+        },
+        ToRelay::Upload(Upload {
+            request: 5,
+            blob: [5; 32],
+            size: 70_000,
+            offset: 6,
+            data: b"sealed",
+        }),
+        ToRelay::Download {
+            request: 6,
+            blob: [5; 32],
+            offset: 6,
+            length: 131_072,
+        },
+        ToRelay::Discard {
+            request: 7,
+            blob: [5; 32],
+        },
     ] {
         frame.encode(&mut batch).expect("within bounds");
     }
     write("frames", "send", &encoded(&send))?;
     write("frames", "deliver", &encoded(&deliver))?;
     write("frames", "batch", &batch)?;
+    let mut notices = Vec::new();
+    for frame in [
+        ToDevice::Undelivered(Undelivered {
+            position: 10,
+            id: [1; 16],
+            user: "bob",
+            device: world.bob.keys.thumbprint(),
+            reason: UndeliveredReason::Expired,
+        }),
+        ToDevice::Damaged { position: 11 },
+        ToDevice::Blob(Blob {
+            request: 5,
+            length: 12,
+            size: 70_000,
+            complete: false,
+            data: b"sealed",
+        }),
+    ] {
+        frame.encode(&mut notices).expect("within bounds");
+    }
+    write("frames", "notices", &notices)?;
+    let ids = [[1; 16], [2; 16]];
+    for (name, kind) in [
+        ("content_resend", Kind::Resend(ids.as_slice().into())),
+        ("content_name", Kind::Name("phone")),
+    ] {
+        let (id, time) = ([3; 16], 1_800_000_000_000);
+        let content = Content { id, time, kind };
+        write(
+            "sealed_message",
+            name,
+            &content.encode().expect("within bounds"),
+        )?;
+    }
+    let offer = FileOffer {
+        blob: [5; 32],
+        key: FileKey::from_bytes(&[6; 32]),
+        size: 70_000,
+        sha256: [7; 32],
+        name: "photo.jpg",
+        media_type: "image/jpeg",
+    };
+    write(
+        "sealed_message",
+        "file_offer",
+        &offer.encode().expect("within bounds"),
+    )?;
     write(
         "frames",
         "accepted",

@@ -5,6 +5,7 @@ mod world;
 
 use sealwire_e2e::card::UnverifiedCard;
 use sealwire_e2e::content::Content;
+use sealwire_e2e::file::FileOffer;
 use sealwire_e2e::inspect::inspect;
 use sealwire_e2e::message::{SealedMessage, from_jwe};
 use sealwire_e2e::one_time::OneTimePrekey;
@@ -114,6 +115,9 @@ pub fn sealed_message(data: &[u8]) {
     }
     if let Ok(content) = Content::decode(data) {
         assert_eq!(content.encode().as_deref(), Ok(data));
+    }
+    if let Ok(offer) = FileOffer::decode(data) {
+        assert_eq!(offer.encode().as_deref(), Ok(data));
     }
     if let Some(content) = unpad(data) {
         assert!(content.len() < data.len());

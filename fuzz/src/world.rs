@@ -175,6 +175,8 @@ impl World {
             epoch: [7; 16],
             acknowledged: 0,
             head: 0,
+            sent: 0,
+            waiting: 0,
         }
     }
 
