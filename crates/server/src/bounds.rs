@@ -70,6 +70,11 @@ pub(crate) const PREKEY_TAKES_WINDOW_MINUTES: u64 = 60;
 /// Refreshes of a link's token in a minute.
 pub(crate) const REFRESHES_PER_MINUTE: u64 = 30;
 
+// Blobs, besides those in `blobs`
+
+/// Jobs on the disk of the blobs at one time, for all links together. Each holds a piece in memory.
+pub(crate) const MAX_BLOB_JOBS: usize = 8;
+
 // Housekeeping
 
 /// Time between two sweeps for mail that is too old.

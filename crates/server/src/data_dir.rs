@@ -7,6 +7,7 @@
 //!   tls-cert.pem    a self-signed certificate, and tls-key.pem, its key
 //!   relay.redb      the store; made when the relay first runs
 //!   invites/        invitations that nobody has redeemed
+//!   blobs/          sealed files that devices have left; made when the relay first runs
 //!   relay.json      what this is; written last, so that an interrupted `init` is noticed
 //! ```
 //! Keys are never replaced: a directory that has any is refused by [`DataDir::init`]. The files are not encrypted; whoever can
@@ -36,6 +37,7 @@ const ISSUER_KEY: &str = "issuer.key";
 const CERTIFICATE: &str = "tls-cert.pem";
 const CERTIFICATE_KEY: &str = "tls-key.pem";
 const INVITES: &str = "invites";
+const BLOBS: &str = "blobs";
 const DESCRIPTION: &str = "relay.json";
 /// The layout this code writes; a directory with a higher number is refused.
 const LAYOUT_VERSION: u32 = 1;
@@ -301,6 +303,11 @@ impl DataDir {
     #[must_use]
     pub fn invites_path(&self) -> PathBuf {
         self.path.join(INVITES)
+    }
+
+    /// Where sealed files are that devices have left.
+    pub(crate) fn blobs_path(&self) -> PathBuf {
+        self.path.join(BLOBS)
     }
 
     /// The address, `wss://host[:port]/v1`, that [`DataDir::init`] was told.

@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod authority;
+pub mod blobs;
 mod bounds;
 mod card_check;
 mod clock;

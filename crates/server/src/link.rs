@@ -24,7 +24,7 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::LinkError;
-use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay, Upload};
+use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay};
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, MAX_OPEN_REQUESTS};
 
 use crate::bounds::{MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT_MILLIS, MAX_WAITING_BYTES};
@@ -316,11 +316,14 @@ impl Link {
             ToRelay::RemoveDevice { request, device } => {
                 self.requester.remove_device(request, device, now)
             }
-            ToRelay::Upload(Upload { request, .. })
-            | ToRelay::Download { request, .. }
-            | ToRelay::Discard { request, .. } => {
-                Outcome::Answered(Reply::Refused(request, RefusalCode::Unavailable))
-            }
+            ToRelay::Upload(upload) => self.requester.upload(&upload, now),
+            ToRelay::Download {
+                request,
+                blob,
+                offset,
+                length,
+            } => self.requester.download(request, blob, offset, length, now),
+            ToRelay::Discard { request, blob } => self.requester.discard(request, blob, now),
             ToRelay::Refresh {
                 request,
                 proof,

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use sealwire_protocol::{limits::MAX_SEALED_MESSAGE_BYTES, permissions::Permissions};
 
+use crate::blobs::BlobLimits;
 use crate::mailbox::MailboxLimits;
 
 /// Messages that a device may send in a minute; one to several devices counts once for each.
@@ -19,6 +20,8 @@ pub const MAILBOX_MESSAGES: u64 = 10_000;
 pub const MAILBOX_BYTES: u64 = 64 << 20;
 /// Seconds for which a mailbox holds a message.
 pub const RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
+/// Bytes of blobs that a user may send and fetch in a minute, all devices together.
+pub const TRANSFER_BYTES_PER_MINUTE: u64 = 16 << 30;
 /// Devices or users whose rate is remembered at the same time.
 pub const MAX_RATES: usize = 100_000;
 
@@ -39,6 +42,10 @@ pub struct Allowance {
     pub card_fetches_per_minute: u64,
     /// What the mailbox holds.
     pub mailbox: MailboxLimits,
+    /// Bytes of blobs sent and fetched in a minute, by all devices of a user.
+    pub transfer_bytes_per_minute: u64,
+    /// What the relay holds of blobs.
+    pub blobs: BlobLimits,
 }
 
 impl Default for Allowance {
@@ -53,6 +60,8 @@ impl Default for Allowance {
                 bytes: MAILBOX_BYTES,
                 retention_seconds: RETENTION_SECONDS,
             },
+            transfer_bytes_per_minute: TRANSFER_BYTES_PER_MINUTE,
+            blobs: BlobLimits::default(),
         }
     }
 }
@@ -75,6 +84,8 @@ impl Allowance {
                     permissions.retention_seconds,
                 ),
             },
+            transfer_bytes_per_minute: self.transfer_bytes_per_minute,
+            blobs: self.blobs,
         }
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::blobs::Blobs;
 use crate::bounds::SWEEP_INTERVAL;
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
 use crate::hub::News;
@@ -290,6 +291,7 @@ impl RelayBuilder {
             }
             (Tls::SelfSigned, None) => return Err(RelayError::NoCertificate),
         };
+        let blobs = directory.as_ref().map(DataDir::blobs_path);
         let (storage, waiting, address, (relay_key, issuer_key)) = match directory {
             None => {
                 let mut rng = rand::rng();
@@ -321,7 +323,13 @@ impl RelayBuilder {
             Some(external) => Issuing::External(external),
             None => Issuing::BuiltIn(Box::new(issuer_key), waiting),
         };
-        let shared = Arc::new(Shared::new(relay_key, issuing, storage, self.settings));
+        let limits = self.settings.allowance.blobs;
+        let mut shared = Shared::new(relay_key, issuing, storage, self.settings);
+        if let Some(path) = blobs {
+            shared.blobs =
+                Blobs::open(&path, limits).map_err(|error| RelayError::Blobs { path, error })?;
+        }
+        let shared = Arc::new(shared);
         Ok(Opened {
             shared,
             acceptor,
@@ -386,6 +394,15 @@ pub enum RelayError {
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The directory of the blobs could not be opened.
+    #[error("cannot use {}: {error}; check that the directory belongs to this user", .path.display())]
+    Blobs {
+        /// The directory.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        error: std::io::Error,
+    },
     /// There is no built-in issuer: the operator's issues the tokens.
     #[error(
         "this relay has no issuer of its own; its users get their tokens from the configured one"
@@ -473,5 +490,6 @@ async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
                 }
             }
         }
+        shared.blobs.sweep(clock::now().seconds()).await;
     }
 }

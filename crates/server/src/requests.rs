@@ -6,6 +6,8 @@
 //! ```
 //! Permission comes first, so that what a token does not allow looks the same whether or not the recipient exists (§5.3). What takes a store's time is
 //! left as a future that owns all it needs; everything decided before it is created.
+mod blobs;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,7 +15,7 @@ use futures_util::future::BoxFuture;
 use sealwire_protocol::TokenError;
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::NotAuthorised;
-use sealwire_protocol::frame::{CardEntry, List, OneTimePrekey, RequestId, Send, ToDevice};
+use sealwire_protocol::frame::{Blob, CardEntry, List, OneTimePrekey, RequestId, Send, ToDevice};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::link::RelayLink;
 use sealwire_protocol::name::User;
@@ -31,6 +33,7 @@ use crate::now::Now;
 use crate::policy::Allowance;
 use crate::shared::Shared;
 use crate::storage::StorageError;
+use blobs::Piece;
 
 /// The answer to a request, owned.
 pub(crate) enum Reply {
@@ -38,6 +41,7 @@ pub(crate) enum Reply {
     Refused(RequestId, RefusalCode),
     Cards(RequestId, Vec<DeviceEntry>),
     Token(RequestId, Box<Minted>),
+    Blob(RequestId, Piece),
 }
 
 impl Reply {
@@ -47,7 +51,8 @@ impl Reply {
             Self::Accepted(request)
             | Self::Refused(request, _)
             | Self::Cards(request, _)
-            | Self::Token(request, _) => *request,
+            | Self::Token(request, _)
+            | Self::Blob(request, _) => *request,
         }
     }
 
@@ -77,6 +82,13 @@ impl Reply {
                 expires: minted.verified.claims().expires,
                 token: minted.token.as_bytes(),
             }),
+            Self::Blob(request, piece) => give(&ToDevice::Blob(Blob {
+                request: *request,
+                length: piece.extent.length,
+                size: piece.extent.size,
+                complete: piece.extent.complete,
+                data: &piece.data,
+            })),
         }
     }
 }

@@ -10,6 +10,7 @@ use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, User};
 
 use crate::authority::Authority;
+use crate::blobs::Blobs;
 use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::directory::Directory;
 use crate::http::Origins;
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Mailboxes,
     /// What the three above are in.
     pub(crate) storage: Storage,
+    pub(crate) blobs: Blobs,
     pub(crate) hub: Arc<Hub>,
     pub(crate) settings: Settings,
     pub(crate) message_rates: Rates<Thumbprint>,
@@ -38,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) take_rates: Rates<(User, User)>,
     pub(crate) publish_rates: Rates<Thumbprint>,
     pub(crate) refresh_rates: Rates<Thumbprint>,
+    /// Bytes of blobs.
+    pub(crate) transfer_rates: Rates<User>,
 }
 
 /// What an operator may set.
@@ -120,6 +124,7 @@ impl Shared {
             directory: Directory::new(storage.clone()),
             mailboxes: Mailboxes::new(storage.clone()),
             storage,
+            blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             settings,
             message_rates: Rates::default(),
@@ -127,6 +132,7 @@ impl Shared {
             take_rates: Rates::default(),
             publish_rates: Rates::default(),
             refresh_rates: Rates::default(),
+            transfer_rates: Rates::default(),
         }
     }
 

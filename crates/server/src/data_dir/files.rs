@@ -5,13 +5,17 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-/// Makes a file that is not there yet; one that is there is an error and stays as it is.
-pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+/// How to make a file that only its owner can read.
+pub(crate) fn private() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
+    options
+}
+
+/// Makes a file that is not there yet; one that is there is an error and stays as it is.
+pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = private().write(true).create_new(true).open(path)?;
     file.write_all(content)?;
     file.sync_all()?;
     sync_directory(path)
@@ -31,7 +35,7 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
 
 /// Makes a directory that only its owner can enter. One that is there keeps its mode: it may be somebody's for other things too, and
 /// the files made in it are their owner's only.
-pub(super) fn private_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -72,7 +76,7 @@ pub(super) fn is_exposed(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes the entry in the directory outlive a crash.
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     #[cfg(unix)]
     File::open(directory)?.sync_all()?;

@@ -254,6 +254,13 @@ pub(crate) enum Said {
     Cards(u32, Vec<(Vec<u8>, Option<u32>)>),
     Token(u32, Vec<u8>),
     DeviceChanged(String),
+    Blob {
+        request: u32,
+        length: u64,
+        size: u64,
+        complete: bool,
+        data: Vec<u8>,
+    },
 }
 
 impl From<ToDevice<'_>> for Said {
@@ -287,7 +294,14 @@ impl From<ToDevice<'_>> for Said {
             ),
             ToDevice::Token { request, token, .. } => Self::Token(request, token.to_vec()),
             ToDevice::DeviceChanged { user } => Self::DeviceChanged(user.to_owned()),
-            ToDevice::Undelivered(_) | ToDevice::Damaged { .. } | ToDevice::Blob(_) => {
+            ToDevice::Blob(blob) => Self::Blob {
+                request: blob.request,
+                length: blob.length,
+                size: blob.size,
+                complete: blob.complete,
+                data: blob.data.to_vec(),
+            },
+            ToDevice::Undelivered(_) | ToDevice::Damaged { .. } => {
                 panic!("the relay says what no test expects: {frame:?}")
             }
         }
