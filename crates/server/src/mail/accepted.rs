@@ -1,0 +1,82 @@
+//! What the sender of a posting waits for.
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use sealwire_protocol::key::Thumbprint;
+
+use super::core::Shared;
+use super::recent::Post;
+use super::record::Place;
+use crate::storage::StorageError;
+
+/// A posting that was taken.
+pub struct Appended {
+    /// Nothing for a repetition.
+    pub(super) post: Option<Arc<Post>>,
+    pub(super) accepted: Accepted,
+}
+
+impl fmt::Debug for Appended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Appended")
+            .field("is_repetition", &self.is_repetition())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Appended {
+    /// Whether it was accepted before, and added nothing.
+    #[must_use]
+    pub fn is_repetition(&self) -> bool {
+        self.post.is_none()
+    }
+
+    /// The devices whose mailbox has grown, with the position there, in the order of parts and copies. None for a repetition.
+    pub fn positions(&self) -> impl Iterator<Item = (&Thumbprint, u64)> {
+        self.post
+            .iter()
+            .flat_map(|post| &post.parts)
+            .map(|part| (&part.device, part.position))
+    }
+
+    /// What waits until the posting is safe.
+    #[must_use]
+    pub fn accepted(self) -> Accepted {
+        self.accepted
+    }
+}
+
+/// Resolves when every part is durable or acknowledged by its recipient, whichever is first. To
+/// [`StorageError::Unavailable`] if the log fails before: then nobody knows what became of it. It may be dropped at any time.
+#[must_use]
+pub struct Accepted {
+    pub(super) shared: Arc<Shared>,
+    pub(super) place: Place,
+}
+
+impl fmt::Debug for Accepted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Accepted").field(&self.place).finish()
+    }
+}
+
+impl Accepted {
+    /// How it has ended, if it has. For whoever polls without a task.
+    #[must_use]
+    pub fn outcome(&self) -> Option<Result<(), StorageError>> {
+        self.shared.outcome(self.place, None)
+    }
+}
+
+impl Future for Accepted {
+    type Output = Result<(), StorageError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.shared
+            .outcome(self.place, Some(context.waker()))
+            .map_or(Poll::Pending, Poll::Ready)
+    }
+}

@@ -1,0 +1,843 @@
+//! What callers and the writer share: the index, the newest mail, and the queue, behind one lock.
+//!
+//! A record gets its place in the log when it is queued, so the order of the queue is that of the log. Places are given only where the disk has set room
+//! aside: a full disk is met before anything has been promised.
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::Waker;
+
+use bytes::Bytes;
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::limits as protocol_limits;
+use sealwire_protocol::name::User;
+use tokio::sync::Notify;
+
+use super::accepted::{Accepted, Appended};
+use super::disk::LogFile;
+use super::index::{DeviceNumber, Entry, Full, Index, Sequence, What};
+use super::recent::{Post, PostPart, Recent};
+use super::record::{self, END_BYTES, MAIL_BYTES, Place, Record};
+use super::segment::LogId;
+use super::users::UserNumber;
+use super::{
+    Batch, Delivery, Mail, MailOptions, MailboxLimits, MailboxStatus, PostError, Posting,
+    Undelivered, UndeliveredReason, lock,
+};
+use crate::storage::StorageError;
+
+/// What callers and the writer share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) epoch: [u8; 16],
+    seed: [u8; 16],
+    core: Mutex<Core>,
+    /// Tells the writer of work.
+    work: Condvar,
+    /// Tells who waits for room.
+    room: Notify,
+}
+
+/// What the lock guards.
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) index: Index,
+    pub(super) recent: Recent,
+    /// The segments on the disk. Everything that the index names is in one of them.
+    pub(super) segments: BTreeMap<u32, Segment>,
+    /// Where the next record goes.
+    tail: Tail,
+    /// The segment after that, once there is room for it.
+    spare: Option<Tail>,
+    /// Everything before this is durable.
+    durable: Place,
+    queue: Vec<Queued>,
+    /// Bytes of the records that are queued or being written.
+    queued_bytes: usize,
+    max_queued_bytes: usize,
+    /// Bytes that have been given a place since the log was opened.
+    placed_bytes: u64,
+    condition: Condition,
+    /// Why there is no spare segment.
+    disk_full: bool,
+    /// Whether somebody needed a spare segment.
+    wants_spare: bool,
+    /// Whether the writer waits to be told of work.
+    idle: bool,
+    stopping: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Open,
+    Failed,
+    Closed,
+}
+
+/// A segment on the disk.
+#[derive(Debug, Clone)]
+pub(super) struct Segment {
+    pub(super) file: Arc<dyn LogFile>,
+    pub(super) name: String,
+    /// Bytes of it that are used; of the last, those set aside.
+    pub(super) length: u32,
+}
+
+/// Where records may go.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Tail {
+    pub(super) next: Place,
+    /// The end of what is set aside in this segment. The last bytes are kept for the mark that ends it.
+    pub(super) end: u32,
+}
+
+impl Tail {
+    fn has_room_for(&self, bytes: usize) -> bool {
+        (self.next.offset as usize)
+            .checked_add(bytes)
+            .and_then(|end| end.checked_add(END_BYTES))
+            .is_some_and(|end| end <= self.end as usize)
+    }
+}
+
+/// A record that waits for the writer.
+#[derive(Debug)]
+pub(super) enum Queued {
+    Post(Arc<Post>),
+    State {
+        place: Place,
+        id: [u8; 32],
+        acknowledged: u64,
+        limits: Option<MailboxLimits>,
+    },
+    Erased {
+        place: Place,
+        id: [u8; 32],
+        position: u64,
+    },
+    Removed {
+        place: Place,
+        id: [u8; 32],
+        up_to: u64,
+    },
+    Notice(Box<Notice>),
+    Moved(Box<Moved>),
+    /// The segment ends; the next begins.
+    Roll {
+        place: Place,
+    },
+}
+
+/// A notice that waits for the writer.
+#[derive(Debug)]
+pub(super) struct Notice {
+    pub(super) place: Place,
+    pub(super) id: [u8; 32],
+    pub(super) position: u64,
+    pub(super) expires_millis: u64,
+    pub(super) message_id: [u8; 16],
+    pub(super) of_id: [u8; 32],
+    pub(super) of_position: u64,
+    pub(super) reason: UndeliveredReason,
+    pub(super) of_user: Arc<User>,
+}
+
+/// Mail that is being copied from an older segment.
+#[derive(Debug)]
+pub(super) struct Moved {
+    pub(super) place: Place,
+    pub(super) from: Place,
+    /// The record as it lies there.
+    pub(super) record: Vec<u8>,
+}
+
+/// Why a record has no place now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    Busy,
+    DiskFull,
+    Unavailable,
+}
+
+impl From<NoRoom> for PostError {
+    fn from(why: NoRoom) -> Self {
+        match why {
+            NoRoom::Busy => Self::Busy,
+            NoRoom::DiskFull => Self::DiskFull,
+            NoRoom::Unavailable => Self::Storage(StorageError::Unavailable),
+        }
+    }
+}
+
+/// What the writer takes.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// Where it ends.
+    pub(super) end: Place,
+    pub(super) bytes: usize,
+}
+
+impl Core {
+    pub(super) fn new(
+        index: Index,
+        segments: BTreeMap<u32, Segment>,
+        tail: Tail,
+        options: &MailOptions,
+    ) -> Self {
+        Self {
+            index,
+            recent: Recent::new(options.recent_bytes),
+            segments,
+            tail,
+            spare: None,
+            durable: tail.next,
+            queue: Vec::new(),
+            queued_bytes: 0,
+            max_queued_bytes: options.queue_bytes,
+            placed_bytes: 0,
+            condition: Condition::Open,
+            disk_full: false,
+            wants_spare: false,
+            idle: false,
+            stopping: false,
+        }
+    }
+
+    pub(super) fn is_writable(&self) -> bool {
+        self.condition == Condition::Open
+    }
+
+    /// A place for `bytes` of records that follow each other.
+    pub(super) fn place(&mut self, bytes: usize) -> Result<Place, NoRoom> {
+        let over = self.queued_bytes.saturating_add(bytes) > self.max_queued_bytes;
+        if over && self.queued_bytes > 0 {
+            return Err(NoRoom::Busy);
+        }
+        self.place_in_log(bytes)
+    }
+
+    fn place_in_log(&mut self, bytes: usize) -> Result<Place, NoRoom> {
+        if self.condition != Condition::Open {
+            return Err(NoRoom::Unavailable);
+        }
+        if !self.tail.has_room_for(bytes) {
+            match self.spare {
+                Some(spare) if spare.has_room_for(bytes) => {
+                    self.queue.push(Queued::Roll {
+                        place: self.tail.next,
+                    });
+                    self.queued_bytes += END_BYTES;
+                    self.tail = spare;
+                    self.spare = None;
+                }
+                _ => {
+                    self.wants_spare = true;
+                    return Err(if self.disk_full {
+                        NoRoom::DiskFull
+                    } else {
+                        NoRoom::Busy
+                    });
+                }
+            }
+        }
+        let place = self.tail.next;
+        // It fits, and a segment is shorter than 4 GiB.
+        let length = u32::try_from(bytes).unwrap_or(u32::MAX);
+        self.tail.next.offset = self.tail.next.offset.saturating_add(length);
+        self.queued_bytes += bytes;
+        self.placed_bytes += bytes as u64;
+        Ok(place)
+    }
+
+    pub(super) fn push(&mut self, queued: Queued) {
+        self.queue.push(queued);
+    }
+
+    /// Whether the writer has something to do.
+    pub(super) fn has_work(&self) -> bool {
+        self.condition == Condition::Open
+            && (!self.queue.is_empty() || self.index.has_unlogged() || self.needs_spare())
+    }
+
+    /// Whether a spare segment is to be made now.
+    pub(super) fn needs_spare(&self) -> bool {
+        self.spare.is_none() && (self.wants_spare || self.tail.next.offset > self.tail.end / 2)
+            // Once it has failed, only when somebody asks again.
+            && (self.wants_spare || !self.disk_full)
+    }
+
+    pub(super) fn tail(&self) -> Tail {
+        self.tail
+    }
+
+    pub(super) fn spare(&self) -> Option<Tail> {
+        self.spare
+    }
+
+    pub(super) fn durable(&self) -> Place {
+        self.durable
+    }
+
+    pub(super) fn placed_bytes(&self) -> u64 {
+        self.placed_bytes
+    }
+
+    /// Gives the writer everything that is queued, and the states that have changed.
+    pub(super) fn take(&mut self, queue: &mut Vec<Queued>) -> Option<Taken> {
+        if self.condition != Condition::Open {
+            return None;
+        }
+        while self.queued_bytes < self.max_queued_bytes.saturating_mul(2)
+            && self.index.has_unlogged()
+        {
+            let Ok(place) = self.place_in_log(record::STATE_BYTES) else {
+                break;
+            };
+            if let Some((id, acknowledged, limits)) = self.index.unlogged() {
+                let queued = Queued::State {
+                    place,
+                    id: *id,
+                    acknowledged,
+                    limits: limits.copied(),
+                };
+                self.queue.push(queued);
+            }
+            self.index.logged();
+        }
+        if self.queue.is_empty() {
+            return None;
+        }
+        std::mem::swap(&mut self.queue, queue);
+        Some(Taken {
+            end: self.tail.next,
+            bytes: self.queued_bytes,
+        })
+    }
+
+    /// What was taken is durable.
+    pub(super) fn settle(&mut self, taken: &Taken, wakers: &mut Vec<Waker>) {
+        self.durable = taken.end;
+        self.queued_bytes = self.queued_bytes.saturating_sub(taken.bytes);
+        self.recent.settle(taken.end, wakers);
+    }
+
+    /// A spare segment is there, or there is no room for one.
+    pub(super) fn set_spare(&mut self, spare: Option<(Tail, Segment)>) {
+        self.disk_full = spare.is_none();
+        self.wants_spare = false;
+        if let Some((tail, segment)) = spare {
+            self.segments.insert(tail.next.segment, segment);
+            self.spare = Some(tail);
+        }
+    }
+
+    /// Nothing more is written. What is not durable is unknown if a write failed.
+    fn end(&mut self, condition: Condition, wakers: &mut Vec<Waker>) {
+        self.condition = condition;
+        self.queue = Vec::new();
+        self.recent.fail(wakers);
+    }
+
+    /// Why `device` does not take a message from `user`, or the position that it gets.
+    fn admit(
+        &self,
+        device: DeviceNumber,
+        id: &Thumbprint,
+        user: Option<UserNumber>,
+        bytes: usize,
+        limits: MailboxLimits,
+    ) -> Result<u64, PostError> {
+        let full = PostError::Full { device: *id };
+        match self.index.admits(device, user, bytes as u64, limits) {
+            Ok(()) => self.index.next_position(device).ok_or(full),
+            Err(Full::Mailbox) => Err(full),
+            Err(Full::Sender) => Err(PostError::Quota { device: *id }),
+        }
+    }
+
+    fn append(
+        &mut self,
+        posting: Posting<'_>,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Taking, PostError> {
+        if self.condition != Condition::Open {
+            return Err(StorageError::Unavailable.into());
+        }
+        if !is_well_formed(&posting) {
+            return Err(PostError::Parts);
+        }
+        let from = self.index.enter(posting.from_device.as_bytes());
+        match self.index.sequence(from, posting.sequence) {
+            Sequence::New => {}
+            Sequence::Stale => return Err(PostError::Stale),
+            Sequence::Repeated => {
+                let place = self
+                    .recent
+                    .find_undurable(&posting.from_device, posting.sequence);
+                return Ok(Taking::Repetition(place.unwrap_or_default()));
+            }
+        }
+
+        // Everything is decided before anything changes.
+        let from_number = self.index.users.find(posting.from_user);
+        let names = |is_copy| {
+            let to = if is_copy {
+                posting.from_user
+            } else {
+                posting.to_user
+            };
+            posting.from_user.as_bytes().len() + to.as_bytes().len()
+        };
+        let mut parts = Vec::with_capacity(posting.parts.len() + posting.copies.len());
+        let mut bytes = 0;
+        let all = posting
+            .parts
+            .into_iter()
+            .map(|part| (part, false))
+            .chain(posting.copies.into_iter().map(|copy| (copy, true)));
+        for ((device, message), is_copy) in all {
+            let number = self.index.enter(device.as_bytes());
+            let limits = match self.index.limits(number) {
+                Some(own) => limits.lower_of(own),
+                None => limits,
+            };
+            let position = self.admit(number, &device, from_number, message.len(), limits)?;
+            bytes += MAIL_BYTES + names(is_copy) + message.len();
+            let part = PostPart {
+                device,
+                is_copy,
+                position,
+                expires_millis: now_millis
+                    .saturating_add(limits.retention_seconds.saturating_mul(1_000)),
+                place: Place::default(),
+                message,
+            };
+            parts.push((number, part));
+        }
+        let mut place = self.place(bytes)?;
+
+        let from_user = self.index.users.refer(posting.from_user);
+        let to_user = self.index.users.refer(posting.to_user);
+        let mut post = Post {
+            from_user: self.name(from_user, posting.from_user),
+            to_user: self.name(to_user, posting.to_user),
+            from_device: posting.from_device,
+            sequence: posting.sequence,
+            id: posting.id,
+            time_millis: now_millis,
+            parts: Vec::with_capacity(parts.len()),
+        };
+        for (number, mut part) in parts {
+            part.place = place;
+            let for_user = if part.is_copy { from_user } else { to_user };
+            self.index.users.refer_again(from_user);
+            self.index.users.refer_again(for_user);
+            let record_bytes = MAIL_BYTES + names(part.is_copy) + part.message.len();
+            let entry = Entry {
+                position: part.position,
+                place,
+                expires_millis: part.expires_millis,
+                id: post.id,
+                peer: from,
+                from_user,
+                to_user: for_user,
+                message_bytes: u32::try_from(part.message.len()).unwrap_or(u32::MAX),
+                record_bytes: u32::try_from(record_bytes).unwrap_or(u32::MAX),
+                what: What::Mail,
+            };
+            place.offset = place.offset.saturating_add(entry.record_bytes);
+            self.index.insert(number, entry);
+            post.parts.push(part);
+        }
+        self.index.users.release(from_user);
+        self.index.users.release(to_user);
+        self.index.mark_sent(from, post.sequence);
+        let post = Arc::new(post);
+        self.recent.push(&post);
+        self.queue.push(Queued::Post(Arc::clone(&post)));
+        Ok(Taking::New(post))
+    }
+
+    /// The one copy of a name that is kept.
+    fn name(&self, number: UserNumber, name: &User) -> Arc<User> {
+        match self.index.users.name(number) {
+            Some(name) => Arc::clone(name),
+            None => Arc::new(name.clone()),
+        }
+    }
+}
+
+/// What became of a posting.
+enum Taking {
+    New(Arc<Post>),
+    /// It is there, since this place if it is not durable yet.
+    Repetition(Place),
+}
+
+fn is_well_formed(posting: &Posting<'_>) -> bool {
+    let (parts, copies) = (&posting.parts, &posting.copies);
+    let all = || parts.iter().chain(copies);
+    posting.sequence > 0
+        && (1..=protocol_limits::MAX_SEND_PARTS).contains(&parts.len())
+        && copies.len() < protocol_limits::MAX_SEND_PARTS
+        && all().all(|(_, message)| {
+            (1..=protocol_limits::MAX_SEALED_MESSAGE_BYTES).contains(&message.len())
+        })
+        && all()
+            .enumerate()
+            .all(|(index, (device, _))| all().take(index).all(|(other, _)| other != device))
+}
+
+/// Something to deliver, of which the disk may have to be asked.
+enum Found {
+    Ready(Delivery),
+    OnDisk(OnDisk),
+}
+
+struct OnDisk {
+    file: Option<Arc<dyn LogFile>>,
+    place: Place,
+    length: u32,
+    position: u64,
+    from_user: Arc<User>,
+}
+
+impl Shared {
+    pub(super) fn new(log: LogId, core: Core) -> Self {
+        Self {
+            epoch: log.epoch,
+            seed: log.seed,
+            core: Mutex::new(core),
+            work: Condvar::new(),
+            room: Notify::new(),
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Core> {
+        lock(&self.core)
+    }
+
+    /// Tells the writer of work if it waits, and not more often.
+    pub(super) fn tell_writer(&self, mut core: MutexGuard<'_, Core>) {
+        let idle = std::mem::take(&mut core.idle);
+        drop(core);
+        if idle {
+            self.work.notify_one();
+        }
+    }
+
+    /// Waits until the writer has work or is to stop; says whether it is to stop.
+    pub(super) fn wait_for_work(&self) -> bool {
+        let mut core = self.lock();
+        while !core.has_work() && !core.stopping {
+            core.idle = true;
+            core = self
+                .work
+                .wait(core)
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        core.idle = false;
+        core.stopping
+    }
+
+    /// Asks the writer to close the log.
+    pub(super) fn stop(&self) {
+        let mut core = self.lock();
+        core.stopping = true;
+        self.tell_writer(core);
+    }
+
+    pub(super) fn tell_of_room(&self) {
+        self.room.notify_waiters();
+    }
+
+    /// Nothing more is written: who waits is told.
+    pub(super) fn fail(&self) {
+        self.end(Condition::Failed);
+    }
+
+    /// Everything is written, and nothing more will be.
+    pub(super) fn finish(&self) {
+        self.end(Condition::Closed);
+    }
+
+    fn end(&self, condition: Condition) {
+        let mut wakers = Vec::new();
+        let mut core = self.lock();
+        if core.is_writable() {
+            core.end(condition, &mut wakers);
+        }
+        drop(core);
+        wakers.into_iter().for_each(Waker::wake);
+        self.room.notify_waiters();
+    }
+
+    pub(super) fn append(
+        self: &Arc<Self>,
+        posting: Posting<'_>,
+        limits: MailboxLimits,
+        now_millis: u64,
+    ) -> Result<Appended, PostError> {
+        let mut core = self.lock();
+        let taking = core.append(posting, limits, now_millis);
+        self.tell_writer(core);
+        let (post, place) = match taking? {
+            Taking::New(post) => {
+                let place = post.place();
+                (Some(post), place)
+            }
+            Taking::Repetition(place) => (None, place),
+        };
+        Ok(Appended {
+            post,
+            accepted: Accepted {
+                shared: Arc::clone(self),
+                place,
+            },
+        })
+    }
+
+    /// How the posting at `place` has ended, if it has. If not, `waker` is woken when it does.
+    pub(super) fn outcome(
+        &self,
+        place: Place,
+        waker: Option<&Waker>,
+    ) -> Option<Result<(), StorageError>> {
+        let mut core = self.lock();
+        if place < core.durable {
+            return Some(Ok(()));
+        }
+        let waker = waker.filter(|_| core.is_writable());
+        if core.recent.is_acknowledged(place, waker) {
+            return Some(Ok(()));
+        }
+        (!core.is_writable()).then_some(Err(StorageError::Unavailable))
+    }
+
+    pub(super) async fn room(&self) {
+        loop {
+            let mut told = pin!(self.room.notified());
+            told.as_mut().enable();
+            {
+                let mut core = self.lock();
+                let log_has_room = core.spare.is_some()
+                    || core.tail.next.offset < core.tail.end / 2
+                    || core.disk_full;
+                let has_room = core.queued_bytes <= core.max_queued_bytes / 2 && log_has_room;
+                if has_room || !core.is_writable() {
+                    return;
+                }
+                core.wants_spare |= !log_has_room;
+                self.tell_writer(core);
+            }
+            told.await;
+        }
+    }
+
+    pub(super) fn acknowledge(&self, device: &Thumbprint, position: u64) -> u64 {
+        let mut wakers = Vec::new();
+        let mut core = self.lock();
+        let Some(number) = core.index.find(device.as_bytes()) else {
+            return 0;
+        };
+        let before = core.index.state(Some(number)).acknowledged;
+        let Core { index, recent, .. } = &mut *core;
+        let acknowledged =
+            index.acknowledge(number, position, |place| recent.dead(place, &mut wakers));
+        if acknowledged > before {
+            core.index.note_unlogged(number);
+            self.tell_writer(core);
+        } else {
+            drop(core);
+        }
+        wakers.into_iter().for_each(Waker::wake);
+        acknowledged
+    }
+
+    pub(super) fn limit(&self, device: &Thumbprint, limits: MailboxLimits) {
+        let mut core = self.lock();
+        let number = core.index.enter(device.as_bytes());
+        if core.index.set_limits(number, Some(limits)) {
+            core.index.note_unlogged(number);
+            self.tell_writer(core);
+        }
+    }
+
+    pub(super) fn status(&self, device: &Thumbprint) -> MailboxStatus {
+        let core = self.lock();
+        let state = core.index.state(core.index.find(device.as_bytes()));
+        MailboxStatus {
+            epoch: self.epoch,
+            acknowledged: state.acknowledged,
+            head: state.head,
+            held_messages: state.messages,
+            held_bytes: state.bytes,
+            waiting: state.waiting,
+        }
+    }
+
+    pub(super) fn sent(&self, device: &Thumbprint) -> u64 {
+        let core = self.lock();
+        core.index
+            .find(device.as_bytes())
+            .map_or(0, |number| core.index.sent(number))
+    }
+
+    pub(super) fn read(
+        &self,
+        device: &Thumbprint,
+        after: u64,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Result<Batch, StorageError> {
+        let mut batch = Batch {
+            deliveries: Vec::new(),
+            last: after,
+        };
+        let mut damaged = 0_usize;
+        for found in self.find(device, after, max_messages, max_bytes) {
+            let delivery = match found {
+                Found::Ready(delivery) => delivery,
+                Found::OnDisk(on_disk) => self.read_from_disk(device, &on_disk)?,
+            };
+            damaged += usize::from(matches!(delivery, Delivery::Damaged { .. }));
+            batch.last = delivery.position();
+            batch.deliveries.push(delivery);
+        }
+        if damaged > 0 {
+            tracing::error!(
+                records = damaged,
+                "mail on the disk is damaged and was not delivered; check the disk"
+            );
+        }
+        Ok(batch)
+    }
+
+    fn find(
+        &self,
+        device: &Thumbprint,
+        after: u64,
+        max_messages: usize,
+        max_bytes: usize,
+    ) -> Vec<Found> {
+        let core = self.lock();
+        let mut found = Vec::new();
+        let Some(number) = core.index.find(device.as_bytes()) else {
+            return found;
+        };
+        let mut bytes = 0_usize;
+        for entry in core.index.after(number, after) {
+            bytes = bytes.saturating_add(entry.message_bytes as usize);
+            let full = found.len() >= max_messages.max(1) || bytes > max_bytes;
+            if full && !found.is_empty() {
+                break;
+            }
+            found.push(core.found(entry));
+        }
+        found
+    }
+
+    /// Mail that lies in a segment, or that it is damaged there.
+    fn read_from_disk(
+        &self,
+        device: &Thumbprint,
+        on_disk: &OnDisk,
+    ) -> Result<Delivery, StorageError> {
+        let damaged = Delivery::Damaged {
+            position: on_disk.position,
+        };
+        let Some(file) = &on_disk.file else {
+            return Ok(damaged);
+        };
+        let mut record = vec![0; on_disk.length as usize];
+        match file.read_at(on_disk.place.offset.into(), &mut record) {
+            Ok(()) => {}
+            // The file has been cut.
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(damaged),
+            Err(error) => {
+                tracing::error!(%error, "mail cannot be read; check the disk");
+                return Err(StorageError::Unreadable);
+            }
+        }
+        let Some((mail, message)) =
+            record::decode(&self.seed, on_disk.place, &record).and_then(|decoded| {
+                let (Record::Mail(mail) | Record::Moved(mail)) = decoded.record else {
+                    return None;
+                };
+                let is_it = decoded.intact
+                    && mail.position == on_disk.position
+                    && mail.device == device.as_bytes()
+                    && mail.from_user == on_disk.from_user.as_bytes();
+                is_it.then(|| {
+                    let message = record.len() - mail.message.len();
+                    let mail = Mail {
+                        position: mail.position,
+                        id: *mail.id,
+                        from_user: Arc::clone(&on_disk.from_user),
+                        from_device: Thumbprint::from_bytes(*mail.from_device),
+                        time_millis: mail.time_millis,
+                        message: Bytes::new(),
+                    };
+                    (mail, message)
+                })
+            })
+        else {
+            return Ok(damaged);
+        };
+        Ok(Delivery::Mail(Mail {
+            message: Bytes::from(record).slice(message..),
+            ..mail
+        }))
+    }
+}
+
+impl Core {
+    fn found(&self, entry: &Entry) -> Found {
+        let position = entry.position;
+        let damaged = Found::Ready(Delivery::Damaged { position });
+        match entry.what {
+            What::Damaged => damaged,
+            What::Notice(reason) => {
+                let user = self.index.users.name(entry.to_user);
+                let device = self.index.id(entry.peer);
+                let reason = UndeliveredReason::from_code(reason);
+                match (user, device, reason) {
+                    (Some(user), Some(device), Some(reason)) => {
+                        Found::Ready(Delivery::Undelivered(Undelivered {
+                            position,
+                            id: entry.id,
+                            user: Arc::clone(user),
+                            device: Thumbprint::from_bytes(*device),
+                            reason,
+                        }))
+                    }
+                    _ => damaged,
+                }
+            }
+            What::Mail => {
+                if let Some((post, part)) = self.recent.find(entry.place) {
+                    return Found::Ready(Delivery::Mail(Mail {
+                        position,
+                        id: post.id,
+                        from_user: Arc::clone(&post.from_user),
+                        from_device: post.from_device,
+                        time_millis: post.time_millis,
+                        message: part.message.clone(),
+                    }));
+                }
+                let Some(from_user) = self.index.users.name(entry.from_user) else {
+                    return damaged;
+                };
+                let segment = self.segments.get(&entry.place.segment);
+                Found::OnDisk(OnDisk {
+                    file: segment.map(|segment| Arc::clone(&segment.file)),
+                    place: entry.place,
+                    length: entry.record_bytes,
+                    position,
+                    from_user: Arc::clone(from_user),
+                })
+            }
+        }
+    }
+}
