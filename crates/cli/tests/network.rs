@@ -569,6 +569,23 @@ fn development_relay_needs_nothing_and_leaves_nothing() {
 }
 
 #[test]
+fn relay_that_another_program_started_ends_with_its_input() {
+    let world = World::new();
+    let run = [
+        "relay",
+        "run",
+        "--dev",
+        "--listen",
+        "127.0.0.1:0",
+        "--until-eof",
+        "--json",
+    ];
+    let mut relay = world.start(&run);
+    assert_eq!(relay.next_json()["event"], "listening");
+    assert!(relay.end().0.success());
+}
+
+#[test]
 fn store_with_a_passphrase_opens_only_with_it() {
     let (world, _relay) = alice_and_bob();
     let write =

@@ -84,6 +84,10 @@ pub(crate) struct Run {
     #[arg(long, value_name = "N", default_value_t = MESSAGES_PER_MINUTE, value_parser = clap::value_parser!(u64).range(1..))]
     messages_per_minute: u64,
 
+    /// End when standard input does, too: for a relay that another program starts
+    #[arg(long)]
+    until_eof: bool,
+
     /// To try it: on loopback only, in a directory of its own that is removed afterwards unless --data names one
     #[arg(long)]
     dev: bool,
@@ -135,10 +139,26 @@ async fn serve(run: Run, output: Output) -> Result<(), Failure> {
     };
     let relay = builder(&run, &data)?.bind(listen).await?;
     announce(&relay, &run, &data, output)?;
-    stop.requested().await;
+    tokio::select! {
+        () = stop.requested() => {}
+        () = end_of_input(), if run.until_eof => {}
+    }
     output.hint("stopping");
     relay.shutdown().await;
     Ok(())
+}
+
+/// Waits until standard input has ended, whatever is in it.
+async fn end_of_input() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // The thread ends with the process, if standard input does not before.
+    std::thread::spawn(move || {
+        // What cannot be read any more has ended, too.
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        ended.send(())
+    });
+    // It is not dropped before.
+    let _ = end.await;
 }
 
 /// Where to listen: an address, or a name that is one.
