@@ -1,7 +1,7 @@
 //! Failures: one line that says what is wrong and what to do next, and an exit code that says of what kind it is.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display},
     io::{self, Write as _},
     process::ExitCode,
 };
@@ -95,6 +95,12 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) -> ExitCode {
         self.say(json);
         ExitCode::from(self.class as u8)
+    }
+}
+
+impl Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
     }
 }
 

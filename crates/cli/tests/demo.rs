@@ -61,11 +61,22 @@ fn demo_says_each_step_in_json() {
         (
             of("relay").len(),
             of("joined").len(),
+            of("crash").len(),
             of("message").len(),
             of("end").len()
         ),
-        (1, 2, 3, 1)
+        (1, 2, 1, 3, 1)
     );
+    let crash = of("crash")[0];
+    for (member, count) in [
+        ("written", 100),
+        ("accepted", 100),
+        ("received", 100),
+        ("lost", 0),
+        ("twice", 0),
+    ] {
+        assert_eq!(crash[member], count, "{member}");
+    }
     for message in of("message") {
         assert_eq!(message["written"], message["read"]);
     }
@@ -88,7 +99,7 @@ fn demo_says_each_step_in_json() {
     );
     assert_eq!(
         steps.len(),
-        1 + 2 + 3 + checks.len() + 1,
+        1 + 2 + 1 + 3 + checks.len() + 1,
         "and nothing else"
     );
 }

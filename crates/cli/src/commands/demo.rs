@@ -2,25 +2,26 @@
 //!
 //! ```text
 //! a new directory: relay/, alice/, bob/ ── a relay with TLS and its own issuer ── two devices join by invitation
-//!   they talk ── bob goes away ── alice writes ── everything stops ── what the relay holds is read from its disk
+//!   they talk ── the relay is killed while they do, and comes back
+//!   bob goes away ── alice writes ── everything stops ── what the relay holds is read from its disk
 //!   everything starts again ── bob reads ── what must be refused is tried ── the relay's files are searched
 //! ```
 //! On a terminal the relay then stays, for others to be tried with. The directory is removed in the end.
 
+mod crash;
 mod impostors;
+mod relay;
 mod search;
 mod stage;
 
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use sealwire_client::{Client, Event, Message, MessageId, Received};
 use sealwire_protocol::invite::Invitation;
-use sealwire_server::Relay;
 use sealwire_server::mailbox::Mailboxes;
 use sealwire_server::storage::{Storage, StorageOptions};
 
@@ -30,6 +31,7 @@ use crate::home::{Home, Identity, Lock};
 use crate::output::Output;
 use crate::stop::Stop;
 
+use self::relay::Relay;
 use self::search::Files;
 use self::stage::{Column, Held, Stage};
 
@@ -69,7 +71,7 @@ pub(crate) fn run(output: Output) -> Result<(), Failure> {
                     stage.go_on(directory.path())?;
                     stop.requested().await;
                 }
-                relay.shutdown().await;
+                within("the relay ends", relay.stop()).await?;
                 verdict
             }
             () = stop.requested() => Err(Failure::failed("stopped before it was over")),
@@ -94,17 +96,21 @@ struct Player {
 /// From nothing to the last check; the relay still runs.
 async fn play(stage: &mut Stage, directory: &Path) -> Result<Relay, Failure> {
     let data = directory.join("relay");
-    let relay = start(&data, SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    stage.relay(&relay, directory)?;
-    let invitation = invite(&relay, "alice").await?;
+    let relay = within("the relay starts", Relay::start(&data)).await?;
+    stage.relay(relay.address(), directory)?;
+    let invitation = relay.invite("alice")?;
     let (alice, alice_home) = join(&directory.join("alice"), &invitation).await?;
     stage.joined(&alice_home.identity)?;
-    let (bob, bob_home) = join(&directory.join("bob"), &invite(&relay, "bob").await?).await?;
+    let (bob, bob_home) = join(&directory.join("bob"), &relay.invite("bob")?).await?;
     stage.joined(&bob_home.identity)?;
 
     stage.columns()?;
     say(stage, &alice, &bob, "bob", QUESTION).await?;
     say(stage, &bob, &alice, "alice", ANSWER).await?;
+
+    stage.scene("alice writes on. The relay is killed (SIGKILL) meanwhile, and started again:")?;
+    let (relay, mut crash) = crash::crash(relay, &alice, &bob).await?;
+    stage.crash(&crash)?;
 
     stage.scene("bob goes away, alice writes and goes too. The relay's disk is looked at:")?;
     bob.close().await;
@@ -114,17 +120,30 @@ async fn play(stage: &mut Stage, directory: &Path) -> Result<Relay, Failure> {
     )
     .await?;
     alice.close().await;
-    let listened = relay.local_addr();
-    relay.shutdown().await;
+    let gone = within("the relay ends", relay.stop()).await?;
     let held = held(&data, &bob_home.identity, sent.id())?;
     let at_rest = Files::read(&data)?;
 
-    let relay = start(&data, listened).await?;
+    let relay = within("the relay comes back", gone.start()).await?;
     let (alice, bob) = (alice_home.connect().await?, bob_home.connect().await?);
-    let received = next_message(&bob).await?;
+    let mut received = next_message(&bob).await?;
+    while received.id != sent.id() {
+        crash.also_received(received.id);
+        received = next_message(&bob).await?;
+    }
     stage.message(Column::Left, LATER, Some(&held), received.message.as_text())?;
 
     stage.checks()?;
+    stage.check(
+        &format!(
+            "{} accepted while the relay was killed: {} received, {} lost, {} twice",
+            crash.accepted(),
+            crash.received(),
+            crash.lost(),
+            crash.twice()
+        ),
+        crash.held(),
+    )?;
     stage.check(
         "bob read it after he, alice and the relay had all been away",
         received.id == sent.id() && is(&received, &alice, "alice", LATER),
@@ -158,7 +177,7 @@ async fn play(stage: &mut Stage, directory: &Path) -> Result<Relay, Failure> {
     )?;
 
     let files = at_rest.and(Files::read(&data)?);
-    let words = [QUESTION, ANSWER, LATER];
+    let words = [QUESTION, ANSWER, LATER, crash::WORDS];
     stage.check(
         &format!("the relay's {files} have none of the words, in whatever encoding"),
         !words.iter().any(|words| files.have(words.as_bytes())),
@@ -206,14 +225,6 @@ fn is(received: &Received, from: &Client, user: &str, words: &str) -> bool {
     received.device == from.device_thumbprint()
         && *received.from == *user
         && received.message.as_text() == Some(words)
-}
-
-async fn start(data: &Path, listen: SocketAddr) -> Result<Relay, Failure> {
-    within("the relay starts", Relay::builder(data).bind(listen)).await
-}
-
-async fn invite(relay: &Relay, user: &str) -> Result<Invitation, Failure> {
-    within("the relay invites somebody", relay.invite(user, INVITATION)).await
 }
 
 async fn join(home: &Path, invitation: &Invitation) -> Result<(Client, Player), Failure> {

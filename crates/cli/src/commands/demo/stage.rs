@@ -5,10 +5,11 @@ use std::io::{self, IsTerminal as _};
 use std::path::Path;
 
 use sealwire_e2e::inspect::{Inspected, SealedSummary, inspect};
+use sealwire_protocol::address::Address;
 use sealwire_protocol::base64url;
-use sealwire_server::Relay;
 use serde_json::{Value, json};
 
+use super::crash::{Crash, MESSAGES};
 use crate::exit::Failure;
 use crate::home::Identity;
 use crate::output::Output;
@@ -100,10 +101,10 @@ impl Stage {
         }
     }
 
-    pub(super) fn relay(&self, relay: &Relay, directory: &Path) -> Result<(), Failure> {
-        let (url, thumbprint) = (relay.address().url(), relay.thumbprint().to_string());
+    pub(super) fn relay(&self, address: &Address, directory: &Path) -> Result<(), Failure> {
+        let (url, thumbprint) = (address.url(), address.relay().to_string());
         let value = json!({
-            "step": "relay", "address": relay.address().to_string(), "thumbprint": thumbprint, "directory": directory,
+            "step": "relay", "address": address.to_string(), "thumbprint": thumbprint, "directory": directory,
         });
         let human = format!(
             "{}\n\n  relay  {url}  key {}\n         TLS, its own issuer; everything is in {}",
@@ -175,6 +176,28 @@ impl Stage {
             let row = self.row(&text(&left), arrow, &text(&relay), arrow, &text(&right));
             let _ = write!(human, "\n{row}");
         }
+        self.output.result(&value, human)
+    }
+
+    /// What came of the messages that were under way when the relay was killed.
+    pub(super) fn crash(&self, crash: &Crash) -> Result<(), Failure> {
+        let away = crash.away.as_millis();
+        let (accepted, received) = (crash.accepted(), crash.received());
+        let value = json!({
+            "step": "crash", "written": MESSAGES, "accepted": accepted, "away_millis": away,
+            "received": received, "lost": crash.lost(), "twice": crash.twice(),
+        });
+        let relay = [
+            format!("killed, away for {away} ms"),
+            format!("{accepted} accepted"),
+        ];
+        let [first, second] = relay;
+        let read = format!("{received} read");
+        let human = format!(
+            "\n{}\n{}",
+            self.row(&format!("{MESSAGES} messages"), '▶', &first, '▶', &read),
+            self.row("", ' ', &second, ' ', ""),
+        );
         self.output.result(&value, human)
     }
 
