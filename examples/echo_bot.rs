@@ -38,6 +38,7 @@ async fn run_bot(bot: Client) -> Result<(), sealwire_client::Error> {
                 .unwrap_or("something that is not text");
             bot.send(&received.from, Message::text(format!("you said: {text}")))
                 .await?;
+            received.ack(); // only now: a bot that dies before gets the message again
         }
     }
     Ok(())
@@ -46,6 +47,7 @@ async fn run_bot(bot: Client) -> Result<(), sealwire_client::Error> {
 async fn next_text(client: &Client) -> Option<String> {
     loop {
         if let Event::Message(received) = client.next().await? {
+            received.ack();
             return received.message.as_text().map(str::to_owned);
         }
     }

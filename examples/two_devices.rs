@@ -13,18 +13,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let alice = join(&relay, "alice").await?;
     let bob = join(&relay, "bob").await?;
 
-    // `send` returns when the message is safe at the relay, `delivered` when one of Bob's devices has it.
-    let receipt = alice.send("bob", Message::text("hello, Bob")).await?;
-    while let Some(event) = bob.next().await {
-        if let Event::Message(received) = event {
-            println!(
-                "{} says: {}",
-                received.from,
-                received.message.as_text().unwrap_or("(not text)")
-            );
-            break;
-        }
-    }
+    // `send` returns when the message is safe at the relay.
+    alice.send("bob", Message::text("hello, Bob")).await?;
+    show_next(&bob).await;
+
+    // `delivered` returns when all of Alice's devices have it: only whom one has written to is told that.
+    let receipt = bob.send("alice", Message::text("hello, Alice")).await?;
+    show_next(&alice).await;
     receipt.delivered().await?;
     println!("delivered");
 
@@ -40,6 +35,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
     bob.close().await;
     relay.shutdown().await;
     Ok(())
+}
+
+async fn show_next(client: &Client) {
+    while let Some(event) = client.next().await {
+        if let Event::Message(received) = event {
+            let text = received.message.as_text().unwrap_or("(not text)");
+            println!("{} says: {text}", received.from);
+            received.ack(); // it is not shown again, whatever happens from here on
+            return;
+        }
+    }
 }
 
 async fn join(relay: &Relay, user: &str) -> Result<Client, Box<dyn Error>> {

@@ -187,13 +187,23 @@ impl Device {
         within(what, hearing).await
     }
 
-    /// The next message.
+    /// The next message, acknowledged.
     pub async fn message(&self) -> Received {
         let pick = |event| match event {
             Event::Message(received) => Some(received),
             _ => None,
         };
-        self.next("a message", pick).await
+        let received = self.next("a message", pick).await;
+        received.ack();
+        received
+    }
+
+    /// Makes another user one who has written to this one, and the reverse: nobody tells a stranger what has arrived.
+    pub async fn meet(&self, user: &str, other: &Self, own: &str) {
+        self.send(user, "hello").await;
+        other.message().await;
+        other.send(own, "hello").await;
+        self.message().await;
     }
 
     /// The text of the next message, and who sent it.

@@ -61,7 +61,14 @@ async fn message(client: &Client) -> Received {
     let Event::Message(received) = event else {
         panic!("{event:?}")
     };
+    received.ack();
     received
+}
+
+/// Bob writes to alice first: nobody is told what a stranger has received.
+async fn hello(bob: &Client, alice: &Client) {
+    bob.send("alice", Message::text("hello")).await.unwrap();
+    message(alice).await;
 }
 
 async fn state(client: &Client, wanted: impl Fn(&ConnectionState) -> bool) {
@@ -77,6 +84,7 @@ async fn two_devices_join_and_exchange_messages() {
     let folder = tempfile::tempdir().unwrap();
     let relay = relay(folder.path()).await;
     let (alice, bob) = (join(&relay, "alice").await, join(&relay, "bob").await);
+    hello(&bob, &alice).await;
     let receipt = alice.send("bob", Message::text("hello bob")).await.unwrap();
     let id = receipt.id();
     let received = message(&bob).await;
@@ -121,6 +129,7 @@ async fn message_to_a_device_that_is_away_waits_for_it() {
         .connect()
         .await
         .unwrap();
+    hello(&bob, &alice).await;
     bob.close().await;
     let receipt = alice
         .send("bob", Message::text("while you were away"))
@@ -168,6 +177,7 @@ async fn relay_that_restarts_loses_nothing_and_the_client_comes_back() {
     let first = relay(folder.path()).await;
     let address = first.local_addr();
     let (alice, bob) = (join(&first, "alice").await, join(&first, "bob").await);
+    hello(&bob, &alice).await;
     first.shutdown().await;
     state(&alice, |state| {
         matches!(state, ConnectionState::Waiting { .. })

@@ -22,16 +22,19 @@ pub(crate) enum Shown {
 
 /// Shows an event of a device of `own`.
 pub(crate) fn show(event: &Event, own: &User, output: Output) -> Result<Shown, Failure> {
-    let (written, shown) = if let Event::Message(received) = event {
-        (message(received, None, output)?, Shown::Message)
-    } else if let Event::Copy { to, message: sent } = event {
-        (message(sent, Some(to), output)?, Shown::Other)
-    } else {
-        notice(event, own, output);
-        return Ok(Shown::Other);
+    let (received, to, shown) = match event {
+        Event::Message(received) => (received, None, Shown::Message),
+        Event::Copy { to, message } => (message, Some(&**to), Shown::Other),
+        _ => {
+            notice(event, own, output);
+            return Ok(Shown::Other);
+        }
     };
-    Ok(match written {
-        Written::Whole => shown,
+    Ok(match message(received, to, output)? {
+        Written::Whole => {
+            received.ack();
+            shown
+        }
         Written::Unread => Shown::Unread,
     })
 }

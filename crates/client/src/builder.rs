@@ -127,7 +127,7 @@ impl ClientBuilder {
         let (tls, credential) = (self.tls, self.credential);
         let run = move || {
             // Opening may take a second, for a passphrase: not on the application's thread either.
-            let engine = match Engine::open(store, &key, issuer, options) {
+            let engine = match Engine::open(store, &key, issuer, options, Box::new(rand::rng())) {
                 Ok(engine) => engine,
                 Err(error) => return drop(opened.send(Err(Error::Store(error)))),
             };

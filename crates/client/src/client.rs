@@ -13,6 +13,7 @@ use std::sync::Arc;
 use sealwire_e2e::safety::SafetyNumber;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::limits::MAX_DEVICE_NAME_BYTES;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use zeroize::Zeroizing;
 
@@ -20,7 +21,7 @@ use crate::builder::ClientBuilder;
 use crate::connection::tls::Tls;
 use crate::connection::{Closed, ConnectionState};
 use crate::error::{Error, Misuse};
-use crate::event::Event;
+use crate::event::{Event, NotDelivered};
 use crate::issuer::TrustedIssuer;
 use crate::message::{Device, Message, MessageId};
 
@@ -39,7 +40,7 @@ struct Shared {
     commands: mpsc::Sender<Command>,
     state: watch::Receiver<ConnectionState>,
     device: Thumbprint,
-    /// The event that `next` gave last: it is erased when the one after it is asked for.
+    /// The event that `next` gave last: it is known to be here when the one after it is asked for.
     taken: Mutex<Option<u64>>,
 }
 
@@ -77,6 +78,14 @@ pub(crate) enum Command {
     },
     User {
         answer: oneshot::Sender<Option<Arc<str>>>,
+    },
+    SetDeviceName {
+        name: String,
+        answer: oneshot::Sender<Result<(), Error>>,
+    },
+    RemoveDevice {
+        device: Thumbprint,
+        answer: oneshot::Sender<Result<(), Error>>,
     },
     JweSecret {
         answer: oneshot::Sender<Result<Zeroizing<[u8; 32]>, Error>>,
@@ -135,7 +144,8 @@ impl Client {
     /// Seals `message` for each of the user's attested devices, and for this user's other devices, and sends it.
     ///
     /// Returns when it is safe at the relay: stored durably, or with its recipients. While there is no connection it waits;
-    /// a message that has been sealed is sent after a restart too, even if this future is dropped.
+    /// the message is in the device store by then, and is sent after a restart too, even if this future is dropped. An application that
+    /// may be killed meanwhile gives the message an id of its own ([`Message::with_id`]) and sends it again.
     ///
     /// # Errors
     /// [`Error::Refused`] if the relay does not take it (the message is then dropped, and may be sent again);
@@ -154,10 +164,11 @@ impl Client {
 
     /// The next event, or `None` once the client is closed and all events have been taken.
     ///
-    /// Asking for the next event confirms the one before: it is erased from the store then, so that a crash while it is being
-    /// handled shows it again. Dropping the future loses nothing. Of several callers one waits for the other.
+    /// A message stays in the store until [`ack`](crate::Received::ack) or [`read`](crate::Received::read) is called on it; of anything
+    /// else, asking for the next event confirms the one before. So a crash while an event is being handled shows it again.
+    /// Dropping the future loses nothing. Of several callers one waits for the other.
     ///
-    /// Messages that are not taken are kept; while 512 of them wait the rest stays at the relay. Sending goes on.
+    /// While 512 messages wait, because they are not taken or not acknowledged, the rest stays at the relay. Sending goes on.
     pub async fn next(&self) -> Option<Event> {
         let mut taken = self.shared.taken.lock().await;
         let (answer, next) = oneshot::channel();
@@ -215,6 +226,31 @@ impl Client {
     pub async fn accept_change(&self, user: &str) -> Result<(), Error> {
         let user = user.to_owned();
         self.ask(|answer| Command::AcceptChange { user, answer })
+            .await?
+    }
+
+    /// Names this device: at most 64 bytes, told to the user's other devices, sealed, and to nobody else.
+    ///
+    /// # Errors
+    /// [`Misuse::DeviceName`] if it is empty, too long, or has control characters.
+    pub async fn set_device_name(&self, name: &str) -> Result<(), Error> {
+        let fits = (1..=MAX_DEVICE_NAME_BYTES).contains(&name.len());
+        if !fits || name.chars().any(char::is_control) {
+            return Err(Misuse::DeviceName.into());
+        }
+        let name = name.to_owned();
+        self.ask(|answer| Command::SetDeviceName { name, answer })
+            .await?
+    }
+
+    /// Removes one of this user's devices: the relay closes its link and erases its card and its mailbox, and peers stop sealing to it.
+    /// With the relay's built-in issuer it cannot come back; with another, that issuer has to stop giving it tokens.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: it is no device of this user, or the token does not allow it. Removing the device that this client runs on
+    /// ends in [`Error::Closed`].
+    pub async fn remove_device(&self, device: Thumbprint) -> Result<(), Error> {
+        self.ask(|answer| Command::RemoveDevice { device, answer })
             .await?
     }
 
@@ -291,11 +327,12 @@ impl std::fmt::Debug for Client {
     }
 }
 
-/// The relay has a message safely.
+/// The relay has a message safely: stored durably, or with its recipients.
 #[derive(Debug)]
 pub struct Receipt {
     pub(crate) id: MessageId,
-    pub(crate) delivered: oneshot::Receiver<()>,
+    pub(crate) to_one: oneshot::Receiver<Result<(), NotDelivered>>,
+    pub(crate) to_all: oneshot::Receiver<Result<(), NotDelivered>>,
 }
 
 impl Receipt {
@@ -304,16 +341,31 @@ impl Receipt {
         self.id
     }
 
-    /// Waits until at least one of the recipient's devices has stored the message and said so, end to end.
+    /// Waits until every device that the message was sealed for has stored it and said so, end to end.
     ///
-    /// It waits for as long as the device is away, or for ever if its application sends no receipts: put a time-out around it.
-    /// The same is told by [`Event::Delivered`], also after a restart.
+    /// It waits for as long as one of them is away, and for ever if their application sends no receipts or has never been written to by
+    /// its user: put a time-out around it. The same is told, device by device, by [`Event::Delivered`], also after a restart.
     ///
     /// # Errors
-    /// [`Error::Closed`] if the client was closed before.
+    /// [`Error::NotDelivered`] if a device does not get it; [`Error::Closed`] if the client was closed before.
     pub async fn delivered(self) -> Result<(), Error> {
-        self.delivered
-            .await
-            .map_err(|_| Error::Closed(Closed::ByApplication))
+        heard(self.to_all.await)
+    }
+
+    /// Waits until one of the recipient's devices has stored it, likewise.
+    ///
+    /// # Errors
+    /// As [`delivered`](Self::delivered), the first if no device gets it.
+    pub async fn delivered_to_one(&mut self) -> Result<(), Error> {
+        heard((&mut self.to_one).await)
+    }
+}
+
+fn heard(
+    outcome: Result<Result<(), NotDelivered>, oneshot::error::RecvError>,
+) -> Result<(), Error> {
+    match outcome {
+        Ok(outcome) => Ok(outcome?),
+        Err(_) => Err(Error::Closed(Closed::ByApplication)),
     }
 }

@@ -4,6 +4,7 @@ use sealwire_protocol::invite::InviteError;
 use sealwire_protocol::key::Thumbprint;
 
 use crate::connection::Closed;
+use crate::event::NotDelivered;
 use crate::store::StoreError;
 
 /// Why something did not work. Every error has a stable [`code`](Error::code) and a [`class`](Error::class).
@@ -51,6 +52,9 @@ pub enum Error {
         "a device card of this user does not verify ({0}); check the issuer's keys and audience, and the clocks"
     )]
     Card(CardFault),
+    /// The relay accepted the message, and it does not reach every device.
+    #[error("{0}")]
+    NotDelivered(#[from] NotDelivered),
     /// It took too long. A message that was handed to [`send`](crate::Client::send) stays in the outbox.
     #[error(
         "no answer in time; what was to be sent stays in the outbox and goes out when the relay answers again"
@@ -96,6 +100,7 @@ impl Error {
             Self::PeerChanged => "peer_changed",
             Self::PeerUnverified => "peer_unverified",
             Self::Card(_) => "card_invalid",
+            Self::NotDelivered(_) => "not_delivered",
             Self::Timeout => "timeout",
             Self::Closed(_) => "closed",
         }
@@ -115,6 +120,7 @@ impl Error {
             | Self::PeerChanged
             | Self::PeerUnverified
             | Self::Card(_)
+            | Self::NotDelivered(_)
             | Self::Closed(_) => false,
         }
     }
@@ -130,7 +136,9 @@ impl Error {
             Self::PeerChanged | Self::PeerUnverified | Self::Card(_) => ErrorClass::Peer,
             Self::Timeout => ErrorClass::Timeout,
             Self::Closed(closed) => closed.class(),
-            Self::Store(_) | Self::Relay(_) | Self::Refused(_) => ErrorClass::Other,
+            Self::Store(_) | Self::Relay(_) | Self::Refused(_) | Self::NotDelivered(_) => {
+                ErrorClass::Other
+            }
         }
     }
 }
@@ -178,6 +186,12 @@ pub enum Misuse {
     /// The message is for the sender's own user, who has no other device.
     #[error("you have no other device to send to")]
     NoOtherDevice,
+    /// A message id is 22 characters of base64url.
+    #[error("a message id is 22 characters of base64url")]
+    MessageId,
+    /// A name of a device is 1 to 64 bytes without control characters.
+    #[error("a device's name is 1 to 64 bytes of UTF-8 without control characters")]
+    DeviceName,
 }
 
 impl Misuse {
@@ -196,6 +210,8 @@ impl Misuse {
             Self::MediaType => "bad_media_type",
             Self::OutboxFull => "outbox_full",
             Self::NoOtherDevice => "no_other_device",
+            Self::MessageId => "bad_message_id",
+            Self::DeviceName => "bad_device_name",
         }
     }
 }
@@ -356,6 +372,29 @@ pub enum Refusal {
     /// The relay cannot do it now.
     #[error("the relay cannot do that now; try again")]
     Unavailable,
+    /// This user's own devices change faster than they can be followed.
+    #[error("your own devices keep changing; try again")]
+    OwnDevicesChanged,
+    /// What one user may have in the recipient's mailbox is used up.
+    #[error(
+        "the recipient has not fetched your earlier messages, and no more of yours fit in their mailbox; try again when they have been online"
+    )]
+    Quota,
+    /// It was too far behind later messages to be judged.
+    #[error("the relay cannot tell any more whether it has taken this message before")]
+    Stale,
+    /// It is no device of this user.
+    #[error("this user has no such device; list them with devices")]
+    UnknownDevice,
+    /// The relay has no such file, or not any more.
+    #[error("the relay does not have this file, or not any more; have it sent again")]
+    UnknownBlob,
+    /// The relay has another part of the file than was thought.
+    #[error("the relay has another part of this file than was thought; try again")]
+    BlobConflict,
+    /// The relay holds as much for this user as it may.
+    #[error("the relay holds as many files of yours as it may; try again when some have expired")]
+    StorageFull,
 }
 
 impl Refusal {
@@ -372,6 +411,13 @@ impl Refusal {
             Self::TooMany => "too_many",
             Self::TokenRefused => "token_refused",
             Self::Unavailable => "unavailable",
+            Self::OwnDevicesChanged => "own_devices_changed",
+            Self::Quota => "quota",
+            Self::Stale => "stale",
+            Self::UnknownDevice => "unknown_device",
+            Self::UnknownBlob => "unknown_blob",
+            Self::BlobConflict => "blob_conflict",
+            Self::StorageFull => "storage_full",
         }
     }
 
@@ -382,12 +428,19 @@ impl Refusal {
             | Self::DevicesChanged
             | Self::MailboxFull
             | Self::RateLimited
-            | Self::Unavailable => true,
+            | Self::Unavailable
+            | Self::OwnDevicesChanged
+            | Self::Quota
+            | Self::BlobConflict
+            | Self::StorageFull => true,
             Self::NotPermitted
             | Self::TooLarge
             | Self::InvalidCard
             | Self::TooMany
-            | Self::TokenRefused => false,
+            | Self::TokenRefused
+            | Self::Stale
+            | Self::UnknownDevice
+            | Self::UnknownBlob => false,
         }
     }
 }

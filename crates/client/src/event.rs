@@ -10,8 +10,9 @@ use crate::message::{MessageId, Received};
 
 /// Something that happened. Given by [`Client::next`](crate::Client::next), in the order in which it happened.
 ///
-/// All but [`Connection`](Event::Connection) are kept in the device store until the application has asked for the event
-/// after them, so a crash while one is being handled shows it again.
+/// [`Message`](Event::Message) and [`Copy`](Event::Copy) are kept in the device store until they are acknowledged
+/// ([`Received::ack`]); everything else but [`Connection`](Event::Connection) and [`Recovered`](Event::Recovered) until the
+/// application has asked for the event after it. So a crash while one is being handled shows it again.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
@@ -32,6 +33,26 @@ pub enum Event {
         user: Arc<str>,
         /// The device that has it.
         device: Thumbprint,
+    },
+    /// A person has read the message with this id on a device of `user`, or their application says so.
+    Read {
+        /// The message's id.
+        id: MessageId,
+        /// The user it went to.
+        user: Arc<str>,
+        /// The device on which it was read.
+        device: Thumbprint,
+    },
+    /// A message that the relay had accepted will not reach a device of `user`. The relay says so, and nobody else can.
+    NotDelivered {
+        /// The message's id.
+        id: MessageId,
+        /// The user it went to.
+        user: Arc<str>,
+        /// The device that does not get it.
+        device: Thumbprint,
+        /// Why not.
+        reason: NotDelivered,
     },
     /// A message that was accepted into the outbox will not be sent, and nobody was waiting for its receipt.
     NotSent {
@@ -68,7 +89,17 @@ pub enum Event {
         /// How many.
         missing: u32,
     },
-    /// A message arrived that cannot be opened, and never will be.
+    /// Something may be missing in the mailbox at the relay, and nobody can say what.
+    MailboxGap(MailboxGap),
+    /// The connection is up, and what had waited at the relay meanwhile is here.
+    Recovered {
+        /// How many messages had waited.
+        messages: u64,
+    },
+    /// The device store was put back to an earlier copy. Its sessions and prekeys were replaced, so that no key is used twice; messages
+    /// that came since the copy was made are not here, and what waited to be sent is told as [`NotSent`](Event::NotSent).
+    StoreRestored,
+    /// A message arrived that cannot be opened, and its sender could not seal it again.
     Undecryptable {
         /// The id under which it was sent, as the relay tells it.
         id: MessageId,
@@ -77,7 +108,7 @@ pub enum Event {
         /// The device it is from, as the relay tells it.
         device: Thumbprint,
     },
-    /// A session with a device could not be used any more, and a new one was started. Messages under the old one are lost.
+    /// A session with a device could not be used any more, and a new one was started. What was sent under the old one comes again.
     SessionRepaired {
         /// The device's user.
         user: Arc<str>,
@@ -98,4 +129,30 @@ pub enum NotSent {
     PeerChanged,
     /// The recipient's cards do not verify.
     Card,
+    /// The device store was put back to an earlier copy: whether the message had been sent after the copy was made is not known.
+    Restored,
+}
+
+/// Why a message that was accepted does not reach a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotDelivered {
+    /// The device did not fetch it before it was too old.
+    #[error("a device of the recipient did not fetch the message before it expired")]
+    Expired,
+    /// The device was removed by its user or the operator.
+    #[error("a device of the recipient was removed before it fetched the message")]
+    DeviceRemoved,
+}
+
+/// What happened to the mailbox at the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum MailboxGap {
+    /// The relay has begun it anew: what was in it is gone.
+    NewHistory,
+    /// The relay was put back to an earlier state: what it has accepted since may be gone.
+    PutBack,
+    /// A record was damaged on the relay's disk.
+    Damaged,
 }

@@ -11,10 +11,11 @@
 //!     .connect()
 //!     .await?;
 //! let receipt = client.send("bob", Message::text("hello")).await?; // safe at the relay
-//! receipt.delivered().await?; // one of bob's devices has it
+//! receipt.delivered().await?; // bob's devices have it
 //! while let Some(event) = client.next().await {
 //!     if let Event::Message(received) = event {
 //!         println!("{}: {:?}", received.from, received.message.as_text());
+//!         received.ack(); // done with it: it is not shown again
 //!     }
 //! }
 //! # Ok(())
@@ -55,7 +56,7 @@ pub use connection::tls::Tls;
 pub use connection::{Closed, ConnectionState};
 pub use credential::{NoToken, TokenProvider};
 pub use error::{Error, ErrorClass};
-pub use event::{Event, NotSent};
+pub use event::{Event, MailboxGap, NotDelivered, NotSent};
 pub use issuer::TrustedIssuer;
 pub use message::{Device, Message, MessageId, Received};
 pub use store::{FileStore, MemoryStore, Store, StoreError, StoreKey};

@@ -1,12 +1,14 @@
 //! What an application sends and receives.
 
 use std::fmt;
-use std::sync::Arc;
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits;
+use tokio::sync::Notify;
 
 use crate::error::Misuse;
 
@@ -18,6 +20,7 @@ const TEXT: &str = "text/plain;charset=utf-8";
 pub struct Message {
     media_type: String,
     body: Vec<u8>,
+    id: Option<MessageId>,
 }
 
 impl Message {
@@ -26,6 +29,7 @@ impl Message {
         Self {
             media_type: TEXT.to_owned(),
             body: text.into().into_bytes(),
+            id: None,
         }
     }
 
@@ -36,7 +40,22 @@ impl Message {
         Self {
             media_type: media_type.into(),
             body: body.into(),
+            id: None,
         }
+    }
+
+    /// The same message under an id of the application's choice, by default a random one.
+    ///
+    /// An application that cannot know whether it has sent a message, because it was killed meanwhile, sends it again under the same
+    /// id: whatever came of the first time, the recipient is shown it once.
+    #[must_use]
+    pub fn with_id(mut self, id: MessageId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    pub(crate) fn id(&self) -> Option<MessageId> {
+        self.id
     }
 
     /// Its media type.
@@ -91,9 +110,32 @@ impl fmt::Debug for Message {
 pub struct MessageId(pub(crate) [u8; 16]);
 
 impl MessageId {
+    /// A new one.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+
+    /// The id with these 16 bytes, which must be unlikely to be anybody else's.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
     /// Its 16 bytes.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+/// From 22 characters of base64url.
+impl FromStr for MessageId {
+    type Err = Misuse;
+
+    fn from_str(text: &str) -> Result<Self, Misuse> {
+        let mut bytes = [0; 16];
+        match Base64UrlUnpadded::decode(text, &mut bytes) {
+            Ok(decoded) if decoded.len() == 16 => Ok(Self(bytes)),
+            Ok(_) | Err(_) => Err(Misuse::MessageId),
+        }
     }
 }
 
@@ -111,7 +153,9 @@ impl fmt::Debug for MessageId {
 }
 
 /// A message that has arrived, from a device that its issuer attests.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// It stays in the device store until [`ack`](Self::ack) or [`read`](Self::read) was called.
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Received {
     /// The message's id.
@@ -122,8 +166,92 @@ pub struct Received {
     pub device: Thumbprint,
     /// When it was sent, by the sender's clock, in milliseconds since 1970. It is a claim, not a fact.
     pub sent_at: u64,
+    /// Whether it was in the store when the client was opened, so that the application may have had it before.
+    pub redelivered: bool,
     /// What was sent.
     pub message: Message,
+    pub(crate) handle: Option<Handle>,
+}
+
+impl Received {
+    /// Says that the application is done with the message: it is erased with the next commit, within moments, and not shown
+    /// again. Until then a crash shows it again, as [`redelivered`](Self::redelivered).
+    pub fn ack(&self) {
+        self.done(false);
+    }
+
+    /// Acknowledges the message, and tells its sender that it was read: sealed end to end, and only if this user has ever
+    /// written to them.
+    pub fn read(&self) {
+        self.done(true);
+    }
+
+    fn done(&self, read: bool) {
+        if let Some(handle) = &self.handle {
+            handle.acks.push(handle.number, read);
+        }
+    }
+}
+
+impl PartialEq for Received {
+    fn eq(&self, other: &Self) -> bool {
+        (self.id, &self.from, self.device, self.sent_at)
+            == (other.id, &other.from, other.device, other.sent_at)
+            && self.redelivered == other.redelivered
+            && self.message == other.message
+    }
+}
+
+impl Eq for Received {}
+
+impl fmt::Debug for Received {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Received")
+            .field("id", &self.id)
+            .field("from", &self.from)
+            .field("device", &self.device)
+            .field("sent_at", &self.sent_at)
+            .field("redelivered", &self.redelivered)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What leads from a message back to its place in the inbox.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    pub(crate) number: u64,
+    pub(crate) acks: Arc<Acks>,
+}
+
+/// Acknowledgements of the application, until the connection task takes them: at most one call for each message that it was given.
+#[derive(Default)]
+pub(crate) struct Acks {
+    waiting: Mutex<Vec<(u64, bool)>>,
+    wake: Notify,
+}
+
+impl Acks {
+    /// Whoever acknowledges one message without end is not heard beyond this.
+    const LIMIT: usize = 4_096;
+
+    fn push(&self, number: u64, read: bool) {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if waiting.len() < Self::LIMIT {
+            waiting.push((number, read));
+            self.wake.notify_one();
+        }
+    }
+
+    /// Number in the inbox, and whether the sender is told.
+    pub(crate) fn take(&self) -> Vec<(u64, bool)> {
+        std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits until there is something to take. Dropping the future loses nothing.
+    pub(crate) async fn some(&self) {
+        self.wake.notified().await;
+    }
 }
 
 /// One of a user's devices, as this client knows it.
@@ -134,6 +262,9 @@ pub struct Device {
     pub thumbprint: Thumbprint,
     /// Whether it is the device this client runs on.
     pub is_this: bool,
+    /// What it is called: only for this user's own devices, and only once it has said so
+    /// ([`Client::set_device_name`](crate::Client::set_device_name)).
+    pub name: Option<Arc<str>>,
     /// When this client first saw it, in seconds since 1970; `None` for the device it runs on.
     pub first_seen: Option<u64>,
     /// The X25519 key of its card to which standard JWE is encrypted (`docs/protocol.md §10`); `None` until its card

@@ -230,6 +230,13 @@ impl Prekeys {
             .retain(|generation| !generation.is_too_old(now));
     }
 
+    /// Erases all secrets, so that whatever was published before opens nothing any more. Ids go on where they were: what a device does
+    /// whose store was put back to an earlier copy (docs/protocol.md §16).
+    pub fn forget_secrets(&mut self) {
+        self.generations.clear();
+        self.one_time.clear();
+    }
+
     /// How many one-time prekeys have secrets here, whether the relay still holds them or not.
     #[must_use]
     pub fn one_time_count(&self) -> usize {

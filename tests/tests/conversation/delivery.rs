@@ -59,6 +59,7 @@ async fn message_waits_for_a_device_that_is_away() {
 async fn receipt_is_sent_although_the_recipient_leaves_at_once() {
     let town = Town::new().await;
     let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    alice.meet("bob", &bob, "alice").await;
     let receipt = alice.send("bob", "just this").await;
     assert_eq!(bob.message().await.id, receipt.id());
     let _away = bob.leave().await;
@@ -69,6 +70,8 @@ async fn receipt_is_sent_although_the_recipient_leaves_at_once() {
 async fn message_is_not_said_to_be_delivered_before_it_is() {
     let town = Town::new().await;
     let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    bob.send("alice", "hello").await;
+    alice.message().await;
     let bob = bob.leave().await;
     let receipt = alice.send("bob", "are you there?").await;
     let id = receipt.id();
@@ -138,7 +141,12 @@ async fn device_goes_on_with_its_session_after_a_restart() {
         }
     });
     assert_eq!(received.await.message, Message::text("three"));
-    let session = |event: &&Event| !matches!(event, Event::Connection(_) | Event::Delivered { .. });
+    let session = |event: &&Event| {
+        !matches!(
+            event,
+            Event::Connection(_) | Event::Delivered { .. } | Event::Recovered { .. }
+        )
+    };
     assert_eq!(
         others.iter().find(session),
         None,

@@ -253,6 +253,7 @@ async fn next_message(client: &Client) -> Result<Received, Failure> {
         let Event::Message(received) = event else {
             return None;
         };
+        received.ack();
         Some(received)
     };
     next(client, "a message arrives", pick).await

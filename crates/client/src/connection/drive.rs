@@ -8,9 +8,10 @@
 //!
 //! What the end of a link means is for [`task`](super::task).
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToDevice, ToRelay, Undelivered};
+use sealwire_protocol::frame::{List, Send as SendFrame, ToDevice, ToRelay};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -22,8 +23,9 @@ use super::{
     CLOSING_TIMEOUT, ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD,
     REFRESH_FLOOR, REFRESH_RETRY,
 };
-use crate::engine::{OutgoingSend, Reply, Request};
+use crate::engine::{Reply, Request};
 use crate::error::{RelayFault, Unreachable};
+use crate::message::Acks;
 
 /// A link in use.
 pub(super) struct Drive<'a> {
@@ -41,6 +43,7 @@ pub(super) struct Drive<'a> {
     /// Not before then is there another.
     refresh_after: Instant,
     patience: Patience,
+    acks: Arc<Acks>,
     /// What the relay has been told to be stored.
     acknowledged: u64,
 }
@@ -52,6 +55,7 @@ impl<'a> Drive<'a> {
         link: &'a mut Established,
     ) -> Self {
         let start = Instant::now();
+        let acks = core.engine.acks();
         Self {
             core,
             dialer,
@@ -63,6 +67,7 @@ impl<'a> Drive<'a> {
             refreshing: None,
             refresh_after: start,
             patience: Patience::new(start),
+            acks,
             acknowledged: 0,
         }
     }
@@ -110,7 +115,8 @@ impl<'a> Drive<'a> {
                 let mut record = record?;
                 self.handle_record(&mut record)
             }
-            command = self.core.commands.recv() => self.core.handle_command(command),
+            command = self.core.commands.recv() => self.core.handle_commands(command),
+            () = self.acks.some() => Ok(()),
             token = answer(&mut self.asked), if self.asked.is_some() => {
                 self.asked = None;
                 self.refresh_with(token).await
@@ -119,9 +125,10 @@ impl<'a> Drive<'a> {
         }
     }
 
-    /// Sends everything that the engine has to send.
+    /// Commits what has happened, and sends everything that the engine has to send.
     async fn pump(&mut self) -> Result<(), Stop> {
-        while let Some(request) = self.core.engine.poll_request(now())? {
+        self.core.engine.settle(now())?;
+        while let Some(request) = self.core.engine.poll_request() {
             self.push(&request).await?;
         }
         let position = self.core.engine.position();
@@ -143,6 +150,9 @@ impl<'a> Drive<'a> {
         | Request::FetchCards {
             request: number, ..
         }
+        | Request::RemoveDevice {
+            request: number, ..
+        }
         | Request::Send {
             request: number, ..
         }) = request;
@@ -155,7 +165,11 @@ impl<'a> Drive<'a> {
                 };
                 self.link.push(&frame).await?;
             }
-            Request::PublishPrekeys { request, prekeys } => {
+            Request::PublishPrekeys {
+                request,
+                replace,
+                prekeys,
+            } => {
                 let encoded: Vec<_> = prekeys
                     .iter()
                     .map(sealwire_e2e::one_time::OneTimePrekey::encode)
@@ -165,7 +179,7 @@ impl<'a> Drive<'a> {
                 let prekeys = prekeys.ok_or(RelayFault::Record).map_err(End::from)?;
                 let frame = ToRelay::PublishPrekeys {
                     request: *request,
-                    replace: false,
+                    replace: *replace,
                     prekeys: List::from(&prekeys),
                 };
                 self.link.push(&frame).await?;
@@ -183,25 +197,25 @@ impl<'a> Drive<'a> {
                 self.link.push(&frame).await?;
             }
             Request::Send { request, entry } => {
-                let Some(OutgoingSend {
-                    sequence,
-                    id,
-                    user,
-                    parts,
-                }) = self.core.engine.outgoing(*entry)
-                else {
+                let Some(send) = self.core.engine.outgoing(*entry) else {
                     return Ok(());
                 };
-                let parts: List<'_, Part<'_>> = List::from(&parts);
                 let frame = ToRelay::Send(SendFrame {
                     request: *request,
-                    sequence,
-                    id,
-                    user,
-                    whole: true,
-                    parts,
-                    copies: List::empty(),
+                    sequence: send.sequence,
+                    id: send.id,
+                    user: send.user,
+                    whole: send.whole,
+                    parts: List::from(&send.parts),
+                    copies: List::from(&send.copies),
                 });
+                self.link.push(&frame).await?;
+            }
+            Request::RemoveDevice { request, device } => {
+                let frame = ToRelay::RemoveDevice {
+                    request: *request,
+                    device: *device,
+                };
                 self.link.push(&frame).await?;
             }
         }
@@ -222,7 +236,7 @@ impl<'a> Drive<'a> {
     fn handle_frame(&mut self, frame: ToDevice<'_>) -> Result<(), Stop> {
         match frame {
             ToDevice::Ready(ready) => {
-                self.core.engine.handle_ready(&ready)?;
+                self.core.engine.handle_ready(&ready, now())?;
                 self.acknowledged = ready.acknowledged;
                 self.plan_refresh(ready.token_expires, ready.time);
                 self.entered();
@@ -260,10 +274,11 @@ impl<'a> Drive<'a> {
             ToDevice::Refused { request, code } => self.reply(request, &Reply::Refused(code))?,
             ToDevice::Cards { request, entries } => self.reply(request, &Reply::Cards(entries))?,
             ToDevice::Deliver(deliver) => self.core.engine.handle_deliver(&deliver, now())?,
-            ToDevice::DeviceChanged { user } => self.core.engine.handle_device_changed(user),
-            ToDevice::Undelivered(Undelivered { position, .. })
-            | ToDevice::Damaged { position } => self.core.engine.handle_skipped(position)?,
+            ToDevice::DeviceChanged { user } => self.core.engine.handle_device_changed(user)?,
+            ToDevice::Undelivered(notice) => self.core.engine.handle_undelivered(&notice)?,
+            // Nothing asks for one yet.
             ToDevice::Blob(_) => return Err(End::from(RelayFault::Unasked).into()),
+            ToDevice::Damaged { position } => self.core.engine.handle_damaged(position)?,
         }
         Ok(())
     }

@@ -75,6 +75,7 @@ impl From<Error> for End {
             | Error::PeerChanged
             | Error::PeerUnverified
             | Error::Card(_)
+            | Error::NotDelivered(_)
             | Error::Timeout
             | Error::Closed(_) => Self::Final(error),
         }

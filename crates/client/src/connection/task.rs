@@ -26,7 +26,7 @@ use super::tls::Tls;
 use super::{Closed, ConnectionState, STABLE_AFTER};
 use crate::client::{Command, NextEvent};
 use crate::credential::CredentialSource;
-use crate::engine::{Engine, Fatal, Moment};
+use crate::engine::{Engine, Fatal, Given, Moment};
 use crate::error::{Error, RelayFault, Unreachable};
 use crate::event::Event;
 
@@ -215,16 +215,31 @@ impl Core {
     /// Lets a future run while commands are answered. Only for futures during which there is no link.
     async fn serve_while<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Stop> {
         tokio::pin!(future);
+        let acks = self.engine.acks();
         loop {
+            self.engine.settle(now())?;
             self.give_event();
             tokio::select! {
                 output = &mut future => return Ok(output),
-                command = self.commands.recv() => self.handle_command(command)?,
+                command = self.commands.recv() => self.handle_commands(command)?,
+                () = acks.some() => {}
             }
         }
     }
 
-    pub(super) fn handle_command(&mut self, command: Option<Command>) -> Result<(), Stop> {
+    /// Handles a command and what else is waiting: all of it shares one commit.
+    pub(super) fn handle_commands(&mut self, first: Option<Command>) -> Result<(), Stop> {
+        self.handle_command(first)?;
+        // Who waits for an event gets it before anybody asks for the next.
+        while self.next.is_none()
+            && let Ok(command) = self.commands.try_recv()
+        {
+            self.handle_command(Some(command))?;
+        }
+        Ok(())
+    }
+
+    fn handle_command(&mut self, command: Option<Command>) -> Result<(), Stop> {
         // An answer that cannot be sent means that its caller has gone.
         match command {
             None => return Err(Stop::Application),
@@ -235,7 +250,7 @@ impl Core {
             }) => self.engine.send(&user, &message, answer, now())?,
             Some(Command::Next { taken, answer }) => {
                 if let Some(number) = taken {
-                    self.engine.event_taken(number)?;
+                    self.engine.event_taken(number);
                 }
                 self.next = Some(answer);
             }
@@ -248,17 +263,25 @@ impl Core {
                 number,
                 answer,
             }) => {
-                let _ = answer.send(self.engine.mark_verified(&user, &number)?);
+                let outcome = self.engine.mark_verified(&user, &number)?;
+                self.engine.answer(answer, outcome);
             }
             Some(Command::IsVerified { user, answer }) => {
                 let _ = answer.send(Ok(self.engine.is_verified(&user)?));
             }
             Some(Command::AcceptChange { user, answer }) => {
                 self.engine.accept_change(&user)?;
-                let _ = answer.send(Ok(()));
+                self.engine.answer(answer, Ok(()));
             }
             Some(Command::User { answer }) => {
                 let _ = answer.send(self.engine.user());
+            }
+            Some(Command::SetDeviceName { name, answer }) => {
+                self.engine.set_device_name(&name, now())?;
+                self.engine.answer(answer, Ok(()));
+            }
+            Some(Command::RemoveDevice { device, answer }) => {
+                self.engine.remove_device(device, answer);
             }
             Some(Command::JweSecret { answer }) => {
                 let _ = answer.send(Ok(self.engine.keys().expose_standard_jwe_secret()));
@@ -266,7 +289,7 @@ impl Core {
             Some(Command::Close { taken, answer }) => {
                 self.closing = Some(answer);
                 if let Some(number) = taken {
-                    self.engine.event_taken(number)?;
+                    self.engine.event_taken(number);
                 }
                 return Err(Stop::Application);
             }
@@ -287,26 +310,26 @@ impl Core {
         if next.is_closed() {
             return;
         }
-        let event = match (self.unseen.take(), self.engine.first_event()) {
-            (Some(state), _) => NextEvent {
+        if let Some(state) = self.unseen {
+            let event = NextEvent {
                 event: Some(Event::Connection(state)),
                 kept: None,
-            },
-            (None, Some((number, event))) => NextEvent {
-                event: Some(event.clone()),
-                kept: Some(*number),
-            },
-            (None, None) => {
-                self.next = Some(next);
-                return;
+            };
+            if next.send(event).is_ok() {
+                self.unseen = None;
             }
+            return;
+        }
+        let Some(Given { event, number }) = self.engine.next_event() else {
+            self.next = Some(next);
+            return;
         };
-        if let Err(NextEvent {
-            event: Some(Event::Connection(state)),
-            ..
-        }) = next.send(event)
-        {
-            self.unseen = Some(state);
+        let event = NextEvent {
+            event: Some(event),
+            kept: number,
+        };
+        if next.send(event).is_ok() && number.is_none() {
+            self.engine.passed();
         }
     }
 
@@ -318,7 +341,13 @@ impl Core {
             return;
         }
         self.enter(ConnectionState::Closed(closed));
-        while self.closing.is_none() && closed != Closed::ByApplication {
+        let acks = self.engine.acks();
+        let usable = closed != Closed::Store;
+        // What the application has acknowledged, also since it closed the client.
+        while !(usable && self.engine.settle(now()).is_err())
+            && self.closing.is_none()
+            && closed != Closed::ByApplication
+        {
             self.give_event();
             if let Some(next) = self.next.take() {
                 let _ = next.send(NextEvent {
@@ -326,12 +355,14 @@ impl Core {
                     kept: None,
                 });
             }
-            match self.commands.recv().await {
+            let command = tokio::select! {
+                command = self.commands.recv() => command,
+                () = acks.some() => continue,
+            };
+            match command {
                 None => break,
                 // After a failure of the store nothing more is taken from it.
-                Some(command @ (Command::Next { .. } | Command::Close { .. }))
-                    if closed != Closed::Store =>
-                {
+                Some(command @ (Command::Next { .. } | Command::Close { .. })) if usable => {
                     if self.handle_command(Some(command)).is_err() {
                         break;
                     }
@@ -370,6 +401,7 @@ fn closed_by(error: &Error) -> Closed {
         | Error::PeerChanged
         | Error::PeerUnverified
         | Error::Card(_)
+        | Error::NotDelivered(_)
         | Error::Timeout => Closed::Protocol(RelayFault::Handshake),
     }
 }

@@ -1,34 +1,21 @@
-//! Messages that arrive: opened, stored and made into events in one step, and only then acknowledged.
+//! Events for the application: stored before they are given, and kept until the application is done with them.
 //!
 //! ```text
-//!  Deliver ──▶ seen before? ── yes ─────────────────────────────────────────▶ position
-//!                  │ no
-//!                  ▼
-//!                open ── no ──▶ Undecryptable, a new session if that may help ──▶ position
-//!                  │ yes
-//!                  ▼
-//!                content ──▶ Message, Copy, Delivered, nothing ──────────────▶ position
+//!  push ──▶ stored ──▶ next ──▶ the application ──┬── messages: ack or read ───────▶ erased
+//!                        ▲                        └── others: asks for the next ───▶ erased
+//!                        └── once more, until the application has asked for the one after it; and after a restart
 //! ```
-//!
-//! A message that cannot be opened is recorded and passed: a mailbox never gets stuck.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use sealwire_e2e::content::{Body, Content, Kind};
-use sealwire_e2e::error::{Error as E2eError, Misbehaved};
-use sealwire_e2e::message::SealedMessage;
-use sealwire_e2e::peer::{Local, Opened};
-use sealwire_protocol::frame::Deliver;
 use sealwire_protocol::key::Thumbprint;
 
-use super::outbox::Purpose;
-use super::records::{self, MAX_REMEMBERED_DEVICES, SeenMessage};
+use super::records::MAX_REMEMBERED_DEVICES;
 use super::txn::Txn;
-use super::{Engine, Fatal, Moment, policy};
-use crate::error::RelayFault;
+use super::{Engine, Fatal, Moment};
 use crate::event::Event;
-use crate::message::{Message, MessageId, Received};
+use crate::message::{Acks, Handle, Received};
 use crate::store::vault::{Place, Table};
 
 /// Messages that wait for the application; while there are as many, no message is acknowledged. A relay gives only so many that
@@ -41,130 +28,49 @@ const READ_LIMIT: usize = 1_024;
 const EVENT_LIMIT: usize = 3_000;
 /// While as many failures wait, no more messages are taken from the application.
 const FAILURE_LIMIT: usize = 512;
-/// Messages that are remembered as seen; the oldest are forgotten first.
-const SEEN_LIMIT: usize = 4_096;
-/// How long no second new session is started with a device whose messages do not open, in seconds.
-const REPAIR_INTERVAL: u64 = 60 * 60;
-/// Devices for which that is remembered.
-const REPAIRED_LIMIT: usize = 1_024;
 
-/// The messages that arrived last.
-pub(super) struct Seen {
+/// The events that wait.
+pub(super) struct Inbox {
+    events: BTreeMap<u64, Event>,
     next: u64,
-    order: VecDeque<(u64, SeenMessage)>,
-    messages: HashSet<SeenMessage>,
+    /// The first event that the application has not confirmed to have been given.
+    cursor: u64,
+    /// Events from here on are new since the store was opened.
+    first_new: u64,
+    /// How many of the events are messages, and how many are failures.
+    messages: usize,
+    failures: usize,
+    /// Events that are not stored, each behind the events before this number.
+    passing: VecDeque<(u64, Event)>,
+    acks: Arc<Acks>,
 }
 
-impl Seen {
-    pub(super) fn restore(records: Vec<(u64, SeenMessage)>) -> Self {
-        let next = records.last().map_or(1, |(number, _)| number + 1);
-        let messages = records.iter().map(|(_, message)| *message).collect();
+/// An event to be given to the application.
+pub(crate) struct Given {
+    pub(crate) event: Event,
+    /// Its number, if it is kept.
+    pub(crate) number: Option<u64>,
+}
+
+impl Inbox {
+    pub(super) fn restore(events: Vec<(u64, Event)>) -> Self {
+        let next = events.last().map_or(1, |(number, _)| number + 1);
+        let count = |is: fn(&Event) -> bool| events.iter().filter(|(_, event)| is(event)).count();
         Self {
             next,
-            order: records.into(),
-            messages,
+            cursor: 0,
+            first_new: next,
+            messages: count(is_message),
+            failures: count(is_failure),
+            passing: VecDeque::new(),
+            acks: Arc::default(),
+            events: events.into_iter().collect(),
         }
     }
 
-    fn insert(&mut self, txn: &mut Txn, message: SeenMessage) -> Result<(), Fatal> {
-        while self.order.len() >= SEEN_LIMIT {
-            let Some((number, oldest)) = self.order.pop_front() else {
-                break;
-            };
-            self.messages.remove(&oldest);
-            txn.remove(Place::number(Table::Seen, number));
-        }
-        txn.put(Place::number(Table::Seen, self.next), &message)?;
-        self.order.push_back((self.next, message));
-        self.messages.insert(message);
-        self.next += 1;
-        Ok(())
-    }
-}
-
-impl Engine {
-    /// Whether the messages that have arrived may be acknowledged, so that more come.
-    pub(crate) fn has_room(&self) -> bool {
-        self.fewer_messages_than(INBOX_LIMIT)
-    }
-
-    /// Whether anything may be read from the link. What lets the device in always is.
-    pub(crate) fn may_read(&self) -> bool {
-        !self.is_ready() || self.fewer_messages_than(READ_LIMIT)
-    }
-
-    fn fewer_messages_than(&self, limit: usize) -> bool {
-        // Counted only where it can matter: usually next to nothing waits.
-        self.inbox.len() < limit
-            || self
-                .inbox
-                .iter()
-                .filter(|(_, event)| is_message(event))
-                .count()
-                < limit
-    }
-
-    /// The oldest event that the application has not taken, with its number.
-    pub(crate) fn first_event(&self) -> Option<&(u64, Event)> {
-        self.inbox.front()
-    }
-
-    /// The application has taken the event with this number.
-    pub(crate) fn event_taken(&mut self, number: u64) -> Result<(), Fatal> {
-        if self
-            .inbox
-            .front()
-            .is_some_and(|(first, _)| *first == number)
-        {
-            self.inbox.pop_front();
-            let mut txn = Txn::default();
-            txn.remove(Place::number(Table::Inbox, number));
-            self.commit(txn)?;
-        }
-        Ok(())
-    }
-
-    /// A message from the mailbox. Afterwards [`position`](Engine::position) covers it.
-    pub(crate) fn handle_deliver(
-        &mut self,
-        deliver: &Deliver<'_>,
-        now: Moment,
-    ) -> Result<(), Fatal> {
-        if self.own.is_none() {
-            // Nobody can have sealed anything for a device that never had an attestation.
-            return Err(RelayFault::Unasked.into());
-        }
-        if deliver.position <= self.mailbox.position {
-            return Ok(());
-        }
-        let mut txn = Txn::default();
-        let message = SeenMessage {
-            device: deliver.device,
-            id: deliver.id,
-        };
-        if !self.seen.messages.contains(&message) {
-            self.seen.insert(&mut txn, message)?;
-            self.receive(&mut txn, deliver, now)?;
-        }
-        self.mailbox.position = deliver.position;
-        txn.put(records::mailbox(), &self.mailbox)?;
-        self.commit(txn)
-    }
-
-    /// Something of the mailbox that is no message. Afterwards [`position`](Engine::position) covers it.
-    pub(crate) fn handle_skipped(&mut self, position: u64) -> Result<(), Fatal> {
-        if position <= self.mailbox.position {
-            return Ok(());
-        }
-        self.mailbox.position = position;
-        let mut txn = Txn::default();
-        txn.put(records::mailbox(), &self.mailbox)?;
-        self.commit(txn)
-    }
-
-    /// Puts an event into the inbox.
-    pub(super) fn push_event(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
-        if self.inbox.len() >= EVENT_LIMIT {
+    /// Adds an event.
+    pub(super) fn push(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
+        if self.events.len() >= EVENT_LIMIT {
             if is_dispensable(&event) {
                 tracing::warn!("the application takes no events: one is dropped");
                 return Ok(());
@@ -173,210 +79,149 @@ impl Engine {
                 return Ok(());
             }
         }
-        txn.put(Place::number(Table::Inbox, self.next_inbox), &event)?;
-        self.inbox.push_back((self.next_inbox, event));
-        self.next_inbox += 1;
+        txn.put(Place::number(Table::Inbox, self.next), &event)?;
+        self.count(&event, 1);
+        self.events.insert(self.next, event);
+        self.next += 1;
         Ok(())
     }
 
+    /// Adds an event that is not stored: it says what has just happened, and only the last of its kind matters.
+    pub(super) fn pass(&mut self, event: Event) {
+        let same = |other: &(u64, Event)| {
+            std::mem::discriminant(&other.1) == std::mem::discriminant(&event)
+        };
+        self.passing.retain(|other| !same(other));
+        self.passing.push_back((self.next, event));
+    }
+
     /// Makes room for an event that must not be lost: one that may be is dropped for it. `true`: it is in the inbox, as part of
-    /// another. The first is left as it is, because the application may have it already.
+    /// another. What the application may have already is left as it is.
     fn make_room(&mut self, txn: &mut Txn, event: &Event) -> Result<bool, Fatal> {
-        for (number, waiting) in self.inbox.iter_mut().skip(1).rev() {
+        let from = self.cursor.saturating_add(1);
+        for (number, waiting) in self.events.range_mut(from..).rev() {
             if merge_change(waiting, event) {
                 txn.put(Place::number(Table::Inbox, *number), waiting)?;
                 return Ok(true);
             }
         }
-        let dispensable = |(_, event): &(u64, Event)| is_dispensable(event);
-        let at = self.inbox.iter().skip(1).position(dispensable);
-        if let Some((number, _)) = at.and_then(|at| self.inbox.remove(at + 1)) {
+        let mut waiting = self.events.range(from..);
+        let dispensable = waiting.find(|(_, event)| is_dispensable(event));
+        if let Some(number) = dispensable.map(|(number, _)| *number) {
             tracing::warn!("the application takes no events: one is dropped");
-            txn.remove(Place::number(Table::Inbox, number));
+            self.remove(txn, number);
         }
         Ok(false)
     }
 
     /// Whether a failure to send could still be told.
     pub(super) fn has_room_for_failures(&self) -> bool {
-        let failed = |(_, event): &&(u64, Event)| matches!(event, Event::NotSent { .. });
-        self.inbox.len() < FAILURE_LIMIT || self.inbox.iter().filter(failed).count() < FAILURE_LIMIT
+        self.failures < FAILURE_LIMIT
     }
 
-    fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
-        let user: Arc<str> = deliver.user.into();
-        if !self.admits_device(txn, &user, deliver.device)? {
-            return self.not_opened(txn, deliver, user, NotOpened::Refused, now);
+    fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Event> {
+        let event = self.events.remove(&number)?;
+        self.count(&event, -1);
+        txn.remove(Place::number(Table::Inbox, number));
+        Some(event)
+    }
+
+    fn count(&mut self, event: &Event, by: isize) {
+        if is_message(event) {
+            self.messages = self.messages.saturating_add_signed(by);
         }
-        let opened = match self.open_message(txn, deliver, now)? {
-            Ok(opened) => opened,
-            Err(why) => return self.not_opened(txn, deliver, user, why, now),
-        };
-        if let Some(started) = &opened.started {
-            // The one-time prekey is erased in the same step that opens the message (§6.2).
-            txn.put_bytes(records::prekeys(), &self.prekeys.encode());
-            if let (Some(_), Some(link)) = (started.one_time, &mut self.link) {
-                link.publishing.used_one();
-            }
-        }
-        // What the issuer attests decides whose device it is; that the relay says the same is checked.
-        let attested = txn
-            .peer(&self.vault, deliver.device)?
-            .identity()
-            .map(|identity| identity.user.clone());
-        if attested.is_none_or(|attested| attested.as_str() != deliver.user) {
-            return self.not_opened(txn, deliver, user, NotOpened::Refused, now);
-        }
-        self.device_seen(txn, &user, deliver.device, now)?;
-        if opened.missing > 0 {
-            let gap = Event::Gap {
-                user: Arc::clone(&user),
-                device: deliver.device,
-                missing: opened.missing,
-            };
-            self.push_event(txn, gap)?;
-        }
-        match Content::decode(&opened.content) {
-            Ok(content) => self.take_content(txn, deliver, user, &content, now),
-            Err(_) => self.not_opened(txn, deliver, user, NotOpened::Refused, now),
+        if is_failure(event) {
+            self.failures = self.failures.saturating_add_signed(by);
         }
     }
 
-    fn take_content(
-        &mut self,
-        txn: &mut Txn,
-        deliver: &Deliver<'_>,
-        user: Arc<str>,
-        content: &Content<'_>,
-        now: Moment,
-    ) -> Result<(), Fatal> {
-        let received = |body: &Body<'_>| Received {
-            id: MessageId(content.id),
-            from: Arc::clone(&user),
-            device: deliver.device,
-            sent_at: content.time,
-            message: Message::new(body.media_type, body.bytes),
-        };
-        // §9.3: of kinds 0 and 2 the id is that of the frame; a copy comes from this user's own devices only.
-        match &content.kind {
-            Kind::Message(body) if content.id == deliver.id => {
-                let event = Event::Message(received(body));
-                self.push_event(txn, event)?;
-                if self.options.delivery_receipts {
-                    let ids = [content.id];
-                    let receipt = Content {
-                        id: rand::random(),
-                        time: now.0,
-                        kind: Kind::Delivered(ids.as_slice().into()),
-                    };
-                    self.enqueue_own(txn, user, Purpose::Delivered, &receipt, now)?;
-                }
-                Ok(())
+    /// How many messages the application has not acknowledged.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.events.len()
+    }
+}
+
+impl Engine {
+    /// Whether the messages that have arrived may be acknowledged, so that more come.
+    pub(crate) fn has_room(&self) -> bool {
+        self.inbox.messages < INBOX_LIMIT
+    }
+
+    /// Whether anything may be read from the link. What lets the device in always is.
+    pub(crate) fn may_read(&self) -> bool {
+        !self.is_ready() || self.inbox.messages < READ_LIMIT
+    }
+
+    /// The oldest event that the application has not been given for certain. Only after a commit.
+    pub(crate) fn next_event(&self) -> Option<Given> {
+        let inbox = &self.inbox;
+        let stored = inbox.events.range(inbox.cursor..).next();
+        if let Some((behind, event)) = inbox.passing.front()
+            && stored.is_none_or(|(number, _)| number >= behind)
+        {
+            return Some(Given {
+                event: event.clone(),
+                number: None,
+            });
+        }
+        let (number, event) = stored?;
+        let mut event = event.clone();
+        if let Event::Message(received)
+        | Event::Copy {
+            message: received, ..
+        } = &mut event
+        {
+            received.redelivered = *number < inbox.first_new;
+            received.handle = Some(Handle {
+                number: *number,
+                acks: Arc::clone(&inbox.acks),
+            });
+        }
+        Some(Given {
+            event,
+            number: Some(*number),
+        })
+    }
+
+    /// The event that is not kept, and that [`next_event`](Self::next_event) gave, has been handed over.
+    pub(crate) fn passed(&mut self) {
+        self.inbox.passing.pop_front();
+    }
+
+    /// The application has the event with this number: a message stays until it is acknowledged, anything else is done with.
+    pub(crate) fn event_taken(&mut self, number: u64) {
+        let mut txn = self.begin();
+        self.inbox.cursor = self.inbox.cursor.max(number.saturating_add(1));
+        if self
+            .inbox
+            .events
+            .get(&number)
+            .is_some_and(|event| !needs_ack(event))
+        {
+            self.inbox.remove(&mut txn, number);
+        }
+        self.stage(txn);
+    }
+
+    /// Acknowledgements of the application wait here.
+    pub(crate) fn acks(&self) -> Arc<Acks> {
+        Arc::clone(&self.inbox.acks)
+    }
+
+    /// Erases the messages that the application is done with, and tells their senders where it says so.
+    pub(super) fn take_acks(&mut self, txn: &mut Txn, now: Moment) -> Result<(), Fatal> {
+        for (number, read) in self.inbox.acks.take() {
+            if !self.inbox.events.get(&number).is_some_and(needs_ack) {
+                continue;
             }
-            Kind::Copy { user: to, body }
-                if content.id == deliver.id && self.account.user.as_ref() == Some(&user) =>
+            if let Some(Event::Message(Received {
+                id, from, device, ..
+            })) = self.inbox.remove(txn, number)
+                && read
             {
-                let event = Event::Copy {
-                    to: (*to).into(),
-                    message: received(body),
-                };
-                self.push_event(txn, event)
+                self.confirm(txn, &from, device, id.0, true, now)?;
             }
-            Kind::Delivered(ids) => ids
-                .iter()
-                .try_for_each(|id| self.handle_delivered(txn, *id, &user, deliver.device)),
-            Kind::Empty
-            | Kind::Read(_)
-            | Kind::Resend(_)
-            | Kind::Unavailable(_)
-            | Kind::Name(_) => Ok(()),
-            Kind::Message(_) | Kind::Copy { .. } => {
-                self.not_opened(txn, deliver, user, NotOpened::Refused, now)
-            }
-        }
-    }
-
-    /// Opens a message in its session, or in the one that it starts. After `Err` nothing has changed.
-    fn open_message(
-        &mut self,
-        txn: &mut Txn,
-        deliver: &Deliver<'_>,
-        now: Moment,
-    ) -> Result<Result<Opened, NotOpened>, Fatal> {
-        let Some(own) = &self.own else {
-            return Ok(Err(NotOpened::Refused));
-        };
-        let Ok(message) = SealedMessage::decode(deliver.message) else {
-            return Ok(Err(NotOpened::Refused));
-        };
-        let local = Local {
-            keys: &self.keys,
-            own,
-            prekeys: &mut self.prekeys,
-        };
-        let peer = txn.peer(&self.vault, deliver.device)?;
-        match peer.open(
-            local,
-            &message,
-            &*self.issuer.keys,
-            &policy(&self.issuer, now),
-        ) {
-            Ok(opened) => Ok(Ok(opened)),
-            Err(error) => {
-                tracing::info!(%error, "a message does not open");
-                txn.forget_unchanged(deliver.device);
-                // A repetition is also what the next message of a session is that was started without a one-time prekey and is
-                // lost here.
-                let lost = matches!(
-                    error,
-                    E2eError::Decrypt
-                        | E2eError::Gone(_)
-                        | E2eError::Misbehaved(Misbehaved::Replay)
-                );
-                Ok(Err(if lost {
-                    NotOpened::Lost
-                } else {
-                    NotOpened::Refused
-                }))
-            }
-        }
-    }
-
-    /// Tells the application of a message that will never be read, and starts a new session where that may help.
-    fn not_opened(
-        &mut self,
-        txn: &mut Txn,
-        deliver: &Deliver<'_>,
-        user: Arc<str>,
-        why: NotOpened,
-        now: Moment,
-    ) -> Result<(), Fatal> {
-        let id = MessageId(deliver.id);
-        self.push_event(
-            txn,
-            Event::Undecryptable {
-                id,
-                user: Arc::clone(&user),
-                device: deliver.device,
-            },
-        )?;
-        let known = txn
-            .user(&self.vault, &user)?
-            .is_some_and(|pinned| pinned.present().contains(&deliver.device));
-        let last = self.repaired.get(&deliver.device);
-        let recently =
-            last.is_some_and(|last| last.saturating_add(REPAIR_INTERVAL) > now.seconds());
-        if why == NotOpened::Lost && known && !recently {
-            if self.repaired.len() >= REPAIRED_LIMIT {
-                self.repaired.clear();
-            }
-            self.repaired.insert(deliver.device, now.seconds());
-            let empty = Content {
-                id: rand::random(),
-                time: now.0,
-                kind: Kind::Empty,
-            };
-            self.enqueue_own(txn, user, Purpose::Repair(deliver.device), &empty, now)?;
         }
         Ok(())
     }
@@ -384,28 +229,38 @@ impl Engine {
 
 /// Whether an event stands for a message of the mailbox, readable or not.
 fn is_message(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::Message(_) | Event::Copy { .. } | Event::Undecryptable { .. }
-    )
+    needs_ack(event) || matches!(event, Event::Undecryptable { .. })
+}
+
+fn needs_ack(event: &Event) -> bool {
+    matches!(event, Event::Message(_) | Event::Copy { .. })
+}
+
+fn is_failure(event: &Event) -> bool {
+    matches!(event, Event::NotSent { .. } | Event::NotDelivered { .. })
 }
 
 /// Whether nothing is lost but convenience if an event is.
 fn is_dispensable(event: &Event) -> bool {
     match event {
         Event::Delivered { .. }
+        | Event::Read { .. }
         | Event::Gap { .. }
         | Event::SessionRepaired { .. }
+        | Event::Recovered { .. }
         | Event::Connection(_) => true,
         Event::Message(_)
         | Event::Copy { .. }
         | Event::Undecryptable { .. }
         | Event::NotSent { .. }
+        | Event::NotDelivered { .. }
+        | Event::MailboxGap(_)
+        | Event::StoreRestored
         | Event::PeerChanged { .. } => false,
     }
 }
 
-/// Adds a change of devices to one of the same user that waits. A device that came and went is in both lists.
+/// Adds a change of devices to one of the same user that waits, and says nothing twice. A device that came and went is in both lists.
 fn merge_change(waiting: &mut Event, event: &Event) -> bool {
     match (waiting, event) {
         (
@@ -427,6 +282,8 @@ fn merge_change(waiting: &mut Event, event: &Event) -> bool {
             *was_verified |= was;
             true
         }
+        (Event::MailboxGap(gap), Event::MailboxGap(same)) => gap == same,
+        (Event::StoreRestored, Event::StoreRestored) => true,
         _ => false,
     }
 }
@@ -438,13 +295,4 @@ fn merge(devices: &mut Vec<Thumbprint>, more: &[Thumbprint]) {
             devices.push(*device);
         }
     }
-}
-
-/// Why a message was not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NotOpened {
-    /// Its session or key is not here: a new session may help.
-    Lost,
-    /// It is not what it may be.
-    Refused,
 }

@@ -6,28 +6,37 @@
 //!                 events  ◀─────────── └────────┘ ── one Txn for each step ──▶ store
 //! ```
 //!
-//! Three rules hold everywhere:
-//! - A ciphertext is in the store, together with the ratchet step that made it, before [`Engine::poll_request`] gives it out; what is
-//!   given out again is the same ciphertext under the same id.
-//! - A plaintext is in the store, together with the ratchet step that opened it, before [`Engine::position`] covers it.
+//! Four rules hold everywhere:
+//! - A ciphertext is in the store, together with the ratchet step and the sequence that belong to it, before
+//!   [`Engine::poll_request`] gives it out; what is given out again is the same ciphertext under the same sequence.
+//! - A plaintext is in the store, together with the ratchet step that opened it, before the relay is told of [`Engine::position`].
+//! - Nothing is sealed before the relay has said, in the first Ready after the store was opened, that the store is no earlier copy.
 //! - After a [`Fatal`] error the engine is of no use any more: its memory may be ahead of the store. It is built anew.
 //!
-//! Drain rule: after every call of a `handle_*` method, and after every command, call `poll_request` until it gives `None`.
+//! Drain rule: after every call of a `handle_*` method, and after every command, call [`Engine::settle`], which seals what is due
+//! and commits all steps since the last time together; only then use [`Engine::poll_request`] until it gives `None`,
+//! [`Engine::position`] and [`Engine::next_event`]. As many steps as are there may come before one `settle`.
 //! Sockets, tokens and back-off are for [`connection`](crate::connection).
 
 mod inbox;
 mod outbox;
 mod peers;
 mod publish;
+mod receiving;
 mod records;
+mod repair;
+mod sealing;
+mod trust;
 mod txn;
+mod undelivered;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use rand::CryptoRng;
 use sealwire_e2e::device::{DeviceKeys, OwnIdentity};
 use sealwire_e2e::error::{Error as E2eError, StateError};
 use sealwire_e2e::one_time::OneTimePrekey;
@@ -38,20 +47,25 @@ use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits;
 use sealwire_protocol::token::{AttestationPolicy, UnverifiedAttestation};
 
+use crate::error::Error;
 use crate::error::{NotAuthorised, Refusal, RelayFault};
-use crate::event::Event;
+use crate::event::{Event, MailboxGap};
 use crate::issuer::TrustedIssuer;
 use crate::store::vault::{Table, Vault};
 use crate::store::{MAX_SCAN_ROWS, Store, StoreError, StoreKey};
 
-use inbox::Seen;
-use outbox::{Entry, Stage, Undelivered};
+use inbox::Inbox;
+use outbox::{Entry, Outbox};
 use peers::Lookup;
 use publish::Publishing;
-use records::{Account, MailboxPosition, PublishedCard, Record, UndeliveredRecord};
+use receiving::Seen;
+use records::{Account, MailboxPosition, PublishedCard, Record};
+use repair::Lost;
+use tokio::sync::oneshot;
 use txn::Txn;
+use undelivered::Undelivered;
 
-pub(crate) use outbox::OutgoingSend;
+pub(crate) use inbox::Given;
 
 /// Requests kept free for everything but messages, out of the 64 that may be open (`docs/protocol.md §5`).
 const REQUESTS_BESIDE_SENDS: usize = 8;
@@ -86,28 +100,46 @@ pub(crate) struct Options {
     pub(crate) only_verified: bool,
 }
 
+/// Where keys, ivs and ids come from.
+pub(crate) type Rng = Box<dyn CryptoRng>;
+
 pub(crate) struct Engine {
     vault: Vault,
+    rng: Rng,
     keys: Arc<DeviceKeys>,
     prekeys: Prekeys,
+    prekeys_changed: bool,
     issuer: TrustedIssuer,
     options: Options,
     account: Account,
     mailbox: MailboxPosition,
+    mailbox_changed: bool,
     published_card: PublishedCard,
     own: Option<OwnIdentity>,
-    outbox: BTreeMap<u64, Entry>,
-    inbox: VecDeque<(u64, Event)>,
-    next_inbox: u64,
+    outbox: Outbox,
+    /// Entries of the outbox from here on are new since the store was opened.
+    first_new_entry: u64,
+    inbox: Inbox,
     undelivered: Undelivered,
     seen: Seen,
+    lost: Lost,
     lookups: BTreeMap<Arc<str>, Lookup>,
-    /// When a new session was last started with a device because its messages did not open.
-    repaired: HashMap<Thumbprint, u64>,
-    /// The highest sequence of a Send so far (`docs/protocol.md §5.1`).
-    last_sequence: u64,
+    /// Devices with which the next session has to be a new one.
+    restart: BTreeSet<Thumbprint>,
+    /// Devices to be removed, and who waits for it.
+    removals: VecDeque<Removal>,
     link: Option<Link>,
+    /// The relay has said, since the store was opened, that it knows of nothing later.
+    is_newest_copy: bool,
+    /// What has changed since the last commit.
+    txn: Txn,
+    /// A step has begun. Where it has not ended either, it failed, and nothing is committed any more.
+    in_step: bool,
+    /// What is told once that is committed; an event if nobody was there to be told.
+    answers: Vec<Box<dyn FnOnce() -> Option<Event>>>,
 }
+
+type Removal = (Thumbprint, oneshot::Sender<Result<(), Error>>);
 
 /// What lasts as long as a link.
 struct Link {
@@ -118,6 +150,14 @@ struct Link {
     own_devices_known: bool,
     /// Whose device the relay says this is.
     user: Arc<str>,
+    /// What had waited in the mailbox and is not here yet.
+    recovering: Option<Recovering>,
+}
+
+struct Recovering {
+    left: u32,
+    /// What of it had not come before.
+    new: u64,
 }
 
 /// A request that the relay has not answered.
@@ -130,6 +170,7 @@ enum Open {
         take: bool,
     },
     Send(u64),
+    Remove(Removal),
     /// A request of the connection's own.
     Reserved,
 }
@@ -142,6 +183,7 @@ pub(crate) enum Request {
     },
     PublishPrekeys {
         request: u32,
+        replace: bool,
         prekeys: Vec<OneTimePrekey>,
     },
     FetchCards {
@@ -153,6 +195,10 @@ pub(crate) enum Request {
     Send {
         request: u32,
         entry: u64,
+    },
+    RemoveDevice {
+        request: u32,
+        device: Thumbprint,
     },
 }
 
@@ -171,15 +217,16 @@ impl Engine {
         key: &StoreKey,
         issuer: TrustedIssuer,
         options: Options,
+        mut rng: Rng,
     ) -> Result<Self, StoreError> {
-        let mut vault = Vault::open(store, key, &mut rand::rng())?;
+        let mut vault = Vault::open(store, key, &mut rng)?;
         let keys = match vault.read(&records::device_keys())? {
             Some(record) => DeviceKeys::decode(&record).map_err(|error| state_error(&error))?,
             None => {
-                let keys = DeviceKeys::generate(&mut rand::rng());
+                let keys = DeviceKeys::generate(&mut rng);
                 let mut txn = Txn::default();
                 txn.put_bytes(records::device_keys(), &keys.encode());
-                txn.commit(&mut vault)?;
+                txn.commit(&mut vault, &mut rng)?;
                 keys
             }
         };
@@ -196,30 +243,35 @@ impl Engine {
             }
             None => None,
         };
-        let outbox = scan::<Entry>(&vault, Table::Outbox)?.into_iter().collect();
-        let inbox = scan::<Event>(&vault, Table::Inbox)?;
+        let entries = scan::<Entry>(&vault, Table::Outbox)?;
+        let state = read_or_default(&vault, &records::send_state())?;
         Ok(Self {
             prekeys,
+            prekeys_changed: false,
             issuer,
             options,
             account,
             mailbox,
+            mailbox_changed: false,
             published_card,
             own,
-            outbox,
-            next_inbox: inbox.last().map_or(1, |(number, _)| number + 1),
-            inbox: inbox.into(),
-            undelivered: Undelivered::restore(scan::<UndeliveredRecord>(
-                &vault,
-                Table::Undelivered,
-            )?),
+            first_new_entry: entries.last().map_or(1, |(number, _)| number + 1),
+            outbox: Outbox::restore(entries, state),
+            inbox: Inbox::restore(scan(&vault, Table::Inbox)?),
+            undelivered: Undelivered::restore(scan(&vault, Table::Undelivered)?),
             seen: Seen::restore(scan(&vault, Table::Seen)?),
+            lost: Lost::restore(scan(&vault, Table::Lost)?),
             lookups: BTreeMap::new(),
-            repaired: HashMap::new(),
-            last_sequence: 0,
+            restart: BTreeSet::new(),
+            removals: VecDeque::new(),
             link: None,
+            is_newest_copy: false,
+            txn: Txn::default(),
+            in_step: false,
+            answers: Vec::new(),
             keys: Arc::new(keys),
             vault,
+            rng,
         })
     }
 
@@ -242,9 +294,9 @@ impl Engine {
     pub(crate) fn set_enrolled(&mut self) -> Result<(), Fatal> {
         if !self.account.enrolled {
             self.account.enrolled = true;
-            let mut txn = Txn::default();
+            let mut txn = self.begin();
             txn.put(records::account(), &self.account)?;
-            txn.commit(&mut self.vault)?;
+            self.stage(txn);
         }
         Ok(())
     }
@@ -278,86 +330,162 @@ impl Engine {
             Some(OwnIdentity::new(&self.keys, token).map_err(|_| NotAuthorised::Attestation)?);
         self.account.user = Some(attestation.user().as_str().into());
         self.account.attestation = Some(token.to_owned());
-        let mut txn = Txn::default();
+        let mut txn = self.begin();
         txn.put(records::account(), &self.account)?;
-        txn.commit(&mut self.vault)?;
+        self.stage(txn);
         Ok(())
     }
 
     /// The link is open: what was under way on the one before starts again.
-    pub(crate) fn handle_ready(&mut self, ready: &Ready<'_>) -> Result<(), Fatal> {
+    pub(crate) fn handle_ready(&mut self, ready: &Ready<'_>, now: Moment) -> Result<(), Fatal> {
         match self.account.user.as_deref() {
             Some(user) if user != ready.user => return Err(NotAuthorised::OtherUser.into()),
             // Whose device this is only the issuer says, in the token that comes next: a relay's word is not kept.
             Some(_) | None => {}
         }
-        // §5.2: with a new epoch positions start again. A head behind our position is a mailbox that was put back to an earlier
-        // state: what comes after it is new, and must not be taken for known.
-        let position = if self.mailbox.epoch == ready.epoch {
-            self.mailbox.position.min(ready.head)
-        } else {
-            0
-        };
-        let mailbox = MailboxPosition {
-            epoch: ready.epoch,
-            position,
-        };
-        if self.mailbox != mailbox {
-            self.mailbox = mailbox;
-            let mut txn = Txn::default();
-            txn.put(records::mailbox(), &self.mailbox)?;
-            txn.commit(&mut self.vault)?;
-        }
-        self.last_sequence = self.last_sequence.max(ready.sent);
         self.handle_disconnected();
+        let mut txn = self.begin();
+        let restored = self.is_earlier_copy(ready);
+        if restored {
+            self.replace_restored(&mut txn, ready, now)?;
+        }
+        self.is_newest_copy = true;
+        self.follow_mailbox(&mut txn, ready)?;
+        self.stage(txn);
         let has_card = ready.has_card && self.relay_has_newest_card();
+        // §6.2: those that the relay holds from before cannot be used.
+        let replace = restored || ready.prekeys > 0 && self.prekeys.one_time_count() == 0;
         self.link = Some(Link {
             next_request: 1,
             open: BTreeMap::new(),
-            publishing: Publishing::new(has_card, ready.prekeys),
+            publishing: Publishing::new(has_card, ready.prekeys, replace),
             own_devices_known: false,
             user: ready.user.into(),
+            recovering: Some(Recovering {
+                left: ready.waiting,
+                new: 0,
+            }),
         });
-        self.look_up(ready.user.into(), false);
-        for entry in self.outbox.values() {
-            if entry.stage == Stage::NeedsCards {
-                self.lookups
-                    .entry(Arc::clone(&entry.user))
-                    .or_default()
-                    .want(true);
-            }
+        if ready.waiting == 0 {
+            self.recovered();
         }
+        self.look_up(ready.user.into(), false);
+        Ok(())
+    }
+
+    /// §5.2: with a new epoch positions start again. A head behind our position is a mailbox that was put back to an earlier state: what
+    /// comes after it is new, and must not be taken for known.
+    fn follow_mailbox(&mut self, txn: &mut Txn, ready: &Ready<'_>) -> Result<(), Fatal> {
+        let before = self.mailbox;
+        let (position, gap) = if before.epoch != ready.epoch {
+            let known = before.epoch != MailboxPosition::default().epoch;
+            (0, known.then_some(MailboxGap::NewHistory))
+        } else if before.position > ready.head {
+            (ready.head, Some(MailboxGap::PutBack))
+        } else {
+            (before.position, None)
+        };
+        if let Some(gap) = gap {
+            self.inbox.push(txn, Event::MailboxGap(gap))?;
+        }
+        self.mailbox = MailboxPosition {
+            epoch: ready.epoch,
+            position,
+        };
+        self.mailbox_changed |= self.mailbox != before;
         Ok(())
     }
 
     /// The link is gone: nothing is under way any more, and everything that was stays to be done.
     pub(crate) fn handle_disconnected(&mut self) {
-        self.link = None;
-        for entry in self.outbox.values_mut() {
-            entry.link_lost();
+        if let Some(link) = self.link.take() {
+            for (_, open) in link.open {
+                if let Open::Remove(removal) = open {
+                    self.removals.push_front(removal);
+                }
+            }
         }
+        self.outbox.link_lost();
         for lookup in self.lookups.values_mut() {
             lookup.link_lost();
         }
     }
 
-    /// Everything up to here is stored, and may be acknowledged to the relay.
+    /// Everything up to here is stored once everything is committed, and may be acknowledged to the relay then.
     pub(crate) fn position(&self) -> u64 {
         self.mailbox.position
     }
 
-    /// The next frame to send, if there is one and the relay may get it.
-    pub(crate) fn poll_request(&mut self, now: Moment) -> Result<Option<Request>, Fatal> {
+    /// Takes a position of the mailbox; `false` if it is known already.
+    fn advance(&mut self, position: u64) -> bool {
+        let new = position > self.mailbox.position;
+        if new {
+            self.mailbox.position = position;
+            self.mailbox_changed = true;
+        }
+        if let Some(recovering) = self.link.as_mut().and_then(|link| link.recovering.as_mut()) {
+            recovering.left = recovering.left.saturating_sub(1);
+            recovering.new += u64::from(new);
+            if recovering.left == 0 {
+                self.recovered();
+            }
+        }
+        new
+    }
+
+    /// What had waited at the relay is here.
+    fn recovered(&mut self) {
+        let recovering = self.link.as_mut().and_then(|link| link.recovering.take());
+        if let Some(Recovering { new: messages, .. }) = recovering {
+            self.inbox.pass(Event::Recovered { messages });
+        }
+    }
+
+    /// Seals what is due, and commits everything that has changed since the last time. Whoever waits for something that is committed
+    /// now is told.
+    pub(crate) fn settle(&mut self, now: Moment) -> Result<(), Fatal> {
+        if self.in_step {
+            return Ok(());
+        }
+        let mut txn = self.begin();
+        self.take_acks(&mut txn, now)?;
+        if self.is_ready() {
+            self.ask_for_lost(&mut txn, now)?;
+            self.make_publications(now);
+            self.seal_due(&mut txn, now)?;
+        }
+        self.outbox.write_changes(&mut txn)?;
+        if std::mem::take(&mut self.prekeys_changed) {
+            txn.put_bytes(records::prekeys(), &self.prekeys.encode());
+        }
+        if std::mem::take(&mut self.mailbox_changed) {
+            txn.put(records::mailbox(), &self.mailbox)?;
+        }
+        self.txn = txn.commit(&mut self.vault, &mut self.rng)?;
+        let unheard: Vec<_> = self
+            .answers
+            .drain(..)
+            .filter_map(|answer| answer())
+            .collect();
+        let mut txn = self.begin();
+        for event in unheard {
+            self.inbox.push(&mut txn, event)?;
+        }
+        self.stage(txn);
+        Ok(())
+    }
+
+    /// The next frame to send, if there is one and the relay may get it. Only after [`settle`](Self::settle).
+    pub(crate) fn poll_request(&mut self) -> Option<Request> {
         // Without an own attestation nothing can be sealed or published; the token comes right after Ready.
         let (Some(link), Some(_)) = (&self.link, &self.own) else {
-            return Ok(None);
+            return None;
         };
-        let open = link.open.len();
-        if open >= limits::MAX_OPEN_REQUESTS {
-            return Ok(None);
+        if link.open.len() >= limits::MAX_OPEN_REQUESTS {
+            return None;
         }
-        if let Some(request) = self.poll_publish(now)? {
-            return Ok(Some(request));
+        if let Some(request) = self.poll_publish() {
+            return Some(request);
         }
         if let Some((user, take)) = self.lookups.iter_mut().find_map(|(user, lookup)| {
             let take = lookup.start()?;
@@ -367,25 +495,57 @@ impl Engine {
                 user: Arc::clone(&user),
                 take,
             });
-            return Ok(Some(Request::FetchCards {
+            return Some(Request::FetchCards {
                 request,
                 user,
                 take,
-            }));
+            });
+        }
+        if let Some(removal) = self.removals.pop_front() {
+            let device = removal.0;
+            let request = self.open_request(Open::Remove(removal));
+            return Some(Request::RemoveDevice { request, device });
         }
         if !self.may_send_now() {
-            return Ok(None);
+            return None;
         }
-        let Some(entry) = self.next_to_send(now) else {
-            return Ok(None);
-        };
+        let entry = self.next_to_send()?;
         let request = self.open_request(Open::Send(entry));
-        Ok(Some(Request::Send { request, entry }))
+        Some(Request::Send { request, entry })
+    }
+
+    /// When [`settle`](Self::settle) has to be called again although nothing else has happened; `None` while it would do nothing.
+    pub(crate) fn poll_deadline(&self) -> Option<Moment> {
+        if !self.may_send_now() {
+            return None;
+        }
+        let later = |entry: &Entry| match entry.stage {
+            outbox::Stage::Later(at) => Some(at),
+            outbox::Stage::Waiting
+            | outbox::Stage::NeedsCards
+            | outbox::Stage::Sealed
+            | outbox::Stage::Sent => None,
+        };
+        let later = self.outbox.entries.values().filter_map(later).min();
+        later.into_iter().chain(self.lost.deadline()).min()
     }
 
     /// Whether the relay may get another message.
     fn may_send_now(&self) -> bool {
         self.is_ready() && self.open_requests() + REQUESTS_BESIDE_SENDS < limits::MAX_OPEN_REQUESTS
+    }
+
+    /// Removes one of this user's devices, at the relay and so for everybody.
+    pub(crate) fn remove_device(
+        &mut self,
+        device: Thumbprint,
+        answer: oneshot::Sender<Result<(), Error>>,
+    ) {
+        if self.removals.len() < limits::MAX_DEVICES {
+            self.removals.push_back((device, answer));
+        } else {
+            self.answer(answer, Err(Refusal::RateLimited.into()));
+        }
     }
 
     /// A request id for a frame that the connection itself sends; its answer is not for the engine.
@@ -448,27 +608,68 @@ impl Engine {
             (Open::Send(entry), Reply::Refused(code)) => {
                 self.handle_not_sent(entry, refusal(*code), now)?
             }
+            (Open::Remove((_, answer)), Reply::Accepted) => {
+                self.answer(answer, Ok(()));
+                if let Some(user) = self.account.user.clone() {
+                    self.handle_device_changed(&user)?;
+                }
+            }
+            (Open::Remove((_, answer)), Reply::Refused(code)) => {
+                self.answer(answer, Err(refusal(*code).into()));
+            }
             // The connection answers for its own requests before the engine is asked.
             (Open::Reserved, _)
-            | (Open::Card(_) | Open::Prekeys(_) | Open::Send(_), Reply::Cards(_))
+            | (
+                Open::Card(_) | Open::Prekeys(_) | Open::Send(_) | Open::Remove(_),
+                Reply::Cards(_),
+            )
             | (Open::Fetch { .. }, Reply::Accepted) => return Err(RelayFault::Unasked.into()),
         }
         Ok(())
     }
 
-    /// The set of this user's own devices has changed.
-    pub(crate) fn handle_device_changed(&mut self, user: &str) {
-        if self.account.user.as_deref() == Some(user) {
-            if let Some(link) = &mut self.link {
-                link.own_devices_known = false;
-            }
+    /// The set of a user's devices has changed. Of users that are not known here, nobody cares.
+    pub(crate) fn handle_device_changed(&mut self, user: &str) -> Result<(), Fatal> {
+        let own = self.account.user.as_deref() == Some(user);
+        if own && let Some(link) = &mut self.link {
+            link.own_devices_known = false;
+        }
+        if own || self.txn.user(&self.vault, user)?.is_some() {
             self.look_up(user.into(), false);
         }
+        Ok(())
     }
 
-    /// Commits a step.
-    fn commit(&mut self, txn: Txn) -> Result<(), Fatal> {
-        Ok(txn.commit(&mut self.vault)?)
+    /// What has changed so far, to be added to; [`stage`](Self::stage) puts it back.
+    fn begin(&mut self) -> Txn {
+        self.in_step = true;
+        std::mem::take(&mut self.txn)
+    }
+
+    fn stage(&mut self, txn: Txn) {
+        self.in_step = false;
+        self.txn = txn;
+    }
+
+    /// Answers once what has changed so far is committed.
+    pub(crate) fn answer<T: 'static>(&mut self, to: oneshot::Sender<T>, answer: T) {
+        self.answers.push(Box::new(move || {
+            // An error means that the caller has gone.
+            let _ = to.send(answer);
+            None
+        }));
+    }
+
+    /// The same, with an event for the case that the caller has gone.
+    fn answer_or<T: 'static>(&mut self, to: oneshot::Sender<T>, answer: T, event: Event) {
+        let tell = move || to.send(answer).is_err().then_some(event);
+        self.answers.push(Box::new(tell));
+    }
+
+    fn random_id(&mut self) -> [u8; 16] {
+        let mut id = [0; 16];
+        self.rng.fill_bytes(&mut id);
+        id
     }
 
     fn open_request(&mut self, open: Open) -> u32 {
@@ -531,18 +732,19 @@ fn refusal(code: RefusalCode) -> Refusal {
         RefusalCode::NotPermitted => Refusal::NotPermitted,
         RefusalCode::UnknownUser => Refusal::UnknownUser,
         RefusalCode::DevicesChanged => Refusal::DevicesChanged,
-        RefusalCode::MailboxFull | RefusalCode::Quota => Refusal::MailboxFull,
+        RefusalCode::MailboxFull => Refusal::MailboxFull,
         RefusalCode::TooLarge => Refusal::TooLarge,
         RefusalCode::RateLimited => Refusal::RateLimited,
         RefusalCode::InvalidCard => Refusal::InvalidCard,
         RefusalCode::TooMany => Refusal::TooMany,
         RefusalCode::TokenRefused => Refusal::TokenRefused,
-        RefusalCode::Unavailable
-        | RefusalCode::OwnDevicesChanged
-        | RefusalCode::Stale
-        | RefusalCode::UnknownDevice
-        | RefusalCode::UnknownBlob
-        | RefusalCode::BlobConflict
-        | RefusalCode::StorageFull => Refusal::Unavailable,
+        RefusalCode::Unavailable => Refusal::Unavailable,
+        RefusalCode::OwnDevicesChanged => Refusal::OwnDevicesChanged,
+        RefusalCode::Quota => Refusal::Quota,
+        RefusalCode::Stale => Refusal::Stale,
+        RefusalCode::UnknownDevice => Refusal::UnknownDevice,
+        RefusalCode::UnknownBlob => Refusal::UnknownBlob,
+        RefusalCode::BlobConflict => Refusal::BlobConflict,
+        RefusalCode::StorageFull => Refusal::StorageFull,
     }
 }

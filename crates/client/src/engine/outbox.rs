@@ -1,28 +1,34 @@
-//! Messages on their way out: sealed in the step that puts them here, and here until the relay has them.
+//! Messages on their way out: here until the relay has them.
 //!
 //! ```text
-//!            no session, or devices_changed             cards fetched, sealed
-//!  send ──┬──────────────────────────────▶ NeedsCards ────────────────┐
-//!         │                                                           ▼
-//!         └── sessions with all devices, sealed ───────────────────▶ Ready ── poll_request ──▶ Sent
-//!                                                                     ▲                         │
-//!                  Later (our own messages, refused for now) ─────────┴──── link lost ──────────┤
+//!                 a session or the devices are not known               cards
+//!  send ──▶ Waiting ────────────────────────────────────▶ NeedsCards ────────┐
+//!             ▲ │ ▲                                                          │
+//!             │ │ └──────────────────────────────────────────────────────────┘
+//!             │ └── settle: sealed, with a sequence, one commit ──▶ Sealed ── poll_request ──▶ Sent
+//!             │                                                       ▲                         │
+//!             ├── devices_changed ────────────────────────────────────│─── refused ─────────────┤
+//!             │                                                       └─── link lost ───────────┤
+//!           Later (our own messages, refused for now) ◀──── refused ────────────────────────────┤
 //!                                                                                               ▼
 //!                                                              accepted: gone      refused: gone, and somebody is told
 //! ```
+//!
+//! What is sealed for a device is never sealed again for it: what is sent again is the same ciphertext under the same sequence.
+//! How sealing works is in [`sealing`](super::sealing).
 
-use std::collections::HashMap;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use sealwire_e2e::content::{Body, Content, Kind};
 use sealwire_protocol::frame::Part;
 use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::limits::SEND_WINDOW;
 use sealwire_protocol::name::User;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::records::{Trust, UndeliveredRecord};
+use super::records::{self, SendState, Trust};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
 use crate::client::Receipt;
@@ -31,18 +37,16 @@ use crate::event::{Event, NotSent};
 use crate::message::{Message, MessageId};
 use crate::store::vault::{Place, Table};
 
-/// Messages that may wait in the outbox.
+/// Messages of the application that may wait in the outbox.
 pub(crate) const OUTBOX_LIMIT: usize = 256;
-/// Beyond the application's messages: copies, receipts and repairs. More of these are not made.
-const OWN_LIMIT: usize = 512;
-/// How often a message is sealed anew because the recipient's devices have changed.
+/// Beyond these: receipts, repairs and what is sealed again. More of them are not made.
+pub(super) const OWN_LIMIT: usize = 512;
+/// How often a message is sealed anew because somebody's devices have changed.
 const MAX_ROUNDS: u8 = 3;
 /// How often one of our own messages is tried again after a refusal that may pass.
 const MAX_TRIES: u8 = 5;
 /// After how long, times the number of tries, in milliseconds.
 const RETRY_DELAY: u64 = 15_000;
-/// Messages of which a delivered receipt is remembered to be missing; the oldest are forgotten first.
-const UNDELIVERED_LIMIT: usize = 2_048;
 
 /// A message on its way out.
 pub(crate) struct Entry {
@@ -51,36 +55,56 @@ pub(crate) struct Entry {
     pub(super) purpose: Purpose,
     /// The encoded content; kept so that it can be sealed for other devices if the recipient's change.
     pub(super) content: Zeroizing<Vec<u8>>,
-    /// What was sealed for each device. It never changes for a device that stays.
-    pub(super) parts: Vec<(Thumbprint, Vec<u8>)>,
+    /// What was sealed for each device.
+    pub(super) parts: Vec<Sealed>,
+    /// The sequence of the Send, 0 while there is none (`docs/protocol.md §5.2`).
+    pub(super) sequence: u64,
     pub(super) stage: Stage,
-    /// Which of this device's Sends it is (`docs/protocol.md §5.1`); 0 until it is sent.
-    sequence: u64,
+    /// Users whose cards it waits for.
+    wants: Vec<Arc<str>>,
+    /// Devices that have confirmed it before the relay has.
+    pub(super) confirmed: Vec<Thumbprint>,
     rounds: u8,
     tries: u8,
     answer: Option<oneshot::Sender<Result<Receipt, Error>>>,
-    /// A delivered receipt has overtaken the relay's acceptance.
-    delivered: bool,
 }
 
 /// What a message is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// The application's.
+    /// The application's: for every device of a user, and copies for this user's other devices.
     Message,
-    /// For this user's other devices.
-    Copy,
-    /// Tells a sender that their message is stored.
-    Delivered,
-    /// An empty message in a new session with this device.
-    Repair(Thumbprint),
+    /// A message of the application, once more for one device that could not open it.
+    Again(Target),
+    /// One of our own, for one device.
+    Direct {
+        device: Thumbprint,
+        /// It has to start a new session.
+        fresh: bool,
+    },
+}
+
+/// A device that a message is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Target {
+    pub(super) device: Thumbprint,
+    /// It is one of this user's own, and gets a copy.
+    pub(super) copy: bool,
+}
+
+/// A ciphertext for a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sealed {
+    pub(super) target: Target,
+    pub(super) message: Vec<u8>,
 }
 
 /// Where a message is on its way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
+    Waiting,
     NeedsCards,
-    Ready,
+    Sealed,
     Sent,
     Later(Moment),
 }
@@ -92,12 +116,13 @@ impl Entry {
         user: Arc<str>,
         purpose: Purpose,
         content: Zeroizing<Vec<u8>>,
-        parts: Vec<(Thumbprint, Vec<u8>)>,
+        parts: Vec<Sealed>,
+        sequence: u64,
     ) -> Self {
-        let stage = if parts.is_empty() {
-            Stage::NeedsCards
+        let stage = if sequence == 0 {
+            Stage::Waiting
         } else {
-            Stage::Ready
+            Stage::Sealed
         };
         Self {
             id,
@@ -105,124 +130,162 @@ impl Entry {
             purpose,
             content,
             parts,
+            sequence,
             stage,
-            sequence: 0,
+            wants: Vec::new(),
+            confirmed: Vec::new(),
             rounds: 0,
             tries: 0,
             answer: None,
-            delivered: false,
         }
     }
 
-    pub(super) fn link_lost(&mut self) {
-        self.stage = match self.stage {
-            Stage::Sent => Stage::Ready,
-            stage @ (Stage::NeedsCards | Stage::Ready | Stage::Later(_)) => stage,
-        };
+    fn is_own(&self) -> bool {
+        self.purpose != Purpose::Message
+    }
+
+    /// Whether what is behind it, to the same user, has to stay behind it.
+    pub(super) fn is_in_order(&self) -> bool {
+        matches!(self.purpose, Purpose::Message | Purpose::Again(_))
+    }
+
+    /// Whether it waits for the cards of `user`.
+    pub(super) fn wants(&self, user: &Arc<str>) -> bool {
+        self.stage == Stage::NeedsCards && self.wants.contains(user)
+    }
+
+    /// The cards of these users are needed; `false` if it has asked too often.
+    pub(super) fn wait_for_cards(&mut self, users: Vec<Arc<str>>) -> bool {
+        self.rounds = self.rounds.saturating_add(1);
+        self.stage = Stage::NeedsCards;
+        self.wants = users;
+        self.rounds <= MAX_ROUNDS + 1
+    }
+
+    /// The cards of `user` are there.
+    pub(super) fn got_cards(&mut self, user: &Arc<str>) {
+        self.wants.retain(|wanted| wanted != user);
+        if self.wants.is_empty() && self.stage == Stage::NeedsCards {
+            self.stage = Stage::Waiting;
+        }
+    }
+
+    /// Whether the relay may have it.
+    pub(super) fn is_out(&self) -> bool {
+        matches!(self.stage, Stage::Sealed | Stage::Sent)
     }
 }
 
 /// What a Send frame is made of.
 pub(crate) struct OutgoingSend<'a> {
-    pub(crate) sequence: u64,
     pub(crate) id: [u8; 16],
+    pub(crate) sequence: u64,
     pub(crate) user: &'a str,
+    pub(crate) whole: bool,
     pub(crate) parts: Vec<Part<'a>>,
+    pub(crate) copies: Vec<Part<'a>>,
 }
 
-/// Messages that the relay has, and of which no device has said yet that it has them.
-pub(super) struct Undelivered {
-    next: u64,
-    order: VecDeque<(u64, [u8; 16])>,
-    messages: HashMap<[u8; 16], Waiting>,
+/// All messages on their way out.
+pub(super) struct Outbox {
+    pub(super) entries: BTreeMap<u64, Entry>,
+    /// Entries that differ from the store.
+    changed: BTreeSet<u64>,
+    /// The highest sequence that a Send ever had.
+    pub(super) state: SendState,
+    state_changed: bool,
+    /// Receipts that are not sealed yet, so that more can be told with them.
+    pub(super) open_receipts: HashMap<(Thumbprint, bool), u64>,
 }
 
-struct Waiting {
-    number: u64,
-    user: Arc<str>,
-    receipt: Option<oneshot::Sender<()>>,
-}
-
-impl Undelivered {
-    pub(super) fn restore(records: Vec<(u64, UndeliveredRecord)>) -> Self {
-        let next = records.last().map_or(1, |(number, _)| number + 1);
-        let order = records
-            .iter()
-            .map(|(number, record)| (*number, record.id))
-            .collect();
-        let waiting = |(number, record): (u64, UndeliveredRecord)| {
-            (
-                record.id,
-                Waiting {
-                    number,
-                    user: record.user,
-                    receipt: None,
-                },
-            )
-        };
+impl Outbox {
+    pub(super) fn restore(entries: Vec<(u64, Entry)>, state: SendState) -> Self {
         Self {
-            next,
-            order,
-            messages: records.into_iter().map(waiting).collect(),
+            entries: entries.into_iter().collect(),
+            changed: BTreeSet::new(),
+            state,
+            state_changed: false,
+            open_receipts: HashMap::new(),
         }
     }
 
-    fn insert(
-        &mut self,
-        txn: &mut Txn,
-        id: [u8; 16],
-        user: Arc<str>,
-        receipt: oneshot::Sender<()>,
-    ) -> Result<(), Fatal> {
-        while self.messages.len() >= UNDELIVERED_LIMIT {
-            let Some((number, oldest)) = self.order.pop_front() else {
-                break;
-            };
-            if self.messages.remove(&oldest).is_some() {
-                txn.remove(Place::number(Table::Undelivered, number));
+    pub(super) fn insert(&mut self, entry: Entry) -> u64 {
+        let number = self
+            .entries
+            .last_key_value()
+            .map_or(1, |(number, _)| number + 1);
+        self.put(number, entry);
+        number
+    }
+
+    /// Puts an entry where it was, changed.
+    pub(super) fn put(&mut self, number: u64, entry: Entry) {
+        self.entries.insert(number, entry);
+        self.changed.insert(number);
+    }
+
+    pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
+        self.changed.insert(number);
+        self.entries.remove(&number)
+    }
+
+    /// The sequence of the next Send.
+    pub(super) fn next_sequence(&mut self) -> u64 {
+        self.state.sequence += 1;
+        self.state_changed = true;
+        self.state.sequence
+    }
+
+    /// No sequence up to this one is used again.
+    pub(super) fn skip_to(&mut self, sequence: u64) {
+        if self.state.sequence < sequence {
+            self.state.sequence = sequence;
+            self.state_changed = true;
+        }
+    }
+
+    /// Sends that the relay may have and has not answered, and whether one more keeps them within the window (§5.2).
+    pub(super) fn in_flight(&self) -> (usize, bool) {
+        let out = self.entries.values().filter(|entry| entry.is_out());
+        let (count, lowest) = out.fold((0, u64::MAX), |(count, lowest), entry| {
+            (count + 1, lowest.min(entry.sequence))
+        });
+        let next = self.state.sequence.saturating_add(1);
+        (count, next.saturating_sub(lowest) < SEND_WINDOW)
+    }
+
+    /// How many entries are not the application's.
+    pub(super) fn own_count(&self) -> usize {
+        self.entries.values().filter(|entry| entry.is_own()).count()
+    }
+
+    /// Adds what has changed to a commit.
+    pub(super) fn write_changes(&mut self, txn: &mut Txn) -> Result<(), Fatal> {
+        for number in std::mem::take(&mut self.changed) {
+            let place = Place::number(Table::Outbox, number);
+            match self.entries.get(&number) {
+                Some(entry) => txn.put(place, entry)?,
+                None => txn.remove(place),
             }
         }
-        let number = self.next;
-        self.next += 1;
-        txn.put(
-            Place::number(Table::Undelivered, number),
-            &UndeliveredRecord {
-                id,
-                user: Arc::clone(&user),
-            },
-        )?;
-        self.order.push_back((number, id));
-        self.messages.insert(
-            id,
-            Waiting {
-                number,
-                user,
-                receipt: Some(receipt),
-            },
-        );
+        if std::mem::take(&mut self.state_changed) {
+            txn.put(records::send_state(), &self.state)?;
+        }
         Ok(())
     }
 
-    /// Takes the message `id` to `user` out, if it is waited for.
-    fn take(&mut self, txn: &mut Txn, id: [u8; 16], user: &str) -> Option<Waiting> {
-        if &*self.messages.get(&id)?.user != user {
-            return None;
+    pub(super) fn link_lost(&mut self) {
+        for entry in self.entries.values_mut() {
+            entry.stage = match entry.stage {
+                Stage::Sent => Stage::Sealed,
+                Stage::NeedsCards => {
+                    entry.rounds = 0;
+                    entry.wants.clear();
+                    Stage::Waiting
+                }
+                stage @ (Stage::Waiting | Stage::Sealed | Stage::Later(_)) => stage,
+            };
         }
-        let waiting = self.messages.remove(&id)?;
-        txn.remove(Place::number(Table::Undelivered, waiting.number));
-        // Most receipts come in order.
-        while self
-            .order
-            .front()
-            .is_some_and(|(_, id)| !self.messages.contains_key(id))
-        {
-            self.order.pop_front();
-        }
-        // Behind one that never comes, what has come is forgotten too.
-        if self.order.len() > 2 * UNDELIVERED_LIMIT {
-            self.order.retain(|(_, id)| self.messages.contains_key(id));
-        }
-        Some(waiting)
     }
 }
 
@@ -235,149 +298,188 @@ impl Engine {
         answer: oneshot::Sender<Result<Receipt, Error>>,
         now: Moment,
     ) -> Result<(), Fatal> {
-        if let Err(error) = self.may_send(user, message)? {
-            // An error means that the caller has gone.
-            let _ = answer.send(Err(error));
-            return Ok(());
+        let mut txn = self.begin();
+        if let Err(error) = self.accept(&mut txn, user, message, answer, now)? {
+            let (answer, error) = *error;
+            self.answer(answer, Err(error));
         }
-        let id = rand::random();
+        self.stage(txn);
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        txn: &mut Txn,
+        user: &str,
+        message: &Message,
+        answer: oneshot::Sender<Result<Receipt, Error>>,
+        now: Moment,
+    ) -> Result<Result<(), Box<Unaccepted>>, Fatal> {
+        let answer = match self.sent_before(message, user, answer) {
+            Some(answer) => answer,
+            None => return Ok(Ok(())),
+        };
+        if let Err(error) = self.may_send(txn, user, message)? {
+            return Ok(Err(Box::new((answer, error))));
+        }
+        let id = message.id().map_or_else(|| self.random_id(), |id| id.0);
         let body = Body {
             media_type: message.media_type(),
             bytes: message.body(),
         };
-        let Some(content) = encode(&Content {
+        let content = Content {
             id,
             time: now.0,
             kind: Kind::Message(body),
-        }) else {
-            let _ = answer.send(Err(Misuse::MediaType.into()));
-            return Ok(());
         };
-        let mut txn = Txn::default();
-        let user: Arc<str> = user.into();
-        let number = self.enqueue(
-            &mut txn,
-            id,
-            Arc::clone(&user),
-            Purpose::Message,
-            content,
-            now,
-        )?;
-        if let Some(entry) = self.outbox.get_mut(&number) {
-            entry.answer = Some(answer);
-        }
-        if let Some(own) = self.account.user.clone().filter(|own| *own != user)
-            && self.may_have_other_devices(&txn)?
-            && let Some(content) = encode(&Content {
-                id,
-                time: now.0,
-                kind: Kind::Copy { user: &user, body },
-            })
-        {
-            self.enqueue(&mut txn, id, own, Purpose::Copy, content, now)?;
-        }
-        self.commit(txn)
+        let Some(content) = encode(&content) else {
+            return Ok(Err(Box::new((answer, Misuse::MediaType.into()))));
+        };
+        self.written_to(txn, user)?;
+        let mut entry = Entry::stored(id, user.into(), Purpose::Message, content, Vec::new(), 0);
+        entry.answer = Some(answer);
+        self.outbox.insert(entry);
+        Ok(Ok(()))
     }
 
-    /// The frame of an entry that [`poll_request`](Engine::poll_request) gave.
-    pub(crate) fn outgoing(&self, number: u64) -> Option<OutgoingSend<'_>> {
-        let entry = self.outbox.get(&number)?;
-        let parts = entry
-            .parts
-            .iter()
-            .map(|(device, message)| Part {
-                device: *device,
-                message,
-            })
-            .collect();
-        Some(OutgoingSend {
-            sequence: entry.sequence,
-            id: entry.id,
-            user: &entry.user,
-            parts,
+    /// Joins a message that is here already under the id that the application gave: gives `answer` back if there is none.
+    fn sent_before(
+        &mut self,
+        message: &Message,
+        user: &str,
+        answer: oneshot::Sender<Result<Receipt, Error>>,
+    ) -> Option<oneshot::Sender<Result<Receipt, Error>>> {
+        let Some(id) = message.id() else {
+            return Some(answer);
+        };
+        let same = |entry: &&mut Entry| {
+            entry.id == id.0 && entry.purpose == Purpose::Message && *entry.user == *user
+        };
+        if let Some(entry) = self.outbox.entries.values_mut().find(same) {
+            entry.answer = Some(answer);
+            return None;
+        }
+        match self.undelivered.receipt(id.0, user) {
+            Some(receipt) => {
+                self.answer(answer, Ok(receipt));
+                None
+            }
+            None => Some(answer),
+        }
+    }
+
+    fn may_send(
+        &self,
+        txn: &Txn,
+        user: &str,
+        message: &Message,
+    ) -> Result<Result<(), Error>, Fatal> {
+        if let Err(misuse) = message.check() {
+            return Ok(Err(misuse.into()));
+        }
+        if User::new(user).is_err() {
+            return Ok(Err(Misuse::User.into()));
+        }
+        let entries = self.outbox.entries.values();
+        let waiting = entries.filter(|entry| !entry.is_own()).count();
+        if waiting >= OUTBOX_LIMIT || !self.inbox.has_room_for_failures() {
+            return Ok(Err(Misuse::OutboxFull.into()));
+        }
+        Ok(match self.trust(txn, user)? {
+            Some(Trust::Changed) => Err(Error::PeerChanged),
+            Some(Trust::Verified) => Ok(()),
+            Some(Trust::Pinned) | None if self.options.only_verified => Err(Error::PeerUnverified),
+            Some(Trust::Pinned) | None => Ok(()),
         })
     }
 
-    /// When `poll_request` has to be called again although nothing else has happened; `None` while it would give out no message.
-    pub(crate) fn poll_deadline(&self) -> Option<Moment> {
-        if !self.may_send_now() {
-            return None;
-        }
-        let later = |entry: &Entry| match entry.stage {
-            Stage::Later(at) => Some(at),
-            Stage::NeedsCards | Stage::Ready | Stage::Sent => None,
+    /// The frame of an entry that [`poll_request`](Engine::poll_request) gave.
+    pub(crate) fn outgoing(&self, entry: u64) -> Option<OutgoingSend<'_>> {
+        let entry = self.outbox.entries.get(&entry)?;
+        let whole = entry.purpose == Purpose::Message;
+        let user = match entry.purpose {
+            // To this user's own device, whomever the message was for.
+            Purpose::Again(Target { copy: true, .. }) => self.account.user.as_deref()?,
+            Purpose::Message | Purpose::Again(_) | Purpose::Direct { .. } => &entry.user,
         };
-        self.outbox.values().filter_map(later).min()
+        let parts = |copies: bool| {
+            let wanted = entry
+                .parts
+                .iter()
+                .filter(|part| (whole && part.target.copy) == copies);
+            wanted
+                .map(|part| Part {
+                    device: part.target.device,
+                    message: &part.message,
+                })
+                .collect()
+        };
+        Some(OutgoingSend {
+            id: entry.id,
+            sequence: entry.sequence,
+            user,
+            whole,
+            parts: parts(false),
+            copies: parts(true),
+        })
     }
 
-    /// Puts one of our own messages into the outbox, unless there are too many of them.
+    /// The next entry to send, marked as sent: in the order of their sequences.
+    pub(super) fn next_to_send(&mut self) -> Option<u64> {
+        let sealed = self
+            .outbox
+            .entries
+            .iter_mut()
+            .filter(|(_, entry)| entry.stage == Stage::Sealed);
+        let (number, entry) = sealed.min_by_key(|(_, entry)| entry.sequence)?;
+        entry.stage = Stage::Sent;
+        Some(*number)
+    }
+
+    /// Puts one of our own messages for one device into the outbox, unless there are too many of them.
     pub(super) fn enqueue_own(
         &mut self,
-        txn: &mut Txn,
         user: Arc<str>,
         purpose: Purpose,
         content: &Content<'_>,
-        now: Moment,
-    ) -> Result<(), Fatal> {
-        if self.outbox.len() >= OUTBOX_LIMIT + OWN_LIMIT {
+    ) -> Option<u64> {
+        if self.outbox.own_count() >= OWN_LIMIT {
             tracing::warn!("too many messages wait in the outbox: a receipt or repair is not sent");
-            return Ok(());
+            return None;
         }
-        if let Some(content) = encode(content) {
-            self.enqueue(txn, rand::random(), user, purpose, content, now)?;
-        }
-        Ok(())
-    }
-
-    /// The next entry that may be sent, marked as sent.
-    pub(super) fn next_to_send(&mut self, now: Moment) -> Option<u64> {
-        let due = |entry: &Entry| match entry.stage {
-            Stage::Ready => true,
-            Stage::Later(at) => at <= now,
-            Stage::NeedsCards | Stage::Sent => false,
+        let id = match purpose {
+            Purpose::Message | Purpose::Again(_) => content.id,
+            Purpose::Direct { .. } => self.random_id(),
         };
-        loop {
-            let (number, entry) = self.outbox.iter_mut().find(|(_, entry)| due(entry))?;
-            if !entry.parts.is_empty() {
-                entry.stage = Stage::Sent;
-                if entry.sequence == 0 {
-                    self.last_sequence += 1;
-                    entry.sequence = self.last_sequence;
-                }
-                return Some(*number);
-            }
-            // Refused before it could be sealed: the cards first, and meanwhile what is behind it.
-            entry.stage = Stage::NeedsCards;
-            let user = Arc::clone(&entry.user);
-            self.look_up(user, true);
-        }
+        let content = encode(content)?;
+        let entry = Entry::stored(id, user, purpose, content, Vec::new(), 0);
+        Some(self.outbox.insert(entry))
     }
 
     /// The relay has the message safely.
     pub(super) fn handle_sent(&mut self, number: u64) -> Result<(), Fatal> {
-        let Some(entry) = self.outbox.remove(&number) else {
+        let Some(mut entry) = self.outbox.remove(number) else {
             return Ok(());
         };
-        let mut txn = Txn::default();
-        txn.remove(Place::number(Table::Outbox, number));
-        if entry.purpose == Purpose::Message {
-            let (receipt, delivered) = oneshot::channel();
-            if entry.delivered {
-                let _ = receipt.send(());
-            } else {
-                self.undelivered
-                    .insert(&mut txn, entry.id, entry.user, receipt)?;
+        let mut txn = self.begin();
+        let receipt = match entry.purpose {
+            Purpose::Message => {
+                let answer = entry.answer.take();
+                let receipt = self.undelivered.insert(&mut txn, entry)?;
+                answer.map(|answer| (answer, receipt))
             }
-            self.commit(txn)?;
-            if let Some(answer) = entry.answer {
-                let _ = answer.send(Ok(Receipt {
-                    id: MessageId(entry.id),
-                    delivered,
-                }));
+            Purpose::Direct { .. } => {
+                self.undelivered.insert_direct(&mut txn, entry)?;
+                None
             }
-            return Ok(());
+            // It is kept already.
+            Purpose::Again(_) => None,
+        };
+        self.stage(txn);
+        if let Some((answer, receipt)) = receipt {
+            self.answer(answer, Ok(receipt));
         }
-        self.commit(txn)
+        Ok(())
     }
 
     /// The relay has refused the message.
@@ -387,57 +489,30 @@ impl Engine {
         refusal: Refusal,
         now: Moment,
     ) -> Result<(), Fatal> {
-        let Some(entry) = self.outbox.get_mut(&number) else {
+        let Some(entry) = self.outbox.entries.get_mut(&number) else {
             return Ok(());
         };
-        // §5.1: what is tried again after a refusal is another Send.
-        entry.sequence = 0;
-        if refusal == Refusal::DevicesChanged && entry.rounds < MAX_ROUNDS {
+        let again = match refusal {
             // §5.2: fetch the cards again. What is sealed for a device that stays is sent to it as it is.
-            entry.rounds += 1;
-            entry.stage = Stage::NeedsCards;
-            let user = Arc::clone(&entry.user);
-            self.look_up(user, true);
+            Refusal::DevicesChanged => Some(Arc::clone(&entry.user)),
+            Refusal::OwnDevicesChanged => self.account.user.clone(),
+            _ => None,
+        };
+        if (again.is_some() || refusal == Refusal::Stale) && entry.rounds < MAX_ROUNDS {
+            // §5.2: what was refused and is tried again has a sequence of its own.
+            entry.sequence = 0;
+            entry.wait_for_cards(again.iter().cloned().collect());
+            self.outbox.changed.insert(number);
+            match again {
+                Some(user) => self.look_up(user, true),
+                None => entry.stage = Stage::Waiting,
+            }
             return Ok(());
         }
-        let mut txn = Txn::default();
+        let mut txn = self.begin();
         self.give_up(&mut txn, number, &GivenUp::Refused(refusal), now)?;
-        self.commit(txn)
-    }
-
-    /// One of the devices of `user` has stored the message.
-    pub(super) fn handle_delivered(
-        &mut self,
-        txn: &mut Txn,
-        id: [u8; 16],
-        user: &Arc<str>,
-        device: Thumbprint,
-    ) -> Result<(), Fatal> {
-        if let Some(waiting) = self.undelivered.take(txn, id, user) {
-            if let Some(receipt) = waiting.receipt {
-                let _ = receipt.send(());
-            }
-        } else {
-            let sent = |entry: &&mut Entry| {
-                entry.id == id
-                    && entry.purpose == Purpose::Message
-                    && entry.user == *user
-                    && !entry.delivered
-            };
-            // A receipt for a message that was not sent, or a second one, means nothing.
-            let Some(entry) = self.outbox.values_mut().find(sent) else {
-                return Ok(());
-            };
-            entry.delivered = true;
-        }
-        self.push_event(
-            txn,
-            Event::Delivered {
-                id: MessageId(id),
-                user: Arc::clone(user),
-                device,
-            },
-        )
+        self.stage(txn);
+        Ok(())
     }
 
     /// Ends the way of an entry that cannot be sent, or puts it off if it is our own and the reason may pass.
@@ -448,141 +523,37 @@ impl Engine {
         why: &GivenUp,
         now: Moment,
     ) -> Result<(), Fatal> {
-        let Some(entry) = self.outbox.get_mut(&number) else {
+        let Some(mut entry) = self.outbox.remove(number) else {
             return Ok(());
         };
-        let own = entry.purpose != Purpose::Message;
-        if own && why.may_pass() && entry.tries < MAX_TRIES {
-            entry.tries += 1;
-            entry.stage = Stage::Later(Moment(
-                now.0.saturating_add(RETRY_DELAY * u64::from(entry.tries)),
-            ));
-            return Ok(());
-        }
-        let Some(entry) = self.outbox.remove(&number) else {
-            return Ok(());
-        };
-        txn.remove(Place::number(Table::Outbox, number));
-        if own {
-            return Ok(());
-        }
-        let unheard = match entry.answer {
-            Some(answer) => answer.send(Err(why.error())).is_err(),
-            None => true,
-        };
-        if unheard {
-            let reason = why.reason();
-            self.push_event(
-                txn,
-                Event::NotSent {
-                    id: MessageId(entry.id),
-                    user: entry.user,
-                    reason,
-                },
-            )?;
-        }
-        Ok(())
-    }
-
-    /// Seals an entry for every device of its user that has no part yet, where all sessions are there.
-    ///
-    /// `Ok(false)`: a session is missing, and nothing was changed.
-    pub(super) fn seal_entry(
-        &self,
-        txn: &mut Txn,
-        entry: &mut Entry,
-        devices: &[Thumbprint],
-        now: Moment,
-    ) -> Result<bool, Fatal> {
-        let needed = |entry: &Entry| -> Vec<Thumbprint> {
-            devices
-                .iter()
-                .filter(|device| !entry.parts.iter().any(|(has, _)| has == *device))
-                .copied()
-                .collect()
-        };
-        for device in needed(entry) {
-            if txn.peer(&self.vault, device)?.needs_session(now.seconds()) {
-                return Ok(false);
+        if entry.is_own() {
+            if why.may_pass() && entry.tries < MAX_TRIES {
+                entry.tries += 1;
+                entry.rounds = 0;
+                entry.sequence = 0;
+                let delay = RETRY_DELAY * u64::from(entry.tries);
+                entry.stage = Stage::Later(Moment(now.0.saturating_add(delay)));
+                self.outbox.put(number, entry);
             }
+            return Ok(());
         }
-        entry.parts.retain(|(device, _)| devices.contains(device));
-        for device in needed(entry) {
-            match txn
-                .peer(&self.vault, device)?
-                .seal(&entry.content, &mut rand::rng())
-            {
-                Ok(message) => entry.parts.push((device, message)),
-                Err(error) => {
-                    tracing::warn!(%error, "a session seals no more; a new one is needed");
-                    txn.peer(&self.vault, device)?.forget_sessions();
-                    return Ok(false);
-                }
+        let event = Event::NotSent {
+            id: MessageId(entry.id),
+            user: entry.user,
+            reason: why.reason(),
+        };
+        match entry.answer.take() {
+            Some(answer) => {
+                self.answer_or(answer, Err(why.error()), event);
+                Ok(())
             }
+            None => self.inbox.push(txn, event),
         }
-        Ok(!entry.parts.is_empty())
-    }
-
-    fn may_send(&self, user: &str, message: &Message) -> Result<Result<(), Error>, Fatal> {
-        if let Err(misuse) = message.check() {
-            return Ok(Err(misuse.into()));
-        }
-        if User::new(user).is_err() {
-            return Ok(Err(Misuse::User.into()));
-        }
-        if self
-            .outbox
-            .values()
-            .filter(|entry| entry.purpose == Purpose::Message)
-            .count()
-            >= OUTBOX_LIMIT
-            || !self.has_room_for_failures()
-        {
-            return Ok(Err(Misuse::OutboxFull.into()));
-        }
-        Ok(match self.trust(&Txn::default(), user)? {
-            Some(Trust::Changed) => Err(Error::PeerChanged),
-            Some(Trust::Verified) => Ok(()),
-            Some(Trust::Pinned) | None if self.options.only_verified => Err(Error::PeerUnverified),
-            Some(Trust::Pinned) | None => Ok(()),
-        })
-    }
-
-    /// Makes an entry, sealed at once where that is possible.
-    fn enqueue(
-        &mut self,
-        txn: &mut Txn,
-        id: [u8; 16],
-        user: Arc<str>,
-        purpose: Purpose,
-        content: Zeroizing<Vec<u8>>,
-        now: Moment,
-    ) -> Result<u64, Fatal> {
-        let number = self
-            .outbox
-            .last_key_value()
-            .map_or(1, |(number, _)| number + 1);
-        let mut entry = Entry::stored(id, user, purpose, content, Vec::new());
-        // What is behind a message that waits for cards waits with it, so that they arrive in order.
-        let waiting =
-            |before: &Entry| before.user == entry.user && before.stage == Stage::NeedsCards;
-        let behind = self.outbox.values().any(waiting);
-        let repair = matches!(purpose, Purpose::Repair(_));
-        if !behind
-            && !repair
-            && self.own.is_some()
-            && let Some(devices) = self.known_devices(txn, &entry.user)?
-            && self.seal_entry(txn, &mut entry, &devices, now)?
-        {
-            entry.stage = Stage::Ready;
-        } else {
-            self.look_up(Arc::clone(&entry.user), true);
-        }
-        txn.put(Place::number(Table::Outbox, number), &entry)?;
-        self.outbox.insert(number, entry);
-        Ok(number)
     }
 }
+
+/// Why a message was not taken, and who has to be told.
+type Unaccepted = (oneshot::Sender<Result<Receipt, Error>>, Error);
 
 /// Why an entry is given up.
 #[derive(Debug, Clone, Copy)]
@@ -591,6 +562,7 @@ pub(super) enum GivenUp {
     PeerChanged,
     Card(CardFault),
     NoOtherDevice,
+    Restored,
 }
 
 impl GivenUp {
@@ -600,6 +572,7 @@ impl GivenUp {
             Self::PeerChanged => Error::PeerChanged,
             Self::Card(fault) => Error::Card(fault),
             Self::NoOtherDevice => Error::Misuse(Misuse::NoOtherDevice),
+            Self::Restored => Error::Refused(Refusal::Stale),
         }
     }
 
@@ -609,42 +582,18 @@ impl GivenUp {
             Self::PeerChanged => NotSent::PeerChanged,
             Self::Card(_) => NotSent::Card,
             Self::NoOtherDevice => NotSent::Refused(Refusal::UnknownUser),
+            Self::Restored => NotSent::Restored,
         }
     }
 
     fn may_pass(self) -> bool {
         match self {
             Self::Refused(refusal) => refusal.is_retryable(),
-            Self::PeerChanged | Self::Card(_) | Self::NoOtherDevice => false,
+            Self::PeerChanged | Self::Card(_) | Self::NoOtherDevice | Self::Restored => false,
         }
     }
 }
 
-fn encode(content: &Content<'_>) -> Option<Zeroizing<Vec<u8>>> {
+pub(super) fn encode(content: &Content<'_>) -> Option<Zeroizing<Vec<u8>>> {
     content.encode().ok().map(Zeroizing::new)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_delivered_is_forgotten_behind_a_message_that_never_is() {
-        let mut undelivered = Undelivered::restore(Vec::new());
-        let mut txn = Txn::default();
-        let insert = |undelivered: &mut Undelivered, number: u128, txn: &mut Txn| {
-            let (receipt, _) = oneshot::channel();
-            undelivered
-                .insert(txn, number.to_be_bytes(), "bob".into(), receipt)
-                .unwrap();
-        };
-        insert(&mut undelivered, 0, &mut txn);
-        for number in 1..10_000_u128 {
-            insert(&mut undelivered, number, &mut txn);
-            let taken = undelivered.take(&mut txn, number.to_be_bytes(), "bob");
-            assert!(taken.is_some());
-            assert!(undelivered.order.len() <= 2 * UNDELIVERED_LIMIT);
-        }
-        assert_eq!(undelivered.messages.len(), 1);
-    }
 }

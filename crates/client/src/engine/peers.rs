@@ -8,23 +8,22 @@ use std::sync::Arc;
 
 use sealwire_e2e::card::{UnverifiedCard, VerifiedCard};
 use sealwire_e2e::content::{Content, Kind};
-use sealwire_e2e::error::{Error as E2eError, Misbehaved, Misuse as E2eMisuse};
+use sealwire_e2e::error::{Error as E2eError, Misbehaved};
 use sealwire_e2e::one_time::{OneTimePrekey, VerifiedOneTimePrekey};
-use sealwire_e2e::safety::{SafetyNumber, Side};
+use sealwire_e2e::safety::SafetyNumber;
 use sealwire_protocol::frame::{CardEntry, List};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits;
 use sealwire_protocol::name::User;
 use tokio::sync::oneshot;
 
-use super::outbox::{Entry, GivenUp, Purpose, Stage};
-use super::records::{MAX_REMEMBERED_DEVICES, PinnedCard, PinnedDevice, PinnedUser, Trust};
+use super::outbox::{GivenUp, Purpose};
+use super::records::{self, MAX_REMEMBERED_DEVICES, PinnedCard, PinnedDevice, PinnedUser, Trust};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment, policy};
 use crate::error::{CardFault, Error, Misuse, Refusal};
 use crate::event::Event;
 use crate::message::Device;
-use crate::store::vault::{Place, Table};
 
 /// Users that may be looked up at a time, beyond those that messages wait for.
 const LOOKUP_LIMIT: usize = 256;
@@ -38,7 +37,7 @@ pub(super) struct Lookup {
 }
 
 /// What the application waits for.
-enum Query {
+pub(super) enum Query {
     Devices(oneshot::Sender<Result<Vec<Device>, Error>>),
     SafetyNumber(oneshot::Sender<Result<SafetyNumber, Error>>),
     /// The own devices first, then the safety number with this user.
@@ -75,9 +74,9 @@ impl Lookup {
 }
 
 /// A card that holds, with its one-time prekey, if there was one.
-struct Usable {
-    card: VerifiedCard,
-    one_time: Option<VerifiedOneTimePrekey>,
+pub(super) struct Usable {
+    pub(super) card: VerifiedCard,
+    pub(super) one_time: Option<VerifiedOneTimePrekey>,
 }
 
 impl Engine {
@@ -90,116 +89,16 @@ impl Engine {
         self.query(user, Query::Devices(answer));
     }
 
-    /// The safety number with `user`, over devices fetched now.
-    pub(crate) fn safety_number(
-        &mut self,
-        user: &str,
-        answer: oneshot::Sender<Result<SafetyNumber, Error>>,
-    ) {
-        match self.account.user.clone() {
-            Some(own) if *own != *user => {
-                self.query(&own, Query::OwnForSafetyNumber(user.into(), answer))
-            }
-            // With oneself there is nothing to compare.
-            Some(_) => drop(answer.send(Err(Misuse::User.into()))),
-            None => self.query(user, Query::SafetyNumber(answer)),
-        }
-    }
-
-    /// Marks `user` as verified if `number` is the safety number of the devices that are pinned.
-    pub(crate) fn mark_verified(
-        &mut self,
-        user: &str,
-        number: &SafetyNumber,
-    ) -> Result<Result<(), Error>, Fatal> {
-        let mut txn = Txn::default();
-        let Some(mut pinned) = txn.user(&self.vault, user)? else {
-            return Ok(Err(Error::PeerChanged));
-        };
-        if !matches!(self.compute_safety_number(&txn, user)?, Ok(current) if current == *number) {
-            return Ok(Err(Error::PeerChanged));
-        }
-        pinned.trust = Trust::Verified;
-        pinned.own_gains = self.own_gains(&txn)?;
-        txn.put_user(user, pinned);
-        self.commit(txn)?;
-        Ok(Ok(()))
-    }
-
-    /// Whether `user` is verified, with the devices that are pinned now.
-    pub(crate) fn is_verified(&self, user: &str) -> Result<bool, Fatal> {
-        Ok(self.trust(&Txn::default(), user)? == Some(Trust::Verified))
-    }
-
-    /// How far `user` is trusted; `None` if none of their devices has been seen.
-    ///
-    /// A safety number covers both sides: when this user's own devices have gained one since somebody was verified, nobody has
-    /// compared the number that is valid now, and whoever put that device there would get the copies.
-    pub(super) fn trust(&self, txn: &Txn, user: &str) -> Result<Option<Trust>, Fatal> {
-        let Some(pinned) = txn.user(&self.vault, user)? else {
-            return Ok(None);
-        };
-        let stale = pinned.trust == Trust::Verified && pinned.own_gains != self.own_gains(txn)?;
-        Ok(Some(if stale { Trust::Changed } else { pinned.trust }))
-    }
-
-    fn own_gains(&self, txn: &Txn) -> Result<u32, Fatal> {
-        let Some(own) = &self.account.user else {
-            return Ok(0);
-        };
-        let pinned = txn.user(&self.vault, own)?;
-        Ok(pinned.map_or(0, |pinned| pinned.own_gains))
-    }
-
-    /// Goes on with the changed devices of a user who was verified.
-    pub(crate) fn accept_change(&mut self, user: &str) -> Result<(), Fatal> {
-        let mut txn = Txn::default();
-        if self.trust(&txn, user)? == Some(Trust::Changed)
-            && let Some(mut pinned) = txn.user(&self.vault, user)?
-        {
-            pinned.trust = Trust::Pinned;
-            txn.put_user(user, pinned);
-            self.commit(txn)?;
-        }
-        Ok(())
-    }
-
     /// Wants a user's cards.
     pub(super) fn look_up(&mut self, user: Arc<str>, take: bool) {
         self.lookups.entry(user).or_default().want(take);
     }
 
-    /// The devices of `user` to seal for, if the directory has been asked before and sending is allowed.
-    pub(super) fn known_devices(
-        &self,
-        txn: &Txn,
-        user: &Arc<str>,
-    ) -> Result<Option<Vec<Thumbprint>>, Fatal> {
-        let Some(pinned) = txn.user(&self.vault, user)? else {
-            return Ok(None);
-        };
-        let devices = pinned.present();
-        let usable = pinned.complete
-            && self.trust(txn, user)? != Some(Trust::Changed)
-            && (1..=limits::MAX_SEND_PARTS).contains(&devices.len());
-        Ok(usable.then_some(devices))
-    }
-
-    /// Whether this user has other devices, as far as is known.
-    pub(super) fn may_have_other_devices(&self, txn: &Txn) -> Result<bool, Fatal> {
-        if !self
-            .link
+    /// Whether the directory was asked for this user's own devices on this link.
+    pub(super) fn knows_own_devices(&self) -> bool {
+        self.link
             .as_ref()
             .is_some_and(|link| link.own_devices_known)
-        {
-            return Ok(true);
-        }
-        let Some(own) = &self.account.user else {
-            return Ok(true);
-        };
-        Ok(txn
-            .user(&self.vault, own)?
-            .is_some_and(|pinned| !pinned.present().is_empty()))
     }
 
     /// The relay's answer to FetchCards.
@@ -210,7 +109,7 @@ impl Engine {
         cards: List<'_, CardEntry<'_>>,
         now: Moment,
     ) -> Result<(), Fatal> {
-        let mut txn = Txn::default();
+        let mut txn = self.begin();
         match self.verify_cards(&txn, user, cards, now)? {
             Ok(usable) if usable.is_empty() && !self.is_own(user) => {
                 self.lookup_failed(&mut txn, user, &GivenUp::Refused(Refusal::UnknownUser), now)?;
@@ -221,7 +120,8 @@ impl Engine {
                 self.lookup_failed(&mut txn, user, &GivenUp::Card(fault), now)?;
             }
         }
-        self.commit(txn)
+        self.stage(txn);
+        Ok(())
     }
 
     /// The relay has refused FetchCards.
@@ -231,14 +131,15 @@ impl Engine {
         refusal: Refusal,
         now: Moment,
     ) -> Result<(), Fatal> {
-        let mut txn = Txn::default();
+        let mut txn = self.begin();
         // No card of one's own yet is the ordinary state of a new user.
         if self.is_own(user) && refusal == Refusal::UnknownUser {
             self.devices_seen(&mut txn, user, true, Vec::new(), now)?;
         } else {
             self.lookup_failed(&mut txn, user, &GivenUp::Refused(refusal), now)?;
         }
-        self.commit(txn)
+        self.stage(txn);
+        Ok(())
     }
 
     /// Whether a message of this device may be opened: only so many devices of a user are known at a time, and what is sealed
@@ -281,6 +182,7 @@ impl Engine {
         pinned.insert(device, None, now);
         if self.is_own(user) {
             pinned.own_gains = pinned.own_gains.saturating_add(1);
+            self.tell_name(user, &[device], now);
         }
         if !first {
             self.peer_changed(txn, user, &mut pinned, vec![device], Vec::new())?;
@@ -289,7 +191,7 @@ impl Engine {
         Ok(())
     }
 
-    fn query(&mut self, user: &str, query: Query) {
+    pub(super) fn query(&mut self, user: &str, query: Query) {
         if User::new(user).is_err() {
             return query.fail(Misuse::User.into());
         }
@@ -301,7 +203,7 @@ impl Engine {
         lookup.want(false);
     }
 
-    fn is_own(&self, user: &Arc<str>) -> bool {
+    pub(super) fn is_own(&self, user: &Arc<str>) -> bool {
         self.account.user.as_ref() == Some(user)
     }
 
@@ -382,10 +284,16 @@ impl Engine {
             .map(|lookup| std::mem::take(&mut lookup.queries))
             .unwrap_or_default()
         {
-            self.answer(txn, user, query)?;
+            self.answer_query(txn, user, query)?;
         }
-        if take {
-            self.seal_waiting(txn, user, usable, now)?;
+        if take && let Err(why) = self.start_sessions(txn, user, usable, now)? {
+            self.fail_waiting(txn, user, &why, now)?;
+        }
+        // What waited is sealed with everything else that is due.
+        for number in self.waiting_for(user) {
+            if let Some(entry) = self.outbox.entries.get_mut(&number) {
+                entry.got_cards(user);
+            }
         }
         self.lookups
             .retain(|_, lookup| lookup.wanted.is_some() || !lookup.queries.is_empty());
@@ -404,6 +312,18 @@ impl Engine {
                 query.fail(why.error());
             }
         }
+        self.fail_waiting(txn, user, why, now)
+    }
+
+    /// Gives up what waits for the cards of `user`. Copies for this user's own devices are part of every message, so what they fail
+    /// for fails everything.
+    fn fail_waiting(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        why: &GivenUp,
+        now: Moment,
+    ) -> Result<(), Fatal> {
         for number in self.waiting_for(user) {
             self.give_up(txn, number, why, now)?;
         }
@@ -412,10 +332,10 @@ impl Engine {
 
     /// Entries that wait for the cards of `user`, in order.
     fn waiting_for(&self, user: &Arc<str>) -> Vec<u64> {
-        let waits = |entry: &Entry| entry.user == *user && entry.stage == Stage::NeedsCards;
         self.outbox
+            .entries
             .iter()
-            .filter(|(_, entry)| waits(entry))
+            .filter(|(_, entry)| entry.wants(user))
             .map(|(number, _)| *number)
             .collect()
     }
@@ -457,6 +377,7 @@ impl Engine {
             .collect();
         if self.is_own(user) && !added.is_empty() {
             pinned.own_gains = pinned.own_gains.saturating_add(1);
+            self.tell_name(user, &added, now);
         }
         let same = added.is_empty() && removed.is_empty();
         // At first only what was not known is new; a device that was seen and is missing is a change even then.
@@ -479,18 +400,16 @@ impl Engine {
         if was_verified {
             pinned.trust = Trust::Changed;
         }
-        self.push_event(
-            txn,
-            Event::PeerChanged {
-                user: Arc::clone(user),
-                added,
-                removed,
-                was_verified,
-            },
-        )
+        let event = Event::PeerChanged {
+            user: Arc::clone(user),
+            added,
+            removed,
+            was_verified,
+        };
+        self.inbox.push(txn, event)
     }
 
-    fn answer(&mut self, txn: &Txn, user: &Arc<str>, query: Query) -> Result<(), Fatal> {
+    fn answer_query(&mut self, txn: &Txn, user: &Arc<str>, query: Query) -> Result<(), Fatal> {
         match query {
             Query::Devices(answer) => drop(answer.send(Ok(self.list_devices(txn, user)?))),
             Query::SafetyNumber(answer) => {
@@ -514,6 +433,7 @@ impl Engine {
             .map(|device| Device {
                 thumbprint: device.thumbprint,
                 is_this: false,
+                name: device.name.clone(),
                 first_seen: Some(device.first_seen),
                 jwe_key: device.card.map(|card| card.jwe_key),
             })
@@ -525,6 +445,7 @@ impl Engine {
                 Device {
                     thumbprint: self.keys.thumbprint(),
                     is_this: true,
+                    name: self.account.name.clone(),
                     first_seen: None,
                     jwe_key,
                 },
@@ -533,151 +454,71 @@ impl Engine {
         Ok(devices)
     }
 
-    /// The safety number over the pinned devices (`docs/protocol.md §11`).
-    fn compute_safety_number(
-        &self,
-        txn: &Txn,
-        user: &str,
-    ) -> Result<Result<SafetyNumber, Error>, Fatal> {
-        let Some(own_user) = &self.account.user else {
-            return Ok(Err(Refusal::Unavailable.into()));
-        };
-        let mut own = txn
-            .user(&self.vault, own_user)?
-            .map_or_else(Vec::new, |pinned| pinned.present());
-        own.push(self.keys.thumbprint());
-        let peer = txn
-            .user(&self.vault, user)?
-            .map_or_else(Vec::new, |pinned| pinned.present());
-        let side = |user: &str, devices: &[Thumbprint]| {
-            let user = User::new(user).ok()?;
-            Side::new(&self.issuer.name, &user, devices).ok()
-        };
-        Ok(match (side(own_user, &own), side(user, &peer)) {
-            (Some(own), Some(peer)) => Ok(SafetyNumber::new(own, peer)),
-            _ => Err(Refusal::UnknownUser.into()),
-        })
-    }
-
-    /// Seals what waited for the cards of `user`, starting sessions where they are missing.
-    fn seal_waiting(
-        &mut self,
-        txn: &mut Txn,
-        user: &Arc<str>,
-        mut usable: Vec<Usable>,
-        now: Moment,
-    ) -> Result<(), Fatal> {
-        let pinned = txn
-            .user(&self.vault, user)?
-            .unwrap_or_else(PinnedUser::unseen);
-        let devices = pinned.present();
-        for number in self.waiting_for(user) {
-            if devices.is_empty() {
-                self.give_up(txn, number, &GivenUp::NoOtherDevice, now)?;
-                continue;
-            }
-            if self.is_held(txn, user, number)? {
-                self.give_up(txn, number, &GivenUp::PeerChanged, now)?;
-                continue;
-            }
-            let Some(mut entry) = self.outbox.remove(&number) else {
-                continue;
-            };
-            let started = self.start_sessions(txn, &entry, &devices, &mut usable, now)?;
-            let sealed = started.is_ok() && self.seal_entry(txn, &mut entry, &devices, now)?;
-            if sealed {
-                entry.stage = Stage::Ready;
-                txn.put(Place::number(Table::Outbox, number), &entry)?;
-            }
-            if sealed && let Purpose::Repair(device) = entry.purpose {
-                self.push_event(
-                    txn,
-                    Event::SessionRepaired {
-                        user: Arc::clone(user),
-                        device,
-                    },
-                )?;
-            }
-            self.outbox.insert(number, entry);
-            match started {
-                Err(why) => self.give_up(txn, number, &why, now)?,
-                // The cards were used up by an entry before this one; there is nothing left to start a session with.
-                Ok(()) if !sealed => {
-                    self.give_up(txn, number, &GivenUp::Refused(Refusal::DevicesChanged), now)?;
-                }
-                Ok(()) => {}
-            }
+    /// Notes that this user's application has written to `user`.
+    pub(super) fn written_to(&mut self, txn: &mut Txn, user: &str) -> Result<(), Fatal> {
+        let pinned = txn.user(&self.vault, user)?;
+        let mut pinned = pinned.unwrap_or_else(PinnedUser::unseen);
+        if !pinned.written_to {
+            pinned.written_to = true;
+            txn.put_user(user, pinned);
         }
         Ok(())
     }
 
-    /// Whether an entry may not be sealed: because its user has changed, or because it is a copy of what went to somebody to
-    /// whom nothing may go now.
-    fn is_held(&self, txn: &Txn, user: &Arc<str>, number: u64) -> Result<bool, Fatal> {
-        let original = self
-            .outbox
-            .get(&number)
-            .filter(|entry| entry.purpose == Purpose::Copy)
-            .and_then(|copy| match Content::decode(&copy.content).ok()?.kind {
-                Kind::Copy { user, .. } => Some(user),
-                Kind::Message(_)
-                | Kind::Delivered(_)
-                | Kind::Empty
-                | Kind::Read(_)
-                | Kind::Resend(_)
-                | Kind::Unavailable(_)
-                | Kind::Name(_) => None,
-            });
-        for user in original.into_iter().chain([&**user]) {
-            if self.trust(txn, user)? == Some(Trust::Changed) {
-                return Ok(true);
-            }
+    /// Names this device, for the user's own devices.
+    pub(crate) fn set_device_name(&mut self, name: &str, now: Moment) -> Result<(), Fatal> {
+        if self.account.name.as_deref() == Some(name) {
+            return Ok(());
         }
-        Ok(false)
+        self.account.name = Some(name.into());
+        let mut txn = self.begin();
+        txn.put(records::account(), &self.account)?;
+        if let Some(user) = self.account.user.clone() {
+            let pinned = txn.user(&self.vault, &user)?;
+            let others = pinned.map_or_else(Vec::new, |pinned| pinned.present());
+            self.tell_name(&user, &others, now);
+        }
+        self.stage(txn);
+        Ok(())
     }
 
-    fn start_sessions(
-        &self,
-        txn: &mut Txn,
-        entry: &Entry,
-        devices: &[Thumbprint],
-        usable: &mut Vec<Usable>,
-        now: Moment,
-    ) -> Result<Result<(), GivenUp>, Fatal> {
-        let Some(own) = &self.own else {
-            return Ok(Ok(()));
+    /// Tells this user's other devices, sealed, what this one is called.
+    fn tell_name(&mut self, user: &Arc<str>, devices: &[Thumbprint], now: Moment) {
+        let Some(name) = self.account.name.clone() else {
+            return;
         };
         for device in devices {
-            let peer = txn.peer(&self.vault, *device)?;
-            if !peer.needs_session(now.seconds()) && entry.purpose != Purpose::Repair(*device) {
-                continue;
-            }
-            let Some(at) = usable
-                .iter()
-                .position(|found| found.card.identity().device == *device)
-            else {
-                continue;
+            let content = Content {
+                id: self.random_id(),
+                time: now.0,
+                kind: Kind::Name(&name),
             };
-            let Usable { card, one_time } = usable.swap_remove(at);
-            if let Err(error) = peer.start(
-                &self.keys,
-                own,
-                &card,
-                one_time,
-                &mut rand::rng(),
-                now.seconds(),
-            ) {
-                tracing::warn!(%error, "no session can be started with a device");
-                // Every token is taken over in time; this one was old when it came.
-                let too_old = error == E2eError::Misuse(E2eMisuse::AttestationTooOld);
-                return Ok(Err(if too_old {
-                    GivenUp::Refused(Refusal::TokenRefused)
-                } else {
-                    GivenUp::Card(card_fault(&error))
-                }));
-            }
+            let purpose = Purpose::Direct {
+                device: *device,
+                fresh: false,
+            };
+            self.enqueue_own(Arc::clone(user), purpose, &content);
         }
-        Ok(Ok(()))
+    }
+
+    /// One of this user's own devices says what it is called.
+    pub(super) fn device_named(
+        &mut self,
+        txn: &mut Txn,
+        user: &Arc<str>,
+        device: Thumbprint,
+        name: &str,
+    ) -> Result<(), Fatal> {
+        if let Some(mut pinned) = txn.user(&self.vault, user)?
+            && let Some(named) = pinned
+                .devices
+                .iter_mut()
+                .find(|known| known.thumbprint == device)
+        {
+            named.name = Some(name.into());
+            txn.put_user(user, pinned);
+        }
+        Ok(())
     }
 }
 
@@ -688,6 +529,7 @@ impl PinnedUser {
             trust: Trust::Pinned,
             complete: false,
             own_gains: 0,
+            written_to: false,
             devices: Vec::new(),
         }
     }
@@ -728,6 +570,7 @@ impl PinnedUser {
             thumbprint,
             present: true,
             first_seen: now.seconds(),
+            name: None,
             card,
         });
     }
@@ -739,7 +582,7 @@ fn contains(usable: &[Usable], device: Thumbprint) -> bool {
         .any(|found| found.card.identity().device == device)
 }
 
-fn card_fault(error: &E2eError) -> CardFault {
+pub(super) fn card_fault(error: &E2eError) -> CardFault {
     if *error == Misbehaved::CardRollback.into() {
         CardFault::RolledBack
     } else if *error == Misbehaved::AnotherIdentity.into() {

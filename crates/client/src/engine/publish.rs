@@ -1,9 +1,9 @@
 //! What this device publishes: its card, and one-time prekeys.
 
+use sealwire_e2e::one_time::OneTimePrekey;
 use sealwire_protocol::limits;
 
 use super::records::{self, PublishedCard};
-use super::txn::Txn;
 use super::{Engine, Fatal, Moment, Open, Request};
 
 /// Below this many one-time prekeys at the relay, more are published.
@@ -18,6 +18,15 @@ pub(super) struct Publishing {
     prekeys: Published,
     /// One-time prekeys at the relay.
     held: u8,
+    /// Those that the relay holds have no secrets any more.
+    replace: bool,
+    /// What was made, and is stored before it is given out.
+    made: Vec<Made>,
+}
+
+enum Made {
+    Card(u32, String),
+    Prekeys(u8, bool, Vec<OneTimePrekey>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +42,7 @@ enum Published {
 }
 
 impl Publishing {
-    pub(super) fn new(has_card: bool, held: u8) -> Self {
+    pub(super) fn new(has_card: bool, held: u8, replace: bool) -> Self {
         let card = if has_card {
             Published::There
         } else {
@@ -42,7 +51,9 @@ impl Publishing {
         Self {
             card,
             prekeys: Published::There,
-            held,
+            held: if replace { 0 } else { held },
+            replace,
+            made: Vec::new(),
         }
     }
 
@@ -53,10 +64,10 @@ impl Publishing {
 }
 
 impl Engine {
-    /// The next thing to publish. Its secrets are in the store before it is given out.
-    pub(super) fn poll_publish(&mut self, now: Moment) -> Result<Option<Request>, Fatal> {
+    /// Makes what there is to publish. Its secrets are stored with the next commit, and only then is it given out.
+    pub(super) fn make_publications(&mut self, now: Moment) {
         let (Some(link), Some(own)) = (&mut self.link, &self.own) else {
-            return Ok(None);
+            return;
         };
         let publishing = &mut link.publishing;
         let card_due = match publishing.card {
@@ -65,35 +76,52 @@ impl Engine {
             Published::Sent | Published::Refused => false,
         };
         if card_due {
-            publishing.card = Published::Sent;
-            let Ok(card) = self
+            let made = self
                 .prekeys
-                .publish(&self.keys, own, &mut rand::rng(), now.seconds())
-            else {
-                publishing.card = Published::Refused;
+                .publish(&self.keys, own, &mut self.rng, now.seconds());
+            publishing.card = if let Ok(card) = made {
+                let generation = self.prekeys.newest_generation().unwrap_or_default();
+                publishing.made.push(Made::Card(generation, card));
+                self.prekeys_changed = true;
+                Published::Sent
+            } else {
                 tracing::error!("this device cannot make another card: all its ids are used up");
-                return Ok(None);
+                Published::Refused
             };
-            self.store_prekeys()?;
-            let generation = self.prekeys.newest_generation().unwrap_or_default();
-            let request = self.open_request(Open::Card(generation));
-            return Ok(Some(Request::PublishCard { request, card }));
         }
         let count = FULL_PREKEYS.saturating_sub(publishing.held);
         if publishing.held < LOW_PREKEYS && publishing.prekeys == Published::There {
-            publishing.prekeys = Published::Sent;
-            let Ok(prekeys) =
+            let made =
                 self.prekeys
-                    .publish_one_time(&self.keys, count, &mut rand::rng(), now.seconds())
-            else {
-                publishing.prekeys = Published::Refused;
-                return Ok(None);
+                    .publish_one_time(&self.keys, count, &mut self.rng, now.seconds());
+            publishing.prekeys = if let Ok(prekeys) = made {
+                let replace = std::mem::take(&mut publishing.replace);
+                publishing.made.push(Made::Prekeys(count, replace, prekeys));
+                self.prekeys_changed = true;
+                Published::Sent
+            } else {
+                Published::Refused
             };
-            self.store_prekeys()?;
-            let request = self.open_request(Open::Prekeys(count));
-            return Ok(Some(Request::PublishPrekeys { request, prekeys }));
         }
-        Ok(None)
+    }
+
+    /// The next thing to publish.
+    pub(super) fn poll_publish(&mut self) -> Option<Request> {
+        let made = &mut self.link.as_mut()?.publishing.made;
+        if made.is_empty() {
+            return None;
+        }
+        Some(match made.remove(0) {
+            Made::Card(generation, card) => Request::PublishCard {
+                request: self.open_request(Open::Card(generation)),
+                card,
+            },
+            Made::Prekeys(count, replace, prekeys) => Request::PublishPrekeys {
+                request: self.open_request(Open::Prekeys(count)),
+                replace,
+                prekeys,
+            },
+        })
     }
 
     /// Whether the relay has answered that it has the newest card. One whose answer was lost may never have arrived: another
@@ -106,9 +134,9 @@ impl Engine {
     pub(super) fn card_answered(&mut self, generation: u32, accepted: bool) -> Result<(), Fatal> {
         if accepted {
             self.published_card = PublishedCard(generation);
-            let mut txn = Txn::default();
+            let mut txn = self.begin();
             txn.put(records::published_card(), &self.published_card)?;
-            self.commit(txn)?;
+            self.stage(txn);
         }
         if let Some(link) = &mut self.link {
             link.publishing.card = if accepted {
@@ -140,11 +168,5 @@ impl Engine {
                 Published::There | Published::Refused => true,
                 Published::Missing | Published::Sent => false,
             })
-    }
-
-    fn store_prekeys(&mut self) -> Result<(), Fatal> {
-        let mut txn = Txn::default();
-        txn.put_bytes(records::prekeys(), &self.prekeys.encode());
-        self.commit(txn)
     }
 }

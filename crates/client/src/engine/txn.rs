@@ -1,7 +1,10 @@
-//! One step of the engine: everything it changes, committed together or not at all.
+//! What the engine has changed since its last commit: committed together, or not at all.
+//!
+//! Many steps may share one commit. Each adds all its changes or ends the engine, so that no commit has half a step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use rand::CryptoRng;
 use sealwire_e2e::peer::Peer;
 use sealwire_protocol::key::Thumbprint;
 
@@ -9,37 +12,46 @@ use super::records::{PinnedUser, Record};
 use crate::store::StoreError;
 use crate::store::vault::{Changes, Place, Table, Vault};
 
-/// The sessions and pinned users that a step has touched, and the other records it changes.
+/// Devices whose sessions are kept in memory between commits.
+const PEERS_IN_MEMORY: usize = 64;
+
+/// The sessions and pinned users that were touched, and the other records that change.
 #[derive(Default)]
 pub(super) struct Txn {
     changes: Changes,
     peers: BTreeMap<Thumbprint, Peer>,
+    /// Which of `peers` may differ from the store.
+    touched: BTreeSet<Thumbprint>,
     users: BTreeMap<Box<str>, PinnedUser>,
 }
 
 impl Txn {
-    /// The sessions with a device, as this step has them.
+    /// The sessions with a device, to be changed.
     pub(super) fn peer(
         &mut self,
         vault: &Vault,
         device: Thumbprint,
     ) -> Result<&mut Peer, StoreError> {
         use std::collections::btree_map::Entry;
-        Ok(match self.peers.entry(device) {
+        let peer = match self.peers.entry(device) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(match vault.read(&sessions(device))? {
                 Some(record) => Peer::decode(&record).map_err(|_| StoreError::Damaged)?,
                 None => Peer::new(device),
             }),
-        })
+        };
+        self.touched.insert(device);
+        Ok(peer)
     }
 
-    /// Leaves a device's sessions as they are in the store. Nothing of them may have changed.
-    pub(super) fn forget_unchanged(&mut self, device: Thumbprint) {
-        self.peers.remove(&device);
+    /// Erases all sessions with everybody.
+    pub(super) fn forget_all_sessions(&mut self) {
+        self.peers.clear();
+        self.touched.clear();
+        self.changes.clear(Table::Sessions);
     }
 
-    /// A user's pinned devices, as this step has them.
+    /// A user's pinned devices.
     pub(super) fn user(&self, vault: &Vault, user: &str) -> Result<Option<PinnedUser>, StoreError> {
         match self.users.get(user) {
             Some(pinned) => Ok(Some(pinned.clone())),
@@ -67,14 +79,28 @@ impl Txn {
         self.changes.remove(place);
     }
 
-    pub(super) fn commit(mut self, vault: &mut Vault) -> Result<(), StoreError> {
+    /// Commits, and begins anew with the sessions that are likely to be needed next.
+    pub(super) fn commit(
+        mut self,
+        vault: &mut Vault,
+        rng: &mut impl CryptoRng,
+    ) -> Result<Self, StoreError> {
         for (device, peer) in &self.peers {
-            self.changes.put(sessions(*device), peer.encode().to_vec());
+            if self.touched.contains(device) {
+                self.changes.put(sessions(*device), peer.encode().to_vec());
+            }
         }
         for (user, pinned) in &self.users {
             self.changes.put(pinned_user(user), pinned.encode()?);
         }
-        vault.commit(self.changes, &mut rand::rng())
+        vault.commit(self.changes, rng)?;
+        if self.peers.len() > PEERS_IN_MEMORY {
+            self.peers.clear();
+        }
+        Ok(Self {
+            peers: self.peers,
+            ..Self::default()
+        })
     }
 }
 

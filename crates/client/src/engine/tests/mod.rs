@@ -1,6 +1,7 @@
 //! Engines of several devices, and a toy relay between them, in virtual time.
 
 mod receiving;
+mod repair;
 mod sending;
 mod trust;
 
@@ -25,6 +26,8 @@ struct Toy {
     store: SharedStore,
     user: &'static str,
     options: Options,
+    /// What its clock shows.
+    now: Moment,
 }
 
 impl Toy {
@@ -45,6 +48,7 @@ impl Toy {
             store,
             user,
             options,
+            now: START,
         };
         toy.engine.handle_token(&toy.token(), START).unwrap();
         toy
@@ -79,21 +83,57 @@ impl Toy {
         self.crash();
     }
 
+    fn settle(&mut self) {
+        self.engine.settle(self.now).unwrap();
+    }
+
+    /// The next frame, once everything is committed.
+    fn poll(&mut self) -> Option<Request> {
+        self.settle();
+        self.engine.poll_request()
+    }
+
+    /// Adds an event to the inbox.
+    fn push_event(&mut self, event: Event) {
+        let mut txn = self.engine.begin();
+        self.engine.inbox.push(&mut txn, event).unwrap();
+        self.engine.stage(txn);
+        self.settle();
+    }
+
     fn send(&mut self, user: &str, text: &str) -> Answer {
         let (answer, reply) = oneshot::channel();
         self.engine
             .send(user, &Message::text(text), answer, START)
             .unwrap();
+        self.settle();
         Answer(reply)
     }
 
-    /// Takes all events.
+    /// Takes all events but those that say that everything is here, and acknowledges the messages.
     fn events(&mut self) -> Vec<Event> {
+        let mut events = self.all_events();
+        events.retain(|event| !matches!(event, Event::Recovered { .. }));
+        events
+    }
+
+    fn all_events(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
-        while let Some((number, event)) = self.engine.first_event().cloned() {
-            self.engine.event_taken(number).unwrap();
+        while let Some(Given { event, number }) = self.engine.next_event() {
+            match number {
+                Some(number) => self.engine.event_taken(number),
+                None => self.engine.passed(),
+            }
+            if let Event::Message(received)
+            | Event::Copy {
+                message: received, ..
+            } = &event
+            {
+                received.ack();
+            }
             events.push(event);
         }
+        self.settle();
         events
     }
 
@@ -115,6 +155,7 @@ fn open(store: &SharedStore, options: Options) -> Result<Engine, StoreError> {
         &StoreKey::from_bytes([1; 32]),
         trusted_issuer(),
         options,
+        Box::new(rand::rng()),
     )
 }
 
@@ -125,16 +166,17 @@ pub(crate) fn fill_inbox(store: &SharedStore) {
         only_verified: false,
     };
     let mut engine = open(store, options).unwrap();
-    let mut txn = Txn::default();
+    let mut txn = engine.begin();
     for n in 0..1_030_u128 {
         let event = Event::Undecryptable {
             id: crate::message::MessageId(n.to_be_bytes()),
             user: "bob".into(),
             device: engine.keys.thumbprint(),
         };
-        engine.push_event(&mut txn, event).unwrap();
+        engine.inbox.push(&mut txn, event).unwrap();
     }
-    engine.commit(txn).unwrap();
+    engine.stage(txn);
+    engine.settle(START).unwrap();
 }
 
 struct Answer(oneshot::Receiver<Result<Receipt, Error>>);
@@ -169,15 +211,25 @@ struct Registered {
     prekeys: Vec<Vec<u8>>,
 }
 
-/// What was sent: id, user, parts.
-type Sent = ([u8; 16], String, Vec<(Thumbprint, Vec<u8>)>);
+/// What was sent: id, user, parts, copies.
+#[derive(Clone, Debug, PartialEq)]
+struct Sent {
+    id: [u8; 16],
+    sequence: u64,
+    user: String,
+    parts: Vec<(Thumbprint, Vec<u8>)>,
+    copies: Vec<(Thumbprint, Vec<u8>)>,
+}
 
 /// A relay that does what it is told, and what it should not, if a test asks for it.
 #[derive(Default)]
 struct ToyRelay {
     users: BTreeMap<String, Vec<Registered>>,
     mailboxes: BTreeMap<Thumbprint, Vec<Held>>,
-    accepted: BTreeSet<(Thumbprint, [u8; 16], Thumbprint)>,
+    /// Sending device and sequence of what was accepted.
+    accepted: BTreeSet<(Thumbprint, u64)>,
+    /// What Ready says to be acknowledged.
+    acknowledged: u64,
     sent: Vec<Sent>,
     epoch: [u8; 16],
     next_position: u64,
@@ -202,12 +254,19 @@ impl ToyRelay {
             has_card: registered.is_some_and(|found| !found.card.is_empty()),
             prekeys: registered.map_or(0, |found| u8::try_from(found.prekeys.len()).unwrap()),
             epoch: self.epoch,
-            acknowledged: 0,
+            acknowledged: self.acknowledged,
             head: self.next_position,
-            sent: 0,
+            sent: self.sent_by(toy.device()),
             waiting: 0,
         };
-        toy.engine.handle_ready(&ready).unwrap();
+        toy.now = self.now();
+        toy.engine.handle_ready(&ready, toy.now).unwrap();
+    }
+
+    /// The highest sequence that was accepted from a device.
+    fn sent_by(&self, device: Thumbprint) -> u64 {
+        let of_device = self.accepted.range((device, 0)..=(device, u64::MAX));
+        of_device.last().map_or(0, |(_, sequence)| *sequence)
     }
 
     /// Lets the devices talk until nothing moves any more.
@@ -215,7 +274,9 @@ impl ToyRelay {
         for _ in 0..100 {
             let mut moved = false;
             for toy in toys.iter_mut() {
-                while let Some(request) = toy.engine.poll_request(self.now()).unwrap() {
+                toy.now = self.now();
+                toy.settle();
+                while let Some(request) = toy.engine.poll_request() {
                     self.serve(toy, &request);
                     moved = true;
                 }
@@ -246,8 +307,16 @@ impl ToyRelay {
                 self.register(toy).card.clone_from(card);
                 self.reply(toy, *request, &Reply::Accepted);
             }
-            Request::PublishPrekeys { request, prekeys } => {
-                self.register(toy)
+            Request::PublishPrekeys {
+                request,
+                replace,
+                prekeys,
+            } => {
+                let registered = self.register(toy);
+                if *replace {
+                    registered.prekeys.clear();
+                }
+                registered
                     .prekeys
                     .extend(prekeys.iter().map(OneTimePrekey::encode));
                 self.reply(toy, *request, &Reply::Accepted);
@@ -258,6 +327,12 @@ impl ToyRelay {
                 take,
             } => self.serve_cards(toy, *request, user, *take),
             Request::Send { request, entry } => self.serve_send(toy, *request, *entry),
+            Request::RemoveDevice { request, device } => {
+                for devices in self.users.values_mut() {
+                    devices.retain(|found| found.device != *device);
+                }
+                self.reply(toy, *request, &Reply::Accepted);
+            }
         }
     }
 
@@ -285,45 +360,56 @@ impl ToyRelay {
     }
 
     fn serve_send(&mut self, toy: &mut Toy, request: u32, entry: u64) {
-        let outgoing = toy.engine.outgoing(entry).unwrap();
-        let (id, user) = (outgoing.id, outgoing.user.to_owned());
-        let parts: Vec<_> = outgoing
-            .parts
-            .iter()
-            .map(|part| (part.device, part.message.to_vec()))
-            .collect();
-        self.sent.push((id, user.clone(), parts.clone()));
+        let sent = outgoing(toy, entry);
+        let (whole, own) = (
+            toy.engine.outgoing(entry).unwrap().whole,
+            sent.user == toy.user,
+        );
+        self.sent.push(sent.clone());
         if let Some(code) = self.refuse_sends {
             return self.reply(toy, request, &Reply::Refused(code));
         }
-        let expected: BTreeSet<_> = self.users[&user]
-            .iter()
-            .map(|found| found.device)
-            .filter(|device| *device != toy.device())
-            .collect();
-        if parts
-            .iter()
-            .map(|(device, _)| *device)
-            .collect::<BTreeSet<_>>()
-            != expected
-        {
+        let current = |user: &str| -> BTreeSet<_> {
+            let devices = self.users.get(user).into_iter().flatten();
+            devices
+                .map(|found| found.device)
+                .filter(|device| *device != toy.device())
+                .collect()
+        };
+        let named = |parts: &[(Thumbprint, Vec<u8>)]| -> BTreeSet<_> {
+            parts.iter().map(|(device, _)| *device).collect()
+        };
+        let (expected, parts) = (current(&sent.user), named(&sent.parts));
+        if whole && parts != expected || !parts.is_subset(&expected) {
             return self.reply(toy, request, &Reply::Refused(RefusalCode::DevicesChanged));
         }
-        for (device, message) in parts {
-            // §5.2: idempotent by sending device, id and recipient.
-            if self.accepted.insert((toy.device(), id, device)) {
-                self.next_position += 1;
-                let held = Held {
-                    position: self.next_position,
-                    id,
-                    user: toy.user.to_owned(),
-                    device: toy.device(),
-                    message,
-                };
-                self.mailboxes.entry(device).or_default().push(held);
-            }
+        if whole && !own && named(&sent.copies) != current(toy.user) {
+            return self.reply(
+                toy,
+                request,
+                &Reply::Refused(RefusalCode::OwnDevicesChanged),
+            );
         }
+        self.accept(toy, sent);
         self.reply(toy, request, &Reply::Accepted);
+    }
+
+    /// §5.2: idempotent by sending device and sequence.
+    fn accept(&mut self, toy: &Toy, sent: Sent) {
+        if !self.accepted.insert((toy.device(), sent.sequence)) {
+            return;
+        }
+        for (device, message) in sent.parts.into_iter().chain(sent.copies) {
+            self.next_position += 1;
+            let held = Held {
+                position: self.next_position,
+                id: sent.id,
+                user: toy.user.to_owned(),
+                device: toy.device(),
+                message,
+            };
+            self.mailboxes.entry(device).or_default().push(held);
+        }
     }
 
     fn reply(&self, toy: &mut Toy, request: u32, reply: &Reply<'_>) {
@@ -370,6 +456,25 @@ fn give_at(toy: &mut Toy, held: &Held, now: Moment) {
         message: &held.message,
     };
     toy.engine.handle_deliver(&deliver, now).unwrap();
+    toy.engine.settle(now).unwrap();
+}
+
+/// What an entry of the outbox is sent as.
+fn outgoing(toy: &Toy, entry: u64) -> Sent {
+    let outgoing = toy.engine.outgoing(entry).unwrap();
+    let owned = |parts: &[sealwire_protocol::frame::Part<'_>]| {
+        let parts = parts.iter();
+        parts
+            .map(|part| (part.device, part.message.to_vec()))
+            .collect()
+    };
+    Sent {
+        id: outgoing.id,
+        sequence: outgoing.sequence,
+        user: outgoing.user.to_owned(),
+        parts: owned(&outgoing.parts),
+        copies: owned(&outgoing.copies),
+    }
 }
 
 fn wire(encoded: &[u8]) -> WirePrekey<'_> {

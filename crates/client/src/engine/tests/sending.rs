@@ -6,11 +6,12 @@ use crate::event::NotSent;
 
 #[test]
 fn message_arrives_and_its_receipt_comes_back() {
-    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    let (mut relay, mut alice, mut bob) = acquainted();
+    alice.events();
     let mut receipt = alice
         .send("bob", "hello")
         .receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
-    assert_eq!(receipt.delivered.try_recv(), Ok(()));
+    assert_eq!(receipt.to_all.try_recv(), Ok(Ok(())));
     assert_eq!(bob.texts(), ["hello"]);
     let (id, device) = (receipt.id, bob.device());
     assert_eq!(
@@ -27,35 +28,32 @@ fn message_arrives_and_its_receipt_comes_back() {
 fn send_is_not_answered_before_the_relay_has_it() {
     let (mut relay, mut alice, mut bob) = acquainted();
     let mut answer = alice.send("bob", "hello");
-    let Some(Request::Send { request, entry }) = alice.engine.poll_request(START).unwrap() else {
+    let Some(Request::Send { request, entry }) = alice.poll() else {
         panic!()
     };
     assert!(answer.is_waiting());
     relay.serve_send(&mut alice, request, entry);
+    assert!(answer.is_waiting(), "nothing is committed");
+    alice.settle();
     let mut receipt = answer.receipt();
-    assert!(receipt.delivered.try_recv().is_err());
+    assert!(receipt.to_all.try_recv().is_err());
     relay.pump(&mut [&mut alice, &mut bob]);
-    assert_eq!(receipt.delivered.try_recv(), Ok(()));
+    assert_eq!(receipt.to_all.try_recv(), Ok(Ok(())));
 }
 
 #[test]
 fn crash_between_commit_and_network_sends_the_same_bytes_later() {
     let (mut relay, mut alice, mut bob) = acquainted();
     drop(alice.send("bob", "hello"));
-    let Some(Request::Send { entry, .. }) = alice.engine.poll_request(START).unwrap() else {
+    let Some(Request::Send { entry, .. }) = alice.poll() else {
         panic!()
     };
-    let before = alice
-        .engine
-        .outgoing(entry)
-        .map(|send| (send.id, send.parts[0].message.to_vec()))
-        .unwrap();
+    let before = outgoing(&alice, entry);
     alice.crash();
     relay.connect(&mut alice);
     relay.pump(&mut [&mut alice, &mut bob]);
     assert_eq!(relay.sent.len(), 2); // and bob's receipt
-    let (id, _, parts) = &relay.sent[0];
-    assert_eq!((*id, parts[0].1.clone()), before);
+    assert_eq!(relay.sent[0], before);
     assert_eq!(bob.texts(), ["hello"]);
 }
 
@@ -63,31 +61,17 @@ fn crash_between_commit_and_network_sends_the_same_bytes_later() {
 fn answer_lost_with_the_link_resends_the_same_bytes_and_is_shown_once() {
     let (mut relay, mut alice, mut bob) = acquainted();
     let mut answer = alice.send("bob", "hello");
-    let Some(Request::Send { entry, .. }) = alice.engine.poll_request(START).unwrap() else {
+    let Some(Request::Send { entry, .. }) = alice.poll() else {
         panic!()
     };
     // The relay takes it, and its answer is lost.
-    let outgoing = alice.engine.outgoing(entry).unwrap();
-    let (id, message) = (outgoing.id, outgoing.parts[0].message.to_vec());
-    relay.accepted.insert((alice.device(), id, bob.device()));
-    relay.next_position += 1;
-    let position = relay.next_position;
-    let held = Held {
-        position,
-        id,
-        user: "alice".into(),
-        device: alice.device(),
-        message: message.clone(),
-    };
-    relay.mailbox(&bob).push(held);
+    let sent = outgoing(&alice, entry);
+    relay.accept(&alice, sent.clone());
     alice.engine.handle_disconnected();
-    assert!(alice.engine.poll_request(START).unwrap().is_none());
+    assert!(alice.poll().is_none());
     relay.connect(&mut alice);
     relay.pump(&mut [&mut alice, &mut bob]);
-    assert_eq!(
-        (relay.sent[0].0, relay.sent[0].2[0].1.clone()),
-        (id, message)
-    );
+    assert_eq!(relay.sent[0], sent);
     answer.receipt();
     assert_eq!(bob.texts(), ["hello"]);
 }
@@ -97,13 +81,16 @@ fn failed_commit_gives_nothing_out() {
     let (_, mut alice, _) = acquainted();
     *alice.store.broken.lock().unwrap() = true;
     let (answer, _reply) = oneshot::channel();
-    let sent = alice
-        .engine
-        .send("bob", &Message::text("hello"), answer, START);
-    assert!(matches!(sent, Err(Fatal::Store(StoreError::Io(_)))));
+    let message = Message::text("hello");
+    alice.engine.send("bob", &message, answer, START).unwrap();
+    assert!(matches!(
+        alice.engine.settle(START),
+        Err(Fatal::Store(StoreError::Io(_)))
+    ));
+    assert!(_reply.is_empty());
     *alice.store.broken.lock().unwrap() = false;
     alice.crash();
-    assert!(alice.engine.outbox.is_empty());
+    assert!(alice.engine.outbox.entries.is_empty());
 }
 
 #[test]
@@ -162,7 +149,7 @@ fn refusal_that_nobody_waits_for_is_an_event() {
     alice.crash();
     relay.connect(&mut alice);
     relay.pump(&mut [&mut alice, &mut bob]);
-    let id = crate::MessageId(relay.sent[0].0);
+    let id = crate::MessageId(relay.sent[0].id);
     let reason = NotSent::Refused(Refusal::MailboxFull);
     assert_eq!(
         alice.events(),
@@ -183,7 +170,7 @@ fn unknown_user_is_an_error() {
         answer.error(),
         Error::Refused(Refusal::UnknownUser)
     ));
-    assert!(alice.engine.outbox.is_empty());
+    assert!(alice.engine.outbox.entries.is_empty());
 }
 
 #[test]
@@ -217,6 +204,7 @@ fn wrong_arguments_are_refused_before_anything_is_stored() {
         let (answer, reply) = oneshot::channel();
         let message = Message::new(media_type, b"x".as_slice());
         alice.engine.send("bob", &message, answer, START).unwrap();
+        alice.settle();
         assert!(
             matches!(Answer(reply).error(), Error::Misuse(Misuse::MediaType)),
             "{media_type:?}"
@@ -258,11 +246,15 @@ fn new_device_of_the_recipient_gets_the_message_and_the_old_one_the_same_bytes()
     let mut answer = alice.send("bob", "hello");
     relay.pump(&mut [&mut alice, &mut bob, &mut second]);
     answer.receipt();
-    let to_bob: Vec<_> = relay.sent.iter().filter(|sent| sent.1 == "bob").collect();
-    assert_eq!(to_bob[0].2.len(), 1);
-    assert_eq!(to_bob[1].2.len(), 2);
-    assert_eq!(to_bob[0].0, to_bob[1].0);
-    assert!(to_bob[1].2.contains(&to_bob[0].2[0]));
+    let to_bob: Vec<_> = relay
+        .sent
+        .iter()
+        .filter(|sent| sent.user == "bob")
+        .collect();
+    assert_eq!(to_bob[0].parts.len(), 1);
+    assert_eq!(to_bob[1].parts.len(), 2);
+    assert_eq!(to_bob[0].id, to_bob[1].id);
+    assert!(to_bob[1].parts.contains(&to_bob[0].parts[0]));
     assert_eq!(bob.texts(), ["hello"]);
     assert_eq!(second.texts(), ["hello"]);
 }
@@ -281,7 +273,7 @@ fn devices_that_never_stop_changing_end_in_an_error() {
     assert_eq!(relay.sent.len(), 4);
     let (first, rest) = relay.sent.split_first().unwrap();
     assert!(
-        rest.iter().all(|sent| sent == first),
+        rest.iter().all(|sent| sent.parts == first.parts),
         "what is sent again is the same"
     );
 }
@@ -292,7 +284,7 @@ fn own_other_device_gets_a_copy() {
     let mut second = Toy::new("alice");
     relay.connect(&mut second);
     relay.pump(&mut [&mut second]);
-    alice.engine.handle_device_changed("alice");
+    alice.engine.handle_device_changed("alice").unwrap();
     let id = alice
         .send("bob", "hello")
         .receipt_after(&mut relay, &mut [&mut alice, &mut bob, &mut second])
@@ -332,7 +324,7 @@ fn receipts_can_be_turned_off() {
         .send("carol", "hello")
         .receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
     assert_eq!(bob.texts(), ["hello"]);
-    assert!(receipt.delivered.try_recv().is_err());
+    assert!(receipt.to_all.try_recv().is_err());
     assert!(alice.events().is_empty());
 }
 
@@ -364,7 +356,7 @@ fn reply_to_nothing_is_the_relays_fault() {
 fn reply_of_the_wrong_kind_is_the_relays_fault() {
     let (_, mut alice, _) = acquainted();
     drop(alice.send("bob", "hello"));
-    let Some(Request::Send { request, .. }) = alice.engine.poll_request(START).unwrap() else {
+    let Some(Request::Send { request, .. }) = alice.poll() else {
         panic!()
     };
     let cards: [CardEntry<'_>; 0] = [];
@@ -383,31 +375,10 @@ fn open_requests_are_bounded() {
         drop(alice.send("bob", "hello"));
     }
     let mut open = 0;
-    while alice.engine.poll_request(START).unwrap().is_some() {
+    while alice.poll().is_some() {
         open += 1;
     }
     assert_eq!(open, limits::MAX_OPEN_REQUESTS - REQUESTS_BESIDE_SENDS);
-}
-
-#[test]
-fn message_that_needs_cards_again_does_not_hold_up_those_behind_it() {
-    let (mut relay, mut alice, mut bob) = acquainted();
-    drop(alice.send("bob", "behind"));
-    // One of our own that was refused before it could be sealed, and is due again.
-    let first = *alice.engine.outbox.first_key_value().unwrap().0;
-    let mut waiting = Entry::stored(
-        [9; 16],
-        "carol".into(),
-        super::super::outbox::Purpose::Delivered,
-        zeroize::Zeroizing::new(vec![0]),
-        Vec::new(),
-    );
-    waiting.stage = Stage::Later(START);
-    alice.engine.outbox.insert(first - 1, waiting);
-    assert_eq!(alice.engine.next_to_send(START), Some(first));
-    relay.connect(&mut alice);
-    relay.pump(&mut [&mut alice, &mut bob]);
-    assert_eq!(bob.texts(), ["behind"]);
 }
 
 #[test]
@@ -427,4 +398,219 @@ fn message_that_cannot_go_now_wakes_nobody() {
         alice.engine.reserve_request();
     }
     assert_eq!(alice.engine.poll_deadline(), None);
+}
+
+/// docs/protocol.md §5.2
+#[test]
+fn message_and_copies_are_one_send_with_a_sequence_of_its_own() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut second = Toy::new("alice");
+    relay.connect(&mut second);
+    alice.engine.handle_device_changed("alice").unwrap();
+    relay.pump(&mut [&mut second, &mut alice]);
+    relay.sent.clear();
+    for text in ["1", "2"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice, &mut bob, &mut second]);
+    let sent: Vec<_> = relay
+        .sent
+        .iter()
+        .filter(|sent| sent.user == "bob")
+        .collect();
+    assert!(
+        sent.iter()
+            .all(|sent| sent.parts.len() == 1 && sent.copies.len() == 1)
+    );
+    assert!(sent[0].sequence < sent[1].sequence);
+    assert_eq!(sent[0].copies[0].0, second.device());
+}
+
+/// docs/protocol.md §5.2
+#[test]
+fn refused_send_that_is_tried_again_has_another_sequence() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    relay.sent.clear();
+    relay.refuse_sends = Some(RefusalCode::DevicesChanged);
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let sequences: BTreeSet<_> = relay.sent.iter().map(|sent| sent.sequence).collect();
+    assert_eq!(sequences.len(), relay.sent.len());
+    assert!(!sequences.contains(&0));
+}
+
+/// docs/protocol.md §5.2
+#[test]
+fn sequences_go_on_after_a_restart() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let before = relay.sent_by(alice.device());
+    alice.crash();
+    relay.connect(&mut alice);
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert!(relay.sent_by(alice.device()) > before);
+    assert!(!alice.all_events().contains(&Event::StoreRestored));
+}
+
+#[test]
+fn message_sent_again_under_the_same_id_is_shown_once() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let message = Message::text("once").with_id(crate::MessageId([7; 16]));
+    for crash in [false, true, false] {
+        let (answer, reply) = oneshot::channel();
+        alice.engine.send("bob", &message, answer, START).unwrap();
+        alice.settle();
+        if crash {
+            alice.crash();
+            relay.connect(&mut alice);
+        } else {
+            relay.pump(&mut [&mut alice]);
+            Answer(reply).receipt();
+        }
+    }
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["once"]);
+}
+
+#[test]
+fn receipt_waits_for_every_device() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut second = Toy::new("bob");
+    relay.connect(&mut second);
+    relay.pump(&mut [&mut second]);
+    // Only whom one has written to is told anything.
+    drop(second.send("alice", "hello"));
+    relay.pump(&mut [&mut second, &mut alice]);
+    let mut receipt = alice
+        .send("bob", "hello")
+        .receipt_after(&mut relay, &mut [&mut alice]);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(receipt.to_one.try_recv(), Ok(Ok(())));
+    assert!(receipt.to_all.try_recv().is_err());
+    relay.pump(&mut [&mut alice, &mut second]);
+    assert_eq!(receipt.to_all.try_recv(), Ok(Ok(())));
+}
+
+/// docs/protocol.md §9.3
+#[test]
+fn stranger_is_not_told_what_arrived_or_was_read() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    bob.events();
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let Some(Given {
+        event: Event::Message(received),
+        ..
+    }) = bob.engine.next_event()
+    else {
+        panic!()
+    };
+    received.read();
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert!(alice.events().is_empty());
+    assert!(relay.sent.iter().all(|sent| sent.user == "bob"));
+}
+
+#[test]
+fn reading_is_told_with_the_message() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    alice.events();
+    let id = alice
+        .send("bob", "hello")
+        .receipt_after(&mut relay, &mut [&mut alice])
+        .id;
+    relay.deliver(&mut bob);
+    let Some(Given {
+        event: Event::Message(received),
+        ..
+    }) = bob.engine.next_event()
+    else {
+        panic!()
+    };
+    received.read();
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let (user, device) = ("bob".into(), bob.device());
+    assert!(alice.events().contains(&Event::Read { id, user, device }));
+    assert_eq!(bob.engine.inbox.len(), 0);
+}
+
+#[test]
+fn receipts_that_wait_are_told_together() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    for _ in 0..10 {
+        drop(alice.send("bob", "hello"));
+    }
+    relay.pump(&mut [&mut alice]);
+    relay.sent.clear();
+    bob.engine.handle_disconnected();
+    relay.deliver(&mut bob);
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut bob, &mut alice]);
+    assert_eq!(relay.sent.len(), 1);
+    let told = |event: &Event| matches!(event, Event::Delivered { .. });
+    assert_eq!(
+        alice.events().iter().filter(|event| told(event)).count(),
+        10
+    );
+}
+
+#[test]
+fn message_that_the_relay_gives_up_is_told_to_who_waits() {
+    use crate::event::NotDelivered;
+    use sealwire_protocol::frame::{Undelivered, UndeliveredReason};
+    let (mut relay, mut alice, bob) = acquainted();
+    let mut receipt = alice
+        .send("bob", "hello")
+        .receipt_after(&mut relay, &mut [&mut alice]);
+    let notice = |position, id, device| Undelivered {
+        position,
+        id,
+        user: "bob",
+        device,
+        reason: UndeliveredReason::Expired,
+    };
+    let position = alice.engine.position();
+    // Of another message, and of another device: nobody is told.
+    for (more, id, device) in [
+        (1, [9; 16], bob.device()),
+        (2, receipt.id.0, Thumbprint::from_bytes([9; 32])),
+    ] {
+        let notice = notice(position + more, id, device);
+        alice.engine.handle_undelivered(&notice).unwrap();
+    }
+    assert!(receipt.to_all.try_recv().is_err());
+    let notice = notice(position + 3, receipt.id.0, bob.device());
+    for _ in 0..2 {
+        alice.engine.handle_undelivered(&notice).unwrap();
+    }
+    alice.settle();
+    assert_eq!(receipt.to_all.try_recv(), Ok(Err(NotDelivered::Expired)));
+    let told = |event: &&Event| matches!(event, Event::NotDelivered { .. });
+    assert_eq!(alice.events().iter().filter(told).count(), 1);
+    assert_eq!(alice.engine.position(), position + 3);
+}
+
+#[test]
+fn own_devices_hear_each_others_names_and_nobody_else_does() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut second = Toy::new("alice");
+    second.engine.set_device_name("phone", START).unwrap();
+    relay.connect(&mut second);
+    relay.pump(&mut [&mut second, &mut alice]);
+    alice.engine.handle_device_changed("alice").unwrap();
+    alice.engine.set_device_name("laptop", START).unwrap();
+    relay.pump(&mut [&mut second, &mut alice, &mut bob]);
+    let names = |relay: &mut ToyRelay, toy: &mut Toy, user: &str| {
+        let (answer, mut reply) = oneshot::channel();
+        toy.engine.devices(user, answer);
+        relay.pump(&mut [toy]);
+        let devices = reply.try_recv().unwrap().unwrap();
+        let mut names: Vec<_> = devices.into_iter().map(|device| device.name).collect();
+        names.sort();
+        names
+    };
+    let both = [Some("laptop".into()), Some("phone".into())];
+    assert_eq!(names(&mut relay, &mut alice, "alice"), both);
+    assert_eq!(names(&mut relay, &mut second, "alice"), both);
+    assert_eq!(names(&mut relay, &mut bob, "alice"), [None, None]);
 }

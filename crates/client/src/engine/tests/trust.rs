@@ -112,7 +112,7 @@ fn ready_for_another_user_is_refused() {
         sent: 0,
         waiting: 0,
     };
-    let refused = alice.engine.handle_ready(&ready);
+    let refused = alice.engine.handle_ready(&ready, START);
     assert!(matches!(
         refused,
         Err(Fatal::NotAuthorised(NotAuthorised::OtherUser))
@@ -151,7 +151,8 @@ fn card_whose_answer_never_came_is_published_again_on_the_next_link() {
     let (mut relay, mut alice, _) = alice_and_bob();
     let old = relay.register(&alice).card.clone();
     let week_later = Moment(START.0 + 7 * DAY * 1_000);
-    let lost = alice.engine.poll_request(week_later).unwrap();
+    alice.engine.settle(week_later).unwrap();
+    let lost = alice.engine.poll_request();
     assert!(matches!(lost, Some(Request::PublishCard { .. })));
     alice.crash();
     relay.later = 7 * DAY * 1_000;
@@ -171,8 +172,8 @@ fn card_that_the_relay_refused_is_replaced_on_the_next_link() {
     let (mut relay, mut alice, _) = alice_and_bob();
     let old = relay.register(&alice).card.clone();
     let week_later = Moment(START.0 + 7 * DAY * 1_000);
-    let Some(Request::PublishCard { request, .. }) = alice.engine.poll_request(week_later).unwrap()
-    else {
+    alice.engine.settle(week_later).unwrap();
+    let Some(Request::PublishCard { request, .. }) = alice.engine.poll_request() else {
         panic!("no new card after a week");
     };
     let refused = Reply::Refused(RefusalCode::InvalidCard);
@@ -519,7 +520,7 @@ fn seventeenth_device_of_a_user_is_refused_and_the_mailbox_goes_on() {
         relay
             .sent
             .iter()
-            .all(|(_, _, parts)| parts.len() <= limits::MAX_SEND_PARTS)
+            .all(|sent| sent.parts.len() <= limits::MAX_SEND_PARTS)
     );
 }
 
@@ -566,7 +567,7 @@ fn relay_that_lies_about_the_user_leaves_nothing_behind() {
         sent: 0,
         waiting: 0,
     };
-    engine.handle_ready(&ready).unwrap();
+    engine.handle_ready(&ready, START).unwrap();
     let token = token(&issuer_key(), "alice", ready.device, START.seconds(), DAY);
     assert!(matches!(
         engine.handle_token(&token, START),
@@ -576,7 +577,7 @@ fn relay_that_lies_about_the_user_leaves_nothing_behind() {
     let mut engine = open(&store, options).unwrap();
     assert_eq!(engine.user(), None);
     ready.user = "alice";
-    engine.handle_ready(&ready).unwrap();
+    engine.handle_ready(&ready, START).unwrap();
     engine.handle_token(&token, START).unwrap();
     assert_eq!(engine.user().as_deref(), Some("alice"));
 }
@@ -592,7 +593,7 @@ fn new_own_device_unverifies_everybody_and_gets_no_copy_for_them() {
     let mut spy = Toy::new("alice");
     relay.connect(&mut spy);
     relay.pump(&mut [&mut spy]);
-    alice.engine.handle_device_changed("alice");
+    alice.engine.handle_device_changed("alice").unwrap();
     // On its way when the change is noticed: for bob it was sealed for bob's device only.
     drop(alice.send("bob", "on its way"));
     relay.pump(&mut [&mut alice, &mut bob, &mut spy]);

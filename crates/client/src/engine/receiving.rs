@@ -1,0 +1,389 @@
+//! Messages that arrive: opened, stored and made into events in one step, and only then acknowledged.
+//!
+//! ```text
+//!  Deliver ──▶ open ──┬── no ──▶ shown before? nothing.  Lost? asked for again (`repair`).  Else Undecryptable ──▶ position
+//!                     │ yes
+//!                     ▼
+//!                  content ──▶ shown before? confirmed once more.  Else Message, Copy, receipts, repairs ──▶ position
+//! ```
+//!
+//! A message that cannot be opened is recorded and passed: a mailbox never gets stuck.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use sealwire_e2e::content::{Body, Content, Kind, MessageIds};
+use sealwire_e2e::error::{Error as E2eError, Misbehaved};
+use sealwire_e2e::message::SealedMessage;
+use sealwire_e2e::peer::{Local, Opened};
+use sealwire_protocol::frame::{Deliver, Undelivered};
+use sealwire_protocol::key::Thumbprint;
+
+use super::outbox::{Purpose, encode};
+use super::records::SeenMessage;
+use super::txn::Txn;
+use super::{Engine, Fatal, Moment, policy};
+use crate::error::RelayFault;
+use crate::event::{Event, MailboxGap, NotDelivered};
+use crate::message::{Message, MessageId, Received};
+use crate::store::vault::{Place, Table};
+
+/// Messages that are remembered as shown; the oldest are forgotten first.
+const SEEN_LIMIT: usize = 4_096;
+/// Messages that one receipt tells of.
+const RECEIPT_IDS: usize = 256;
+
+/// The messages that arrived last.
+pub(super) struct Seen {
+    next: u64,
+    order: VecDeque<(u64, SeenMessage)>,
+    messages: HashSet<SeenMessage>,
+}
+
+impl Seen {
+    pub(super) fn restore(records: Vec<(u64, SeenMessage)>) -> Self {
+        let next = records.last().map_or(1, |(number, _)| number + 1);
+        let messages = records.iter().map(|(_, message)| *message).collect();
+        Self {
+            next,
+            order: records.into(),
+            messages,
+        }
+    }
+
+    pub(super) fn contains(&self, message: &SeenMessage) -> bool {
+        self.messages.contains(message)
+    }
+
+    pub(super) fn insert(&mut self, txn: &mut Txn, message: SeenMessage) -> Result<(), Fatal> {
+        if !self.messages.insert(message) {
+            return Ok(());
+        }
+        while self.order.len() >= SEEN_LIMIT {
+            let Some((number, oldest)) = self.order.pop_front() else {
+                break;
+            };
+            self.messages.remove(&oldest);
+            txn.remove(Place::number(Table::Seen, number));
+        }
+        txn.put(Place::number(Table::Seen, self.next), &message)?;
+        self.order.push_back((self.next, message));
+        self.next += 1;
+        Ok(())
+    }
+}
+
+/// Why a message was not opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NotOpened {
+    /// Its session or key is not here: a new session may help.
+    Lost,
+    /// It is not what it may be.
+    Refused,
+}
+
+impl Engine {
+    /// A message from the mailbox. Afterwards [`position`](Engine::position) covers it.
+    pub(crate) fn handle_deliver(
+        &mut self,
+        deliver: &Deliver<'_>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        if self.own.is_none() {
+            // Nobody can have sealed anything for a device that never had an attestation.
+            return Err(RelayFault::Unasked.into());
+        }
+        if !self.advance(deliver.position) {
+            return Ok(());
+        }
+        let mut txn = self.begin();
+        self.receive(&mut txn, deliver, now)?;
+        self.stage(txn);
+        Ok(())
+    }
+
+    /// A message of this device's will not reach another one, says the relay.
+    pub(crate) fn handle_undelivered(&mut self, notice: &Undelivered<'_>) -> Result<(), Fatal> {
+        use sealwire_protocol::frame::UndeliveredReason;
+        if self.advance(notice.position) {
+            let reason = match notice.reason {
+                UndeliveredReason::Expired => NotDelivered::Expired,
+                UndeliveredReason::DeviceRemoved => NotDelivered::DeviceRemoved,
+            };
+            let mut txn = self.begin();
+            self.handle_undeliverable(&mut txn, notice.id, notice.user, notice.device, reason)?;
+            self.stage(txn);
+        }
+        Ok(())
+    }
+
+    /// Something in the mailbox was damaged on the relay's disk.
+    pub(crate) fn handle_damaged(&mut self, position: u64) -> Result<(), Fatal> {
+        if self.advance(position) {
+            let mut txn = self.begin();
+            let gap = Event::MailboxGap(MailboxGap::Damaged);
+            self.inbox.push(&mut txn, gap)?;
+            self.stage(txn);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
+        let user: Arc<str> = deliver.user.into();
+        if !self.admits_device(txn, &user, deliver.device)? {
+            return self.not_opened(txn, deliver, user, NotOpened::Refused);
+        }
+        let opened = match self.open_message(txn, deliver, now)? {
+            Ok(opened) => opened,
+            Err(why) => return self.not_opened(txn, deliver, user, why),
+        };
+        if let Some(started) = &opened.started {
+            // The one-time prekey is erased in the same step that opens the message (§6.2).
+            self.prekeys_changed = true;
+            if let (Some(_), Some(link)) = (started.one_time, &mut self.link) {
+                link.publishing.used_one();
+            }
+        }
+        // What the issuer attests decides whose device it is; that the relay says the same is checked.
+        let attested = txn
+            .peer(&self.vault, deliver.device)?
+            .identity()
+            .map(|identity| identity.user.clone());
+        if attested.is_none_or(|attested| attested.as_str() != deliver.user) {
+            return self.not_opened(txn, deliver, user, NotOpened::Refused);
+        }
+        self.device_seen(txn, &user, deliver.device, now)?;
+        if opened.missing > 0 {
+            let gap = Event::Gap {
+                user: Arc::clone(&user),
+                device: deliver.device,
+                missing: opened.missing,
+            };
+            self.inbox.push(txn, gap)?;
+        }
+        match Content::decode(&opened.content) {
+            Ok(content) => self.take_content(txn, deliver, user, &content, now),
+            Err(_) => self.not_opened(txn, deliver, user, NotOpened::Refused),
+        }
+    }
+
+    fn take_content(
+        &mut self,
+        txn: &mut Txn,
+        deliver: &Deliver<'_>,
+        user: Arc<str>,
+        content: &Content<'_>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let (id, device) = (content.id, deliver.device);
+        let received = |body: &Body<'_>| Received {
+            id: MessageId(id),
+            from: Arc::clone(&user),
+            device,
+            sent_at: content.time,
+            redelivered: false,
+            message: Message::new(body.media_type, body.bytes),
+            handle: None,
+        };
+        let own = self.account.user.as_ref() == Some(&user);
+        // It may be one that was asked for again.
+        let frame = SeenMessage {
+            device,
+            id: deliver.id,
+        };
+        self.lost.remove(txn, &frame);
+        // §9.3: of kinds 0 and 2 the id is that of the frame; a copy comes from this user's own devices only.
+        let event = match &content.kind {
+            Kind::Message(body) if id == deliver.id => Event::Message(received(body)),
+            Kind::Copy { user: to, body } if id == deliver.id && own => Event::Copy {
+                to: (*to).into(),
+                message: received(body),
+            },
+            Kind::Delivered(ids) => {
+                for id in *ids {
+                    self.handle_delivered(txn, *id, &user, device)?;
+                }
+                return Ok(());
+            }
+            Kind::Read(ids) => {
+                for id in *ids {
+                    self.handle_delivered(txn, *id, &user, device)?;
+                    let (id, user) = (MessageId(*id), Arc::clone(&user));
+                    self.inbox.push(txn, Event::Read { id, user, device })?;
+                }
+                return Ok(());
+            }
+            Kind::Resend(ids) => {
+                self.handle_resend(&user, device, *ids, now);
+                return Ok(());
+            }
+            Kind::Unavailable(ids) => {
+                for id in *ids {
+                    self.never_comes(txn, SeenMessage { device, id: *id })?;
+                }
+                return Ok(());
+            }
+            Kind::Name(name) if own => return self.device_named(txn, &user, device, name),
+            Kind::Empty => return Ok(()),
+            Kind::Message(_) | Kind::Copy { .. } | Kind::Name(_) => {
+                return self.not_opened(txn, deliver, user, NotOpened::Refused);
+            }
+        };
+        let message = SeenMessage { device, id };
+        // One that was sealed again, because this device had lost the session, and that it had shown before.
+        if !self.seen.contains(&message) {
+            self.seen.insert(txn, message)?;
+            self.inbox.push(txn, event)?;
+        }
+        self.confirm(txn, &user, device, id, false, now)
+    }
+
+    /// Tells the sender of a message that it is stored, or read: together with others that are not on their way yet. Somebody to whom this
+    /// user has never written is told nothing (`docs/protocol.md §9.3`).
+    pub(super) fn confirm(
+        &mut self,
+        txn: &Txn,
+        user: &Arc<str>,
+        device: Thumbprint,
+        id: [u8; 16],
+        read: bool,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let own = self.account.user.as_ref() == Some(user);
+        let known = || {
+            let pinned = txn.user(&self.vault, user)?;
+            Ok::<_, Fatal>(pinned.is_some_and(|pinned| pinned.written_to))
+        };
+        if !self.options.delivery_receipts || !own && !known()? {
+            return Ok(());
+        }
+        let key = (device, read);
+        if let Some(number) = self.outbox.open_receipts.get(&key).copied()
+            && let Some(mut entry) = self.outbox.entries.remove(&number)
+        {
+            let added = with_id(&entry.content, id);
+            let done = added.is_some();
+            entry.content = added.unwrap_or(entry.content);
+            self.outbox.put(number, entry);
+            if done {
+                return Ok(());
+            }
+        }
+        let ids = [id];
+        let ids = MessageIds::from(ids.as_slice());
+        let content = Content {
+            id: self.random_id(),
+            time: now.0,
+            kind: if read {
+                Kind::Read(ids)
+            } else {
+                Kind::Delivered(ids)
+            },
+        };
+        let purpose = Purpose::Direct {
+            device,
+            fresh: false,
+        };
+        if let Some(number) = self.enqueue_own(Arc::clone(user), purpose, &content) {
+            self.outbox.open_receipts.insert(key, number);
+        }
+        Ok(())
+    }
+
+    /// Opens a message in its session, or in the one that it starts. After `Err` nothing has changed.
+    fn open_message(
+        &mut self,
+        txn: &mut Txn,
+        deliver: &Deliver<'_>,
+        now: Moment,
+    ) -> Result<Result<Opened, NotOpened>, Fatal> {
+        let Some(own) = &self.own else {
+            return Ok(Err(NotOpened::Refused));
+        };
+        let Ok(message) = SealedMessage::decode(deliver.message) else {
+            return Ok(Err(NotOpened::Refused));
+        };
+        let local = Local {
+            keys: &self.keys,
+            own,
+            prekeys: &mut self.prekeys,
+        };
+        let peer = txn.peer(&self.vault, deliver.device)?;
+        let policy = policy(&self.issuer, now);
+        match peer.open(local, &message, &*self.issuer.keys, &policy) {
+            Ok(opened) => Ok(Ok(opened)),
+            Err(error) => {
+                tracing::info!(%error, "a message does not open");
+                // A repetition is also what the next message of a session is that was started without a one-time prekey and is
+                // lost here.
+                let lost = matches!(
+                    error,
+                    E2eError::Decrypt
+                        | E2eError::Gone(_)
+                        | E2eError::Misbehaved(Misbehaved::Replay)
+                );
+                Ok(Err(if lost {
+                    NotOpened::Lost
+                } else {
+                    NotOpened::Refused
+                }))
+            }
+        }
+    }
+
+    /// A message that does not open: nothing if it was shown before, asked for again where that may help, and told otherwise.
+    fn not_opened(
+        &mut self,
+        txn: &mut Txn,
+        deliver: &Deliver<'_>,
+        user: Arc<str>,
+        why: NotOpened,
+    ) -> Result<(), Fatal> {
+        let message = SeenMessage {
+            device: deliver.device,
+            id: deliver.id,
+        };
+        if self.seen.contains(&message) {
+            return Ok(());
+        }
+        if why == NotOpened::Lost && self.lost.insert(txn, message, &user)? {
+            return Ok(());
+        }
+        self.undecryptable(txn, message, user)
+    }
+
+    /// Tells the application of a message that will never be read.
+    pub(super) fn undecryptable(
+        &mut self,
+        txn: &mut Txn,
+        message: SeenMessage,
+        user: Arc<str>,
+    ) -> Result<(), Fatal> {
+        self.seen.insert(txn, message)?;
+        let event = Event::Undecryptable {
+            id: MessageId(message.id),
+            user,
+            device: message.device,
+        };
+        self.inbox.push(txn, event)
+    }
+}
+
+/// A receipt with one more id; `None` if it has as many as there may be, or has this one.
+fn with_id(receipt: &[u8], id: [u8; 16]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
+    let content = Content::decode(receipt).ok()?;
+    let (Kind::Delivered(ids) | Kind::Read(ids)) = content.kind else {
+        return None;
+    };
+    if ids.len() >= RECEIPT_IDS {
+        return None;
+    }
+    let mut more = ids.as_slice().to_vec();
+    more.push(id);
+    let ids = MessageIds::from(more.as_slice());
+    let kind = match content.kind {
+        Kind::Read(_) => Kind::Read(ids),
+        _ => Kind::Delivered(ids),
+    };
+    encode(&Content { kind, ..content })
+}

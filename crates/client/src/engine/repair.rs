@@ -1,0 +1,219 @@
+//! What helps when a session is lost: at this end, at the other, or with the whole store (`docs/protocol.md §16`).
+//!
+//! ```text
+//!  a message does not open ──▶ lost ──▶ resend, in a new session ──▶ its sender seals it again ──▶ shown
+//!                                 ▲          │ no answer for a minute, three times; or unavailable
+//!                                 └──────────┴──▶ Undecryptable
+//!
+//!  Ready says that the store is an old copy ──▶ all sessions and prekeys are erased, everybody is asked for what is missing
+//! ```
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use sealwire_e2e::content::{Content, Kind, MessageIds};
+use sealwire_protocol::frame::Ready;
+use sealwire_protocol::key::Thumbprint;
+
+use super::outbox::{GivenUp, Purpose};
+use super::records::{LostRecord, SeenMessage};
+use super::txn::Txn;
+use super::{Engine, Fatal, Moment};
+use crate::event::Event;
+use crate::store::vault::{Place, Table};
+
+/// Messages that are asked for again at a time; what is more is told as undecryptable at once.
+const LOST_LIMIT: usize = 256;
+/// How often a message is asked for.
+const MAX_ASKED: u8 = 3;
+/// Between two such requests to one device, in milliseconds.
+const ASK_INTERVAL: u64 = 60_000;
+
+/// Messages that arrived and did not open, and may come again.
+pub(super) struct Lost {
+    messages: BTreeMap<u64, LostRecord>,
+    numbers: HashMap<SeenMessage, u64>,
+    next: u64,
+    /// When a device was last asked.
+    asked: BTreeMap<Thumbprint, Moment>,
+}
+
+impl Lost {
+    pub(super) fn restore(records: Vec<(u64, LostRecord)>) -> Self {
+        let next = records.last().map_or(1, |(number, _)| number + 1);
+        let numbers = records.iter().map(|(number, lost)| (lost.message, *number));
+        Self {
+            next,
+            numbers: numbers.collect(),
+            messages: records.into_iter().collect(),
+            asked: BTreeMap::new(),
+        }
+    }
+
+    /// Remembers a message to be asked for; `false` if there are too many.
+    pub(super) fn insert(
+        &mut self,
+        txn: &mut Txn,
+        message: SeenMessage,
+        user: &Arc<str>,
+    ) -> Result<bool, Fatal> {
+        if self.numbers.contains_key(&message) {
+            return Ok(true);
+        }
+        if self.messages.len() >= LOST_LIMIT {
+            return Ok(false);
+        }
+        let lost = LostRecord {
+            message,
+            user: Arc::clone(user),
+            asked: 0,
+        };
+        txn.put(Place::number(Table::Lost, self.next), &lost)?;
+        self.numbers.insert(message, self.next);
+        self.messages.insert(self.next, lost);
+        self.next += 1;
+        Ok(true)
+    }
+
+    pub(super) fn remove(&mut self, txn: &mut Txn, message: &SeenMessage) -> Option<LostRecord> {
+        let number = self.numbers.remove(message)?;
+        txn.remove(Place::number(Table::Lost, number));
+        self.messages.remove(&number)
+    }
+
+    /// When a device may be asked next.
+    fn due(&self, device: Thumbprint) -> Moment {
+        let last = self.asked.get(&device);
+        last.map_or(Moment(0), |last| {
+            Moment(last.0.saturating_add(ASK_INTERVAL))
+        })
+    }
+
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.messages
+            .values()
+            .map(|lost| self.due(lost.message.device))
+            .min()
+    }
+}
+
+impl Engine {
+    /// Asks for the messages that did not open, and gives up those that were asked for often enough.
+    pub(super) fn ask_for_lost(&mut self, txn: &mut Txn, now: Moment) -> Result<(), Fatal> {
+        if self.lost.messages.is_empty() || !self.is_ready() {
+            return Ok(());
+        }
+        // A clock that was put back must not keep anybody waiting.
+        self.lost.asked.retain(|_, last| *last <= now);
+        let mut due: BTreeMap<Thumbprint, (Arc<str>, Vec<[u8; 16]>)> = BTreeMap::new();
+        let mut given_up = Vec::new();
+        for (number, lost) in &mut self.lost.messages {
+            let device = lost.message.device;
+            let last = self.lost.asked.get(&device);
+            if last.is_some_and(|last| now.0 < last.0.saturating_add(ASK_INTERVAL)) {
+                continue;
+            }
+            if lost.asked >= MAX_ASKED {
+                given_up.push(lost.message);
+                continue;
+            }
+            lost.asked += 1;
+            txn.put(Place::number(Table::Lost, *number), lost)?;
+            let (_, ids) = due
+                .entry(device)
+                .or_insert_with(|| (Arc::clone(&lost.user), Vec::new()));
+            ids.push(lost.message.id);
+        }
+        for message in given_up {
+            self.never_comes(txn, message)?;
+        }
+        for (device, (user, ids)) in due {
+            self.lost.asked.insert(device, now);
+            self.ask(device, user, &ids, now);
+        }
+        let lost = &self.lost.messages;
+        let wanted = |device: &Thumbprint| lost.values().any(|lost| lost.message.device == *device);
+        self.lost.asked.retain(|device, _| wanted(device));
+        Ok(())
+    }
+
+    /// Starts a new session with a device, and asks in it for messages.
+    fn ask(&mut self, device: Thumbprint, user: Arc<str>, ids: &[[u8; 16]], now: Moment) {
+        let content = Content {
+            id: self.random_id(),
+            time: now.0,
+            kind: Kind::Resend(MessageIds::from(ids)),
+        };
+        let purpose = Purpose::Direct {
+            device,
+            fresh: true,
+        };
+        self.enqueue_own(user, purpose, &content);
+    }
+
+    /// A message that did not open does not come again.
+    pub(super) fn never_comes(&mut self, txn: &mut Txn, message: SeenMessage) -> Result<(), Fatal> {
+        match self.lost.remove(txn, &message) {
+            Some(lost) => self.undecryptable(txn, message, lost.user),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the store is an earlier copy of one that was used since: the relay has accepted a Send, or an acknowledgement, that it
+    /// knows nothing of. Only the first Ready after the store was opened can tell.
+    pub(super) fn is_earlier_copy(&self, ready: &Ready<'_>) -> bool {
+        let received =
+            self.mailbox.epoch == ready.epoch && self.mailbox.position < ready.acknowledged;
+        !self.is_newest_copy && (received || self.outbox.state.sequence < ready.sent)
+    }
+
+    /// Makes an earlier copy of the store into a new one: no session or prekey of it is used again, and whoever had a session is asked for
+    /// what they have sent since.
+    pub(super) fn replace_restored(
+        &mut self,
+        txn: &mut Txn,
+        ready: &Ready<'_>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        tracing::warn!(
+            "the device store is an earlier copy: its sessions and prekeys are replaced"
+        );
+        let peers = self.known_peers()?;
+        txn.forget_all_sessions();
+        self.prekeys.forget_secrets();
+        self.prekeys_changed = true;
+        self.outbox.skip_to(ready.sent);
+        if self.mailbox.epoch == ready.epoch {
+            self.mailbox.position = self.mailbox.position.max(ready.acknowledged);
+        }
+        // Before what became of each message: the application should know why.
+        self.inbox.push(txn, Event::StoreRestored)?;
+        let old: Vec<_> = self
+            .outbox
+            .entries
+            .range(..self.first_new_entry)
+            .map(|(number, _)| *number)
+            .collect();
+        for number in old {
+            self.give_up(txn, number, &GivenUp::Restored, now)?;
+        }
+        for (device, user) in peers {
+            self.ask(device, user, &[], now);
+        }
+        Ok(())
+    }
+
+    /// Everybody with whom the store has sessions.
+    fn known_peers(&self) -> Result<Vec<(Thumbprint, Arc<str>)>, Fatal> {
+        use crate::store::StoreError;
+        use sealwire_e2e::peer::Peer;
+        let mut peers = Vec::new();
+        for record in self.vault.rows(Table::Sessions)? {
+            let peer = Peer::decode(&record).map_err(|_| StoreError::Damaged)?;
+            if let Some(identity) = peer.identity() {
+                peers.push((peer.device(), identity.user.as_str().into()));
+            }
+        }
+        Ok(peers)
+    }
+}

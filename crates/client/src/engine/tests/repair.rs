@@ -1,0 +1,386 @@
+//! Sessions that are lost, at either end, and stores that were put back.
+
+use super::*;
+use crate::event::NotSent;
+
+/// Bob's sessions are lost.
+fn lose_sessions(relay: &mut ToyRelay, bob: &mut Toy) {
+    bob.crash_without(&[Table::Sessions]);
+    relay.later += 1_000;
+    relay.connect(bob);
+}
+
+fn repaired(alice: &Toy) -> Event {
+    Event::SessionRepaired {
+        user: "alice".into(),
+        device: alice.device(),
+    }
+}
+
+#[test]
+fn lost_session_repairs_itself_and_nothing_is_lost() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    for text in ["1", "2", "3"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert_eq!(events[0], repaired(&alice));
+    assert_eq!(events.len(), 4, "{events:?}");
+    assert_eq!(texts(&events), ["1", "2", "3"]);
+    drop(alice.send("bob", "4"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["4"]);
+}
+
+fn texts(events: &[Event]) -> Vec<&str> {
+    let text = |event| match event {
+        &Event::Message(ref received) => received.message.as_text(),
+        _ => None,
+    };
+    events.iter().filter_map(text).collect()
+}
+
+/// What is written between the loss and the repair comes behind what was lost.
+#[test]
+fn order_holds_over_a_repair() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    // Bob asks; alice has written more by the time she hears it.
+    relay.pump(&mut [&mut bob]);
+    drop(alice.send("bob", "2"));
+    relay.deliver(&mut alice);
+    drop(alice.send("bob", "3"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1", "2", "3"]);
+}
+
+#[test]
+fn copies_for_ones_own_devices_come_again_too() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut second = Toy::new("alice");
+    relay.connect(&mut second);
+    relay.pump(&mut [&mut second, &mut alice]);
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice, &mut bob, &mut second]);
+    second.events();
+    lose_sessions(&mut relay, &mut second);
+    drop(alice.send("bob", "2"));
+    relay.pump(&mut [&mut alice, &mut bob, &mut second]);
+    let events = second.events();
+    let copies: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Copy { to, message } => Some((&**to, message.message.as_text())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(copies, [("bob", Some("2"))], "{events:?}");
+    assert_eq!(bob.texts(), ["1", "2"]);
+}
+
+/// docs/protocol.md §8.2
+#[test]
+fn message_more_than_a_thousand_ahead_comes_again_in_a_new_session() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut txn = alice.engine.begin();
+    let vault = &alice.engine.vault;
+    let sessions = txn.peer(vault, bob.device()).unwrap();
+    for _ in 0..1_001 {
+        sessions.seal(b"lost", &mut rand::rng()).unwrap();
+    }
+    alice.engine.stage(txn);
+    drop(alice.send("bob", "too far ahead"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert!(events.contains(&repaired(&alice)));
+    assert_eq!(texts(&events), ["too far ahead"]);
+}
+
+/// docs/protocol.md §7.4: its next message looks like a repetition of the first one.
+#[test]
+fn lost_session_without_a_one_time_prekey_repairs_itself() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    for registered in relay.users.get_mut("bob").unwrap() {
+        registered.prekeys.clear();
+    }
+    drop(alice.send("bob", "read"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    assert_eq!(bob.texts(), ["read"]);
+    lose_sessions(&mut relay, &mut bob);
+    for registered in relay.users.get_mut("bob").unwrap() {
+        registered.prekeys.clear();
+    }
+    drop(alice.send("bob", "lost"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert!(events.contains(&repaired(&alice)));
+    assert_eq!(texts(&events), ["lost"]);
+}
+
+#[test]
+fn messages_that_do_not_open_start_one_new_session_and_no_more() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    for text in ["1", "2", "3"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    assert_eq!(bob.engine.outbox.own_count(), 1);
+}
+
+#[test]
+fn message_that_its_sender_has_forgotten_is_told_once() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    alice.crash_without(&[Table::Undelivered]);
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    let told = |event: &&Event| matches!(event, Event::Undecryptable { .. });
+    assert_eq!(events.iter().filter(told).count(), 1, "{events:?}");
+    assert!(bob.engine.lost.deadline().is_none());
+}
+
+#[test]
+fn message_that_nobody_sends_again_is_asked_for_three_times_and_then_told() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    for _ in 0..3 {
+        relay.pump(&mut [&mut bob]);
+        assert!(texts(&bob.events()).is_empty());
+        assert!(bob.engine.poll_deadline().is_some());
+        relay.later += 60_000;
+    }
+    relay.pump(&mut [&mut bob]);
+    let events = bob.events();
+    let told = |event: &&Event| matches!(event, Event::Undecryptable { .. });
+    assert_eq!(events.iter().filter(told).count(), 1, "{events:?}");
+    assert_eq!(bob.engine.poll_deadline(), None);
+}
+
+#[test]
+fn message_asked_for_survives_a_crash() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    bob.crash();
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1"]);
+}
+
+#[test]
+fn resend_of_what_was_shown_is_confirmed_and_not_shown() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    let held = relay.mailbox(&bob)[0].clone();
+    relay.deliver(&mut bob);
+    assert_eq!(bob.texts(), ["1"]);
+    // The receipt is lost with the outbox and the sessions, and what was shown is forgotten too.
+    bob.crash_without(&[Table::Sessions, Table::Outbox]);
+    relay.later += 1_000;
+    relay.connect(&mut bob);
+    let message = records::SeenMessage {
+        device: held.device,
+        id: held.id,
+    };
+    let mut txn = bob.engine.begin();
+    let user = "alice".into();
+    bob.engine.lost.insert(&mut txn, message, &user).unwrap();
+    bob.engine.stage(txn);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert!(bob.texts().is_empty());
+    assert!(alice.engine.undelivered.receipt(held.id, "bob").is_none());
+}
+
+/// Receipts are asked for again like anything else: whoever lost them is not told of a message that never was.
+#[test]
+fn receipt_that_does_not_open_comes_again() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    alice.events();
+    let mut receipt = alice
+        .send("bob", "hello")
+        .receipt_after(&mut relay, &mut [&mut alice]);
+    relay.pump(&mut [&mut bob]);
+    alice.crash_without(&[Table::Sessions]);
+    relay.later += 1_000;
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = alice.events();
+    let told = |event: &&Event| matches!(event, Event::Delivered { .. });
+    assert_eq!(events.iter().filter(told).count(), 1, "{events:?}");
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, Event::Undecryptable { .. }))
+    );
+    assert!(receipt.to_all.try_recv().is_err(), "its client has gone");
+}
+
+/// Everything in a device's store as it is now.
+fn copy_of(toy: &Toy) -> SharedStore {
+    let copy = SharedStore::default();
+    *copy.rows.lock().unwrap() = toy.store.rows.lock().unwrap().clone();
+    copy
+}
+
+fn put_back(toy: &mut Toy, copy: &SharedStore) {
+    *toy.store.rows.lock().unwrap() = copy.rows.lock().unwrap().clone();
+    toy.crash();
+}
+
+/// docs/protocol.md §16
+#[test]
+fn earlier_copy_that_has_sent_since_is_found_out_and_uses_no_key_again() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let copy = copy_of(&alice);
+    drop(alice.send("bob", "after the copy"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let card = relay.users["alice"][0].card.clone();
+    put_back(&mut alice, &copy);
+    relay.later += 1_000;
+    let mut offline = alice.send("bob", "written before the relay has said anything");
+    assert!(
+        alice
+            .engine
+            .outbox
+            .entries
+            .values()
+            .all(|entry| entry.parts.is_empty())
+    );
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    offline.receipt();
+    assert_eq!(alice.events()[0], Event::StoreRestored);
+    assert_ne!(relay.users["alice"][0].card, card);
+    assert_eq!(
+        bob.texts(),
+        [
+            "after the copy",
+            "written before the relay has said anything"
+        ]
+    );
+    drop(bob.send("alice", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(alice.texts(), ["hello"]);
+}
+
+/// docs/protocol.md §16
+#[test]
+fn earlier_copy_that_has_only_received_since_is_found_out() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let copy = copy_of(&bob);
+    drop(alice.send("bob", "after the copy"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    relay.acknowledged = bob.engine.position();
+    relay.mailbox(&bob).clear();
+    put_back(&mut bob, &copy);
+    relay.later += 1_000;
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert_eq!(events[0], Event::StoreRestored);
+    // Nobody has confirmed it, so it comes again.
+    assert_eq!(texts(&events), ["after the copy"]);
+}
+
+/// docs/protocol.md §16
+#[test]
+fn store_that_is_the_newest_is_not_taken_for_an_earlier_copy() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    for toy in [&mut alice, &mut bob] {
+        relay.acknowledged = toy.engine.position();
+        toy.crash();
+        relay.connect(toy);
+        assert!(!toy.all_events().contains(&Event::StoreRestored));
+    }
+}
+
+/// docs/protocol.md §16
+#[test]
+fn what_waited_in_an_earlier_copy_is_told_and_not_sent() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    drop(alice.send("bob", "in the copy"));
+    let copy = copy_of(&alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    drop(alice.send("bob", "after the copy"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["in the copy", "after the copy"]);
+    put_back(&mut alice, &copy);
+    relay.later += 1_000;
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert!(bob.texts().is_empty());
+    let told = alice.events();
+    assert!(
+        matches!(
+            told.as_slice(),
+            [
+                Event::StoreRestored,
+                Event::NotSent {
+                    reason: NotSent::Restored,
+                    ..
+                },
+                ..
+            ]
+        ),
+        "{told:?}"
+    );
+}
+
+/// docs/protocol.md §16
+#[test]
+fn peers_of_an_earlier_copy_send_again_what_it_has_lost() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let copy = copy_of(&bob);
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    put_back(&mut bob, &copy);
+    relay.later += 1_000;
+    // One that is sealed in a session that the copy does not have in this state.
+    drop(alice.send("bob", "2"));
+    relay.pump(&mut [&mut alice]);
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert_eq!(events[0], Event::StoreRestored);
+    assert_eq!(texts(&events), ["2"], "{events:?}");
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, Event::Undecryptable { .. }))
+    );
+}
+
+#[test]
+fn nothing_is_sealed_before_the_first_ready() {
+    let (mut relay, mut alice, _) = acquainted();
+    alice.crash();
+    drop(alice.send("bob", "hello"));
+    let sealed = |toy: &Toy| {
+        let mut entries = toy.engine.outbox.entries.values();
+        entries.any(|entry| !entry.parts.is_empty())
+    };
+    assert!(!sealed(&alice));
+    relay.connect(&mut alice);
+    relay.refuse_sends = Some(RefusalCode::DevicesChanged);
+    relay.pump(&mut [&mut alice]);
+    assert!(!relay.sent.is_empty());
+}
