@@ -472,6 +472,56 @@ mod tests {
         assert_eq!(encoded(kind), Err(ContentError::BodyTooLong));
     }
 
+    /// docs/protocol.md §9.3: 1 to 256 ids, in a resend 0 to 256
+    #[test]
+    fn too_few_and_too_many_ids_are_not_written() {
+        let many = [[0; MESSAGE_ID_LEN]; MAX_MESSAGE_IDS + 1];
+        let (none, many) = (
+            MessageIds::from([].as_slice()),
+            MessageIds::from(many.as_slice()),
+        );
+        for kind in [Kind::Delivered, Kind::Read, Kind::Unavailable] {
+            assert_eq!(encoded(kind(none)), Err(ContentError::Ids));
+            assert_eq!(encoded(kind(many)), Err(ContentError::Ids));
+        }
+        assert_eq!(encoded(Kind::Resend(many)), Err(ContentError::Ids));
+        assert!(encoded(Kind::Resend(none)).is_ok());
+    }
+
+    /// docs/protocol.md §9.3
+    #[test]
+    fn name_out_of_bounds_is_not_written() {
+        let long = "n".repeat(MAX_DEVICE_NAME_BYTES + 1);
+        for name in ["", &long, "a\nb", "a\u{7f}", "a\u{9f}"] {
+            assert_eq!(
+                encoded(Kind::Name(name)),
+                Err(ContentError::Name),
+                "{name:?}"
+            );
+        }
+        assert!(encoded(Kind::Name(&long[1..])).is_ok());
+    }
+
+    #[test]
+    fn debug_shows_no_user_name_or_id() {
+        for (kind, shown) in [
+            (Kind::Delivered(IDS.into()), "Delivered(2 ids)"),
+            (Kind::Read(IDS.into()), "Read(2 ids)"),
+            (Kind::Resend(IDS.into()), "Resend(2 ids)"),
+            (Kind::Unavailable(IDS.into()), "Unavailable(2 ids)"),
+            (Kind::Name("phone"), "Name(5 bytes)"),
+            (
+                Kind::Copy {
+                    user: "bob",
+                    body: TEXT,
+                },
+                "Copy(Body(5 bytes))",
+            ),
+        ] {
+            assert_eq!(format!("{kind:?}"), shown);
+        }
+    }
+
     /// docs/protocol.md §1.1
     #[test]
     fn content_cut_anywhere_is_refused() {

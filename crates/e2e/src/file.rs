@@ -10,7 +10,7 @@
 use alloc::vec::Vec;
 use core::{fmt, ops::RangeInclusive};
 
-use sealwire_protocol::codec::{DecodeError, EncodeError, Reader, Writer};
+use sealwire_protocol::codec::{DecodeError, Reader, Writer};
 use sealwire_protocol::crypto::{AeadError, AeadKey, NONCE_BYTES, Secret, TAG_BYTES};
 use sealwire_protocol::limits::{FILE_CHUNK_BYTES, SEALED_FILE_CHUNK_BYTES};
 
@@ -91,13 +91,12 @@ impl<'a> FileOffer<'a> {
             .bytes(self.key.0.expose())
             .u64(self.size)
             .bytes(&self.sha256);
-        let too_long = |error: fn() -> FileError| move |_: EncodeError| error();
         writer
             .vec8(self.name.as_bytes(), NAME)
-            .map_err(too_long(|| FileError::Name))?;
+            .map_err(|_| FileError::Name)?;
         writer
             .vec8(self.media_type.as_bytes(), MEDIA_TYPE)
-            .map_err(too_long(|| FileError::MediaType))?;
+            .map_err(|_| FileError::MediaType)?;
         Ok(out)
     }
 
@@ -266,4 +265,169 @@ pub enum FileError {
     /// The media type is not one.
     #[error("the file's media type is not of the form type/subtype in ASCII, at most 255 bytes")]
     MediaType,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::{format, string::String, vec};
+
+    const BLOB: [u8; BLOB_ID_LEN] = [0xbb; BLOB_ID_LEN];
+    const IV: [u8; NONCE_BYTES] = [1; NONCE_BYTES];
+
+    fn key() -> FileKey {
+        FileKey::from_bytes(&[0xcc; 32])
+    }
+
+    fn offer<'a>(size: u64, name: &'a str, media_type: &'a str) -> FileOffer<'a> {
+        FileOffer {
+            blob: BLOB,
+            key: key(),
+            size,
+            sha256: [0xdd; 32],
+            name,
+            media_type,
+        }
+    }
+
+    const FIRST: ChunkPlace<'_> = ChunkPlace {
+        blob: &BLOB,
+        index: 0,
+        last: false,
+    };
+
+    /// docs/protocol.md §15.3
+    #[test]
+    fn offer_out_of_bounds_is_not_written() {
+        let long = "n".repeat(256);
+        let media_type = format!("a/b;{}", "c".repeat(252));
+        for (offer, error) in [
+            (offer(1, "", "a/b"), FileError::Name),
+            (offer(1, &long, "a/b"), FileError::Name),
+            (offer(1, "a\nb", "a/b"), FileError::Name),
+            (offer(1, "a\u{9f}b", "a/b"), FileError::Name),
+            (offer(1, "a", ""), FileError::MediaType),
+            (offer(1, "a", "a/"), FileError::MediaType),
+            (offer(1, "a", "text"), FileError::MediaType),
+            (offer(1, "a", &media_type), FileError::MediaType),
+            (offer(u64::MAX, "a", "a/b"), FileError::Size),
+        ] {
+            assert_eq!(offer.encode(), Err(error), "{:?}", offer.name);
+        }
+    }
+
+    /// docs/protocol.md §1.1
+    #[test]
+    fn offer_cut_anywhere_is_refused() {
+        let bytes = offer(1, "name", "a/b").encode().unwrap();
+        for len in 0..bytes.len() {
+            assert_eq!(
+                FileOffer::decode(&bytes[..len]),
+                Err(FileError::Encoding(DecodeError::EndsEarly)),
+                "{len}"
+            );
+        }
+    }
+
+    /// docs/protocol.md §15.3
+    #[test]
+    fn every_undefined_version_of_an_offer_is_refused() {
+        let mut bytes = offer(1, "name", "a/b").encode().unwrap();
+        for version in (0..=u8::MAX).filter(|version| *version != VERSION) {
+            bytes[0] = version;
+            assert_eq!(FileOffer::decode(&bytes), Err(FileError::Version));
+        }
+    }
+
+    #[test]
+    fn debug_shows_neither_key_nor_blob_nor_name() {
+        assert_eq!(
+            format!("{:?} {:?}", offer(5, "name", "a/b"), key()),
+            "FileOffer { size: 5, .. } FileKey(..)"
+        );
+    }
+
+    /// docs/protocol.md §15.2, §12
+    #[test]
+    fn chunk_over_65536_bytes_is_neither_sealed_nor_opened() {
+        let mut chunk = vec![7; FILE_CHUNK_BYTES];
+        let sealed = key().seal_chunk(FIRST, IV, &chunk).unwrap();
+        assert_eq!(sealed.len(), SEALED_FILE_CHUNK_BYTES);
+        assert_eq!(key().open_chunk(FIRST, &sealed), Ok(chunk.clone()));
+        chunk.push(7);
+        assert_eq!(key().seal_chunk(FIRST, IV, &chunk), Err(AeadError));
+        let mut forged = chunk;
+        let tag = key().aead().seal(&IV, &FIRST.aad(), &mut forged).unwrap();
+        let forged = [&IV[..], &forged, &tag].concat();
+        assert_eq!(key().open_chunk(FIRST, &forged), Err(AeadError));
+    }
+
+    /// docs/protocol.md §15.2
+    #[test]
+    fn chunk_opens_in_its_place_only() {
+        let sealed = key().seal_chunk(FIRST, IV, b"chunk").unwrap();
+        assert_eq!(
+            key().open_chunk(FIRST, &sealed).as_deref(),
+            Ok(&b"chunk"[..])
+        );
+        let other = [0xba; BLOB_ID_LEN];
+        for place in [
+            ChunkPlace { index: 1, ..FIRST },
+            ChunkPlace {
+                last: true,
+                ..FIRST
+            },
+            ChunkPlace {
+                blob: &other,
+                ..FIRST
+            },
+        ] {
+            assert_eq!(
+                key().open_chunk(place, &sealed),
+                Err(AeadError),
+                "{place:?}"
+            );
+        }
+        let other = FileKey::from_bytes(&[0xcd; 32]);
+        assert_eq!(other.open_chunk(FIRST, &sealed), Err(AeadError));
+    }
+
+    /// docs/protocol.md §15.2
+    #[test]
+    fn chunk_cut_anywhere_is_refused() {
+        let sealed = key().seal_chunk(FIRST, IV, b"chunk").unwrap();
+        for len in 0..sealed.len() {
+            assert_eq!(
+                key().open_chunk(FIRST, &sealed[..len]),
+                Err(AeadError),
+                "{len}"
+            );
+        }
+    }
+
+    /// docs/protocol.md §15.2: the padding is that of messages, for sizes of files.
+    #[test]
+    fn padding_is_that_of_messages() {
+        for size in (0..2_000).chain(65_000..66_000) {
+            let padded = padded_len(size as u64).map(|len| usize::try_from(len).unwrap());
+            assert_eq!(padded, crate::padding::padme(size));
+        }
+        assert_eq!(padded_len(u64::MAX), None);
+        assert_eq!(sealed_len(u64::MAX), None);
+    }
+
+    /// docs/protocol.md §15.2
+    #[test]
+    fn empty_file_has_one_chunk() {
+        assert_eq!((chunks(0), sealed_len(0)), (Some(1), Some(28)));
+    }
+
+    /// docs/protocol.md §15.2: iv and ciphertext lie as the section says.
+    #[test]
+    fn sealed_chunk_begins_with_its_iv() {
+        let sealed = key().seal_chunk(FIRST, IV, b"chunk").unwrap();
+        assert_eq!(sealed[..NONCE_BYTES], IV);
+        assert_eq!(sealed.len(), NONCE_BYTES + 5 + TAG_BYTES);
+        assert!(!String::from_utf8_lossy(&sealed).contains("chunk"));
+    }
 }

@@ -9,6 +9,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use sealwire_e2e::content::{Body, Content, Kind};
+use sealwire_e2e::file::{ChunkPlace, FileKey, FileOffer};
 use sealwire_e2e::inspect::inspect;
 use sealwire_e2e::message::{
     self, First, Header, KEM_CIPHERTEXT_LEN, MessageKey, ProtectedHeader, SealedMessage,
@@ -147,7 +148,18 @@ proptest! {
         bytes in vec(any::<u8>(), 0..500),
     ) {
         let body = Body { media_type: &media_type, bytes: &bytes };
-        for kind in [Kind::Message(body), Kind::Delivered([id].as_slice().into()), Kind::Copy { user: &user, body }, Kind::Empty] {
+        let ids = [id, [7; 16]];
+        let ids = ids.as_slice().into();
+        for kind in [
+            Kind::Message(body),
+            Kind::Delivered(ids),
+            Kind::Copy { user: &user, body },
+            Kind::Empty,
+            Kind::Read(ids),
+            Kind::Resend(ids),
+            Kind::Unavailable(ids),
+            Kind::Name(&media_type),
+        ] {
             let content = Content { id, time, kind };
             let bytes = content.encode().unwrap();
             prop_assert_eq!(Content::decode(&bytes), Ok(content));
@@ -156,18 +168,54 @@ proptest! {
 
     /// docs/protocol.md §1.1: one content has one encoding.
     #[test]
-    fn whatever_decodes_as_content_is_written_back(changes in changes(), kind in 0_u8..4) {
+    fn whatever_decodes_as_content_is_written_back(changes in changes(), kind in 0_u8..8) {
         let body = Body { media_type: "text/plain", bytes: b"hello" };
+        let ids = [[1; 16]; 3];
+        let ids = ids.as_slice().into();
         let kind = match kind {
             0 => Kind::Message(body),
-            1 => Kind::Delivered([[1; 16]].as_slice().into()),
+            1 => Kind::Delivered(ids),
             2 => Kind::Copy { user: "bob", body },
+            3 => Kind::Read(ids),
+            4 => Kind::Resend(ids),
+            5 => Kind::Unavailable(ids),
+            6 => Kind::Name("phone"),
             _ => Kind::Empty,
         };
         let bytes = changed(&Content { id: [0; 16], time: 0, kind }.encode().unwrap(), &changes);
         if let Ok(content) = Content::decode(&bytes) {
             prop_assert_eq!(content.encode().unwrap(), bytes);
         }
+    }
+
+    /// docs/protocol.md §1.1, §15.3: one offer has one encoding.
+    #[test]
+    fn whatever_decodes_as_an_offer_is_written_back(changes in changes(), size in any::<u64>(), bytes in vec(any::<u8>(), 0..300)) {
+        if let Ok(offer) = FileOffer::decode(&bytes) {
+            prop_assert_eq!(offer.encode(), Ok(bytes));
+        }
+        let (name, media_type) = ("photo.jpg", "image/jpeg");
+        let offer = FileOffer { blob: [1; 32], key: FileKey::from_bytes(&KEY), size, sha256: [2; 32], name, media_type };
+        if let Ok(bytes) = offer.encode() {
+            let bytes = changed(&bytes, &changes);
+            if let Ok(offer) = FileOffer::decode(&bytes) {
+                prop_assert_eq!(offer.encode(), Ok(bytes));
+            }
+        }
+    }
+
+    /// docs/protocol.md §15.2
+    #[test]
+    fn chunk_opens_only_as_it_was_sealed(
+        chunk in vec(any::<u8>(), 0..300),
+        (blob, index, last, iv) in (any::<[u8; 32]>(), any::<u64>(), any::<bool>(), any::<[u8; 12]>()),
+        changes in changes(),
+    ) {
+        let key = FileKey::from_bytes(&KEY);
+        let place = ChunkPlace { blob: &blob, index, last };
+        let sealed = key.seal_chunk(place, iv, &chunk).unwrap();
+        let received = changed(&sealed, &changes);
+        prop_assert_eq!(key.open_chunk(place, &received).ok(), (received == sealed).then_some(chunk));
     }
 
     /// docs/protocol.md §9.3: of all plaintexts of a content, one unpads.

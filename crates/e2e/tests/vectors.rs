@@ -12,12 +12,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use sealwire_e2e::content::{Body, Content, ContentError, Kind};
+use sealwire_e2e::file::{self, ChunkPlace, FileError, FileKey, FileOffer};
 use sealwire_e2e::message::{
     self, MalformedJwe, MalformedMessage, MessageKey, OpenError, ProtectedHeader, SealedMessage,
 };
 use sealwire_e2e::padding;
 use sealwire_e2e::safety::{QrError, SafetyNumber, Side};
-use sealwire_protocol::crypto::Secret;
+use sealwire_protocol::crypto::{AeadError, Secret};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::name::{Issuer, User};
 use serde_json::Value;
@@ -114,6 +115,64 @@ fn contents_hold_or_are_refused_as_their_vectors_say() {
     }
 }
 
+/// docs/protocol.md §15.2, §15.3
+#[test]
+fn files_hold_or_are_refused_as_their_vectors_say() {
+    for (name, vector) in load("file", FILE) {
+        if let Some(lengths) = vector["lengths"].as_array() {
+            for of_a_size in lengths {
+                let [size, padded, chunks, sealed] = [0, 1, 2, 3].map(|at| number(&of_a_size[at]));
+                assert_eq!(file::padded_len(size), Some(padded), "{name}: {size}");
+                assert_eq!(file::chunks(size), Some(chunks), "{name}: {size}");
+                assert_eq!(file::sealed_len(size), Some(sealed), "{name}: {size}");
+            }
+        } else if vector["sealed"].is_string() {
+            check_chunk(&name, &vector);
+        } else {
+            check_offer(&name, &vector);
+        }
+    }
+}
+
+fn check_chunk(name: &str, vector: &Value) {
+    let key = FileKey::from_bytes(&array(&vector["key"]));
+    let blob = array(&vector["blob"]);
+    let place = ChunkPlace {
+        blob: &blob,
+        index: number(&vector["index"]),
+        last: vector["last"].as_bool().unwrap(),
+    };
+    let sealed = hex(&vector["sealed"]);
+    let opened = key.open_chunk(place, &sealed);
+    if vector["error"].is_string() {
+        assert_eq!(opened, Err(AeadError), "{name}");
+        return;
+    }
+    let plaintext = hex(&vector["plaintext"]);
+    let iv = *sealed.first_chunk().unwrap();
+    assert_eq!(opened.as_ref(), Ok(&plaintext), "{name}");
+    assert_eq!(key.seal_chunk(place, iv, &plaintext), Ok(sealed), "{name}");
+}
+
+fn check_offer(name: &str, vector: &Value) {
+    let bytes = hex(&vector["offer"]);
+    let decoded = FileOffer::decode(&bytes);
+    if let Some(error) = vector["error"].as_str() {
+        assert_eq!(file_error(decoded.unwrap_err()), error, "{name}");
+        return;
+    }
+    let offer = FileOffer {
+        blob: array(&vector["blob"]),
+        key: FileKey::from_bytes(&array(&vector["key"])),
+        size: number(&vector["size"]),
+        sha256: array(&vector["sha256"]),
+        name: text(&vector["name"]),
+        media_type: text(&vector["media_type"]),
+    };
+    assert_eq!(offer.encode(), Ok(bytes.clone()), "{name}");
+    assert_eq!(decoded, Ok(offer), "{name}");
+}
+
 /// docs/protocol.md §9.3
 #[test]
 fn paddings_hold_or_are_refused_as_their_vectors_say() {
@@ -200,6 +259,14 @@ fn hex(value: &Value) -> Vec<u8> {
         .collect()
 }
 
+fn array(value: &Value) -> [u8; 32] {
+    hex(value).try_into().unwrap()
+}
+
+fn number(value: &Value) -> u64 {
+    text(value).parse().unwrap()
+}
+
 fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
@@ -256,6 +323,17 @@ fn content_error(error: ContentError) -> &'static str {
         ContentError::BodyTooLong => "body_too_long",
         ContentError::Ids => "ids",
         ContentError::Name => "name",
+        other => panic!("{other}"),
+    }
+}
+
+fn file_error(error: FileError) -> &'static str {
+    match error {
+        FileError::Encoding(_) => "encoding",
+        FileError::Version => "version",
+        FileError::Size => "size",
+        FileError::Name => "name",
+        FileError::MediaType => "media_type",
         other => panic!("{other}"),
     }
 }
@@ -482,4 +560,51 @@ const SAFETY: &[&str] = &[
     "safety_own_devices",
     "safety_two_users",
     "safety_two_users_swapped",
+];
+
+const FILE: &[&str] = &[
+    "chunk_27_bytes",
+    "chunk_aad_missing",
+    "chunk_ciphertext_changed",
+    "chunk_empty",
+    "chunk_first",
+    "chunk_index_largest",
+    "chunk_iv_changed",
+    "chunk_last",
+    "chunk_of_another_blob",
+    "chunk_of_another_key",
+    "chunk_of_another_place",
+    "chunk_tag_changed",
+    "chunk_taken_for_the_last",
+    "chunk_trailing_byte",
+    "chunk_truncated",
+    "chunk_without_bytes",
+    "chunk_without_tag",
+    "file_lengths",
+    "offer",
+    "offer_hash_truncated",
+    "offer_media_type_control_character",
+    "offer_media_type_empty",
+    "offer_media_type_longest",
+    "offer_media_type_not_ascii",
+    "offer_media_type_not_utf8",
+    "offer_media_type_two_bytes",
+    "offer_media_type_without_slash",
+    "offer_name_c1_control_character",
+    "offer_name_empty",
+    "offer_name_length_past_end",
+    "offer_name_longest",
+    "offer_name_newline",
+    "offer_name_not_utf8",
+    "offer_name_nul",
+    "offer_name_that_looks_like_a_path",
+    "offer_of_an_empty_file",
+    "offer_size_largest",
+    "offer_size_largest_that_fits",
+    "offer_size_padded_over_64_bits",
+    "offer_trailing_byte",
+    "offer_truncated",
+    "offer_version_unknown",
+    "offer_version_zero",
+    "offer_without_bytes",
 ];

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the test vectors beside it from docs/protocol.md §9 and §11 alone, with PyPI `cryptography` for AES-256-GCM.
+"""Writes the test vectors beside it from docs/protocol.md §9, §11 and §15 alone, with PyPI `cryptography` for AES-256-GCM.
 
 It shares no code with the crate, so that the two check each other. Each file is one vector, named noun first, then
 defect. `section` is what it proves. A vector with `error` must be refused with that error; the others must hold.
@@ -30,7 +30,7 @@ def vec(width, data):
     return len(data).to_bytes(width, "big") + data
 
 
-def write(folder, name, section, about, **fields):
+def write(folder, name, section, about, /, **fields):
     fields = {k: v.hex() if isinstance(v, bytes) else v for k, v in fields.items()}
     text = json.dumps({"section": section, "about": about, **fields}, indent=2)
     (HERE / folder / f"{name}.json").write_text(text + "\n")
@@ -413,7 +413,101 @@ def safety():
               theirs={**bob, "devices": [d.hex() for d in bob["devices"]]}, qr=qr, error=error)
 
 
+# Files, §15.2 and §15.3
+
+BLOB = some("blob", 32)
+FILE_KEY = some("file key", 32)
+SHA256 = hashlib.sha256(b"the file").digest()
+FILE_CHUNK = 65_536
+
+
+def chunk_aad(blob, index, last):
+    return b"sealwire/1 file" + blob + struct.pack(">QB", index, last)
+
+
+def seal_chunk(plaintext, blob=BLOB, index=3, last=0, key=FILE_KEY, iv=IV):
+    return iv + AESGCM(key).encrypt(iv, plaintext, chunk_aad(blob, index, last))
+
+
+def offer(size=70_000, name="photo.jpg".encode(), media_type=b"image/jpeg", version=1):
+    return bytes([version]) + BLOB + FILE_KEY + struct.pack(">Q", size) + SHA256 + vec(1, name) + vec(1, media_type)
+
+
+def files():
+    lengths = []
+    for size in (0, 1, 9, 65_535, 65_536, 65_537, 70_000, 131_072, 1_000_000, 2**40 + 1, 2**62 + 1):
+        padded = padme(size)
+        chunks = max(1, -(-padded // FILE_CHUNK))
+        lengths.append([str(n) for n in (size, padded, chunks, padded + 28 * chunks)])
+    write("file", "file_lengths", "15.2", "size of a file, with its padding, number of chunks, size of the blob", lengths=lengths)
+
+    for name, (about, plaintext, index, last) in {
+        "chunk_first": ("a chunk at the beginning", some("chunk", 100), 0, 0),
+        "chunk_last": ("the last chunk", some("chunk", 100), 7, 1),
+        "chunk_empty": ("the only chunk of an empty file", b"", 0, 1),
+        "chunk_index_largest": ("the largest index", b"x", 2**64 - 1, 1),
+    }.items():
+        write("file", name, "15.2", about, key=FILE_KEY, blob=BLOB, index=str(index), last=bool(last), plaintext=plaintext,
+              sealed=seal_chunk(plaintext, index=index, last=last))
+    plaintext = some("chunk", 100)
+    good = seal_chunk(plaintext)
+    flip = lambda at: good[:at] + bytes([good[at] ^ 1]) + good[at + 1:]
+    for name, (about, sealed) in {
+        "chunk_of_another_blob": ("sealed for another blob", seal_chunk(plaintext, blob=some("another blob", 32))),
+        "chunk_of_another_place": ("sealed for the place after", seal_chunk(plaintext, index=4)),
+        "chunk_taken_for_the_last": ("sealed as the last one", seal_chunk(plaintext, last=1)),
+        "chunk_of_another_key": ("sealed with another key", seal_chunk(plaintext, key=some("another key", 32))),
+        "chunk_aad_missing": ("sealed without its place", IV + AESGCM(FILE_KEY).encrypt(IV, plaintext, b"")),
+        "chunk_iv_changed": ("a bit of the iv", flip(0)),
+        "chunk_ciphertext_changed": ("a bit of the ciphertext", flip(12)),
+        "chunk_tag_changed": ("a bit of the tag", flip(len(good) - 1)),
+        "chunk_truncated": ("without the last byte", good[:-1]),
+        "chunk_trailing_byte": ("a byte after the tag", good + b"\0"),
+        "chunk_without_tag": ("iv and ciphertext only", good[:-16]),
+        "chunk_without_bytes": ("no byte at all", b""),
+        "chunk_27_bytes": ("a byte fewer than iv and tag have", good[:27]),
+    }.items():
+        write("file", name, "15.2", about, key=FILE_KEY, blob=BLOB, index="3", last=False, sealed=sealed, error="decrypt")
+
+    def told(name, about, size, file_name, media_type):
+        write("file", name, "15.3", about, blob=BLOB, key=FILE_KEY, size=str(size), sha256=SHA256, name=file_name, media_type=media_type,
+              offer=offer(size, file_name.encode(), media_type.encode()))
+
+    told("offer", "a photo", 70_000, "photo.jpg", "image/jpeg")
+    told("offer_of_an_empty_file", "no byte of file", 0, "nothing", "text/plain;charset=utf-8")
+    told("offer_size_largest_that_fits", "its padded and its sealed length fit 64 bits", 2**64 - 2**57, "x", "a/b")
+    told("offer_name_longest", "255 bytes of name", 1, "é" * 127 + "x", "a/b")
+    told("offer_name_that_looks_like_a_path", "it is text, and the recipient's business", 1, "../../etc/passwd", "a/b")
+    told("offer_media_type_longest", "255 bytes of media type", 1, "x", "text/plain;p=" + "v" * 242)
+    text = offer()
+    at = 1 + 32 + 32 + 8 + 32
+    for name, (section, about, data, error) in {
+        "offer_without_bytes": ("1.1", "no byte at all", b"", "encoding"),
+        "offer_truncated": ("1.1", "ends inside the media type", text[:-1], "encoding"),
+        "offer_hash_truncated": ("1.1", "ends inside the hash", text[:at - 1], "encoding"),
+        "offer_trailing_byte": ("1.1", "goes on after the media type", text + b"\0", "encoding"),
+        "offer_name_length_past_end": ("1.1", "the name's length says more than there is", text[:at] + b"\xff" + text[at + 1:], "encoding"),
+        "offer_version_zero": ("15.3", "version 0", offer(version=0), "version"),
+        "offer_version_unknown": ("15.3", "version 2", offer(version=2), "version"),
+        "offer_size_largest": ("15.3", "2^64 - 1 bytes, which have no padded length", offer(size=2**64 - 1), "size"),
+        "offer_size_padded_over_64_bits": ("15.3", "it fits until it is padded", offer(size=2**64 - 2**57 + 1), "size"),
+        "offer_name_empty": ("15.3", "no byte of name", offer(name=b""), "encoding"),
+        "offer_name_nul": ("15.3", "U+0000", offer(name=b"a\0b"), "name"),
+        "offer_name_newline": ("15.3", "a line feed", offer(name=b"a\nb"), "name"),
+        "offer_name_c1_control_character": ("15.3", "U+0085", offer(name="a\u0085b".encode()), "name"),
+        "offer_name_not_utf8": ("15.3", "a lone 0xff", offer(name=b"a\xffb"), "name"),
+        "offer_media_type_empty": ("15.3", "no media type", offer(media_type=b""), "encoding"),
+        "offer_media_type_two_bytes": ("15.3", "shorter than three bytes", offer(media_type=b"a/"), "encoding"),
+        "offer_media_type_without_slash": ("15.3", "no subtype", offer(media_type=b"text"), "media_type"),
+        "offer_media_type_control_character": ("15.3", "an escape", offer(media_type=b"a/b;\x1b[2J"), "media_type"),
+        "offer_media_type_not_ascii": ("15.3", "é", offer(media_type="text/é".encode()), "media_type"),
+        "offer_media_type_not_utf8": ("15.3", "a lone 0xff", offer(media_type=b"a/b\xff"), "media_type"),
+    }.items():
+        write("file", name, section, about, offer=data, error=error)
+
+
 padding()
 contents()
 messages()
 safety()
+files()
