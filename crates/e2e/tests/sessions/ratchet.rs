@@ -410,3 +410,30 @@ fn a_message_of_another_session_does_not_open_under_this_ones_id() {
     message[SESSION..RATCHET_KEY].copy_from_slice(&own[SESSION..RATCHET_KEY]);
     assert_eq!(world.open(&mut bob, &message).unwrap_err(), Error::Decrypt);
 }
+
+/// docs/protocol.md §8.2, §9.1: no key and iv are used together twice, not even where a device is put back to an earlier state, as the iv
+/// is random. Only the same randomness repeats them, which shows that the sealings of messages are counted.
+#[test]
+fn sealing_uses_no_key_and_iv_twice() {
+    use sealwire_protocol::audit;
+
+    let run = || {
+        let (mut world, mut alice, mut bob) = World::pair(77);
+        world.start(&mut alice, &mut bob);
+        for turn in 0..5 {
+            world.send(&mut alice, &mut bob, &format!("a{turn}"));
+            world.send(&mut bob, &mut alice, &format!("b{turn}"));
+        }
+        let earlier = alice.peer.encode();
+        world.seal(&mut alice, "before");
+        alice.peer = Peer::decode(&earlier).unwrap();
+        world.seal(&mut alice, "after");
+    };
+    audit::start();
+    run();
+    let sealed = audit::sealed();
+    assert!(sealed >= 12, "{sealed}");
+    assert_eq!(audit::repeats(), 0);
+    run();
+    assert_eq!((audit::sealed(), audit::repeats()), (2 * sealed, sealed));
+}
