@@ -315,9 +315,8 @@ impl Engine {
         answer: oneshot::Sender<Result<Receipt, Error>>,
         now: Moment,
     ) -> Result<Result<(), Box<Unaccepted>>, Fatal> {
-        let answer = match self.sent_before(message, user, answer) {
-            Some(answer) => answer,
-            None => return Ok(Ok(())),
+        let Some(answer) = self.sent_before(message, user, answer) else {
+            return Ok(Ok(()));
         };
         if let Err(error) = self.may_send(txn, user, message)? {
             return Ok(Err(Box::new((answer, error))));
@@ -492,11 +491,12 @@ impl Engine {
         let Some(entry) = self.outbox.entries.get_mut(&number) else {
             return Ok(());
         };
-        let again = match refusal {
-            // §5.2: fetch the cards again. What is sealed for a device that stays is sent to it as it is.
-            Refusal::DevicesChanged => Some(Arc::clone(&entry.user)),
-            Refusal::OwnDevicesChanged => self.account.user.clone(),
-            _ => None,
+        // §5.2: fetch the cards again. What is sealed for a device that stays is sent to it as it is.
+        let again = if refusal == Refusal::DevicesChanged {
+            Some(Arc::clone(&entry.user))
+        } else {
+            let own = self.account.user.clone();
+            own.filter(|_| refusal == Refusal::OwnDevicesChanged)
         };
         if (again.is_some() || refusal == Refusal::Stale) && entry.rounds < MAX_ROUNDS {
             // §5.2: what was refused and is tried again has a sequence of its own.

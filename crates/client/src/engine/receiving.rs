@@ -372,7 +372,11 @@ impl Engine {
 /// A receipt with one more id; `None` if it has as many as there may be, or has this one.
 fn with_id(receipt: &[u8], id: [u8; 16]) -> Option<zeroize::Zeroizing<Vec<u8>>> {
     let content = Content::decode(receipt).ok()?;
-    let (Kind::Delivered(ids) | Kind::Read(ids)) = content.kind else {
+    let (ids, kind): (_, fn(_) -> _) = if let Kind::Delivered(ids) = content.kind {
+        (ids, Kind::Delivered)
+    } else if let Kind::Read(ids) = content.kind {
+        (ids, Kind::Read)
+    } else {
         return None;
     };
     if ids.len() >= RECEIPT_IDS {
@@ -380,10 +384,6 @@ fn with_id(receipt: &[u8], id: [u8; 16]) -> Option<zeroize::Zeroizing<Vec<u8>>> 
     }
     let mut more = ids.as_slice().to_vec();
     more.push(id);
-    let ids = MessageIds::from(more.as_slice());
-    let kind = match content.kind {
-        Kind::Read(_) => Kind::Read(ids),
-        _ => Kind::Delivered(ids),
-    };
+    let kind = kind(MessageIds::from(more.as_slice()));
     encode(&Content { kind, ..content })
 }

@@ -207,10 +207,9 @@ impl Waiting {
             return;
         }
         let outcome = self.failed.map_or(Ok(()), Err);
-        for all in [self.receipt.one.take(), self.receipt.all.take()] {
-            if let Some(all) = all {
-                let _ = all.send(outcome);
-            }
+        let waiting = [self.receipt.one.take(), self.receipt.all.take()];
+        for waiting in waiting.into_iter().flatten() {
+            let _ = waiting.send(outcome);
         }
     }
 
