@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use sealwire_client::{Client, Event, FileStore, Message, StoreKey};
-use sealwire_server::mailbox::MailboxLimits;
 use sealwire_server::Relay;
 use sealwire_server::policy::Allowance;
 
@@ -35,37 +34,27 @@ async fn main() {
     };
     let folder = tempfile::tempdir().unwrap();
     let many = 100 * messages as u64;
-    let allowance = Allowance {
-        messages_per_minute: u64::MAX,
-        mailbox: MailboxLimits {
-            messages: many,
-            bytes: many * 1_024,
-            retention_seconds: 86_400,
-        },
-        ..Allowance::default()
-    };
+    let mut allowance = Allowance::default();
+    allowance.messages_per_minute = u64::MAX;
+    allowance.mailbox.messages = many;
+    allowance.mailbox.bytes = many * 1_024;
     let relay = Relay::builder(folder.path().join("relay"))
         .allowance(allowance)
         .bind("127.0.0.1:0")
         .await
         .unwrap();
     let hour = Duration::from_secs(3_600);
-    let line = |invitation: sealwire_protocol::invite::Invitation| invitation.to_line();
-    let to_alice = line(relay.invite("alice", hour).await.unwrap());
-    let to_bob = line(relay.invite("bob", hour).await.unwrap());
-    let client = |invitation: String, name: &str| {
+    let to_alice = relay.invite("alice", hour).await.unwrap().to_line();
+    let to_bob = relay.invite("bob", hour).await.unwrap().to_line();
+    let client = |invitation: &str, name: &str| {
         let store = FileStore::open(folder.path().join(name)).unwrap();
-        let builder = Client::invited(&invitation).unwrap();
+        let builder = Client::invited(invitation).unwrap();
         builder
             .store(store, StoreKey::from_bytes([1; 32]))
             .connect()
     };
-    let alice = client(to_alice, "alice.store").await.unwrap();
-    client(to_bob.clone(), "bob.store")
-        .await
-        .unwrap()
-        .close()
-        .await;
+    let alice = client(&to_alice, "alice.store").await.unwrap();
+    client(&to_bob, "bob.store").await.unwrap().close().await;
 
     let start = Instant::now();
     let sending = futures_util::stream::iter(0..messages).map(|number| {
@@ -84,7 +73,7 @@ async fn main() {
     alice.close().await;
 
     let start = Instant::now();
-    let bob = client(to_bob, "bob.store").await.unwrap();
+    let bob = client(&to_bob, "bob.store").await.unwrap();
     let (mut first, mut next) = (None, 0_usize);
     let mut recovered = None;
     while next < messages || recovered.is_none() {
