@@ -361,6 +361,25 @@ mod tests {
 
     /// docs/protocol.md §5.3
     #[test]
+    fn refusals_that_no_repetition_cures_are_not_retryable() {
+        for code in RefusalCode::ALL {
+            let never = matches!(
+                code.name(),
+                "not_permitted"
+                    | "too_large"
+                    | "invalid_card"
+                    | "too_many"
+                    | "token_refused"
+                    | "stale"
+                    | "unknown_device"
+                    | "unknown_blob"
+            );
+            assert_eq!(code.is_retryable(), !never, "{code}");
+        }
+    }
+
+    /// docs/protocol.md §5.3
+    #[test]
     fn numbers_without_a_refusal_are_none() {
         for code in [0, 18, u16::MAX] {
             assert_eq!(RefusalCode::from_code(code), None);
