@@ -69,6 +69,8 @@ pub(crate) use inbox::Given;
 
 /// Requests kept free for everything but messages, out of the 64 that may be open (`docs/protocol.md §5`).
 const REQUESTS_BESIDE_SENDS: usize = 8;
+/// The highest sequence that a relay may say it has accepted: more than any device can send.
+const MAX_SEQUENCE: u64 = 1 << 62;
 /// The attestation in use is replaced by a new token's once it is this old, in seconds: a card's age of renewal.
 const ATTESTATION_RENEWAL: u64 = limits::CARD_RENEWAL_DAYS * 24 * 60 * 60;
 
@@ -342,6 +344,9 @@ impl Engine {
             Some(user) if user != ready.user => return Err(NotAuthorised::OtherUser.into()),
             // Whose device this is only the issuer says, in the token that comes next: a relay's word is not kept.
             Some(_) | None => {}
+        }
+        if ready.sent > MAX_SEQUENCE {
+            return Err(RelayFault::Record.into());
         }
         self.handle_disconnected();
         let mut txn = self.begin();

@@ -231,7 +231,8 @@ impl Outbox {
 
     /// The sequence of the next Send.
     pub(super) fn next_sequence(&mut self) -> u64 {
-        self.state.sequence += 1;
+        // No relay can bring it near its end (`MAX_SEQUENCE`).
+        self.state.sequence = self.state.sequence.saturating_add(1);
         self.state_changed = true;
         self.state.sequence
     }
@@ -492,11 +493,12 @@ impl Engine {
             return Ok(());
         };
         // §5.2: fetch the cards again. What is sealed for a device that stays is sent to it as it is.
-        let again = if refusal == Refusal::DevicesChanged {
-            Some(Arc::clone(&entry.user))
-        } else {
-            let own = self.account.user.clone();
-            own.filter(|_| refusal == Refusal::OwnDevicesChanged)
+        let own = self.account.user.clone();
+        let again = match (refusal, entry.purpose) {
+            (Refusal::OwnDevicesChanged, _)
+            | (Refusal::DevicesChanged, Purpose::Again(Target { copy: true, .. })) => own,
+            (Refusal::DevicesChanged, _) => Some(Arc::clone(&entry.user)),
+            (_, _) => None,
         };
         if (again.is_some() || refusal == Refusal::Stale) && entry.rounds < MAX_ROUNDS {
             // §5.2: what was refused and is tried again has a sequence of its own.

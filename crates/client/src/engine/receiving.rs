@@ -149,8 +149,12 @@ impl Engine {
             .peer(&self.vault, deliver.device)?
             .identity()
             .map(|identity| identity.user.clone());
+        let message = SeenMessage {
+            device: deliver.device,
+            id: deliver.id,
+        };
         if attested.is_none_or(|attested| attested.as_str() != deliver.user) {
-            return self.not_opened(txn, deliver, user, NotOpened::Refused);
+            return self.undecryptable(txn, message, user);
         }
         self.device_seen(txn, &user, deliver.device, now)?;
         if opened.missing > 0 {
@@ -162,22 +166,27 @@ impl Engine {
             self.inbox.push(txn, gap)?;
         }
         match Content::decode(&opened.content) {
-            Ok(content) => self.take_content(txn, deliver, user, &content, now),
-            Err(_) => self.not_opened(txn, deliver, user, NotOpened::Refused),
+            Ok(content) => self.take_content(txn, message, user, &content, now),
+            Err(_) => self.undecryptable(txn, message, user),
         }
     }
 
+    /// `message` is the content's frame.
     fn take_content(
         &mut self,
         txn: &mut Txn,
-        deliver: &Deliver<'_>,
+        message: SeenMessage,
         user: Arc<str>,
         content: &Content<'_>,
         now: Moment,
     ) -> Result<(), Fatal> {
-        let (id, device) = (content.id, deliver.device);
+        // It may be one that was asked for again, or that is sealed again because its receipt was lost.
+        self.lost.remove(txn, &message);
+        let shown = self.seen.contains(&message);
+        self.seen.insert(txn, message)?;
+        let device = message.device;
         let received = |body: &Body<'_>| Received {
-            id: MessageId(id),
+            id: MessageId(message.id),
             from: Arc::clone(&user),
             device,
             sent_at: content.time,
@@ -186,16 +195,10 @@ impl Engine {
             handle: None,
         };
         let own = self.account.user.as_ref() == Some(&user);
-        // It may be one that was asked for again.
-        let frame = SeenMessage {
-            device,
-            id: deliver.id,
-        };
-        self.lost.remove(txn, &frame);
         // §9.3: of kinds 0 and 2 the id is that of the frame; a copy comes from this user's own devices only.
         let event = match &content.kind {
-            Kind::Message(body) if id == deliver.id => Event::Message(received(body)),
-            Kind::Copy { user: to, body } if id == deliver.id && own => Event::Copy {
+            Kind::Message(body) if content.id == message.id => Event::Message(received(body)),
+            Kind::Copy { user: to, body } if content.id == message.id && own => Event::Copy {
                 to: (*to).into(),
                 message: received(body),
             },
@@ -226,16 +229,13 @@ impl Engine {
             Kind::Name(name) if own => return self.device_named(txn, &user, device, name),
             Kind::Empty => return Ok(()),
             Kind::Message(_) | Kind::Copy { .. } | Kind::Name(_) => {
-                return self.not_opened(txn, deliver, user, NotOpened::Refused);
+                return self.undecryptable(txn, message, user);
             }
         };
-        let message = SeenMessage { device, id };
-        // One that was sealed again, because this device had lost the session, and that it had shown before.
-        if !self.seen.contains(&message) {
-            self.seen.insert(txn, message)?;
+        if !shown {
             self.inbox.push(txn, event)?;
         }
-        self.confirm(txn, &user, device, id, false, now)
+        self.confirm(txn, &user, device, message.id, false, now)
     }
 
     /// Tells the sender of a message that it is stored, or read: together with others that are not on their way yet. Somebody to whom this

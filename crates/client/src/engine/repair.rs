@@ -1,4 +1,4 @@
-//! What helps when a session is lost: at this end, at the other, or with the whole store (`docs/protocol.md §16`).
+//! What helps when a session is lost: at this end, at the other, or with the whole store (`docs/protocol.md §8.3`, §16).
 //!
 //! ```text
 //!  a message does not open ──▶ lost ──▶ resend, in a new session ──▶ its sender seals it again ──▶ shown

@@ -102,7 +102,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Entries to be sealed: first what has to come before everything that is new (`docs/protocol.md §16`).
+    /// Entries to be sealed: first what has to come before everything that is new (`docs/protocol.md §8.3`).
     fn due(&self, now: Moment) -> Vec<u64> {
         let due = |entry: &Entry| match entry.stage {
             Stage::Waiting => true,

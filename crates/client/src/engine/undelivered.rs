@@ -1,5 +1,5 @@
 //! What the relay has and a device has not confirmed: kept so that receipts find their message, and so that a device that lost its
-//! session gets the message again (`docs/protocol.md §16`).
+//! session gets the message again (`docs/protocol.md §8.3`).
 //!
 //! ```text
 //!  accepted ──▶ waiting for devices ──┬── delivered (sealed) ──▶ one device less; none left: forgotten
@@ -331,7 +331,7 @@ impl Engine {
         self.inbox.push(txn, event)
     }
 
-    /// A device has lost its session, and asks for these messages and all after them; with no id, for everything (`docs/protocol.md §16`).
+    /// A device has lost its session, and asks for these messages and all after them; with no id, for everything (`docs/protocol.md §8.3`).
     pub(super) fn handle_resend(
         &mut self,
         user: &Arc<str>,

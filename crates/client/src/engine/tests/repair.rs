@@ -84,7 +84,7 @@ fn copies_for_ones_own_devices_come_again_too() {
     assert_eq!(bob.texts(), ["1", "2"]);
 }
 
-/// docs/protocol.md §8.2
+/// docs/protocol.md §8.2, §8.3
 #[test]
 fn message_more_than_a_thousand_ahead_comes_again_in_a_new_session() {
     let (mut relay, mut alice, mut bob) = acquainted();
@@ -384,4 +384,55 @@ fn nothing_is_sealed_before_the_first_ready() {
     relay.refuse_sends = Some(RefusalCode::DevicesChanged);
     relay.pump(&mut [&mut alice]);
     assert!(!relay.sent.is_empty());
+}
+
+/// What a relay gives a second time, because it has lost that it was taken, is known whatever is in it.
+#[test]
+fn receipt_delivered_twice_repairs_nothing() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    alice.events();
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    relay.pump(&mut [&mut bob]);
+    let receipt = relay.mailbox(&alice)[0].clone();
+    relay.deliver(&mut alice);
+    let again = Held {
+        position: receipt.position + 1_000,
+        ..receipt
+    };
+    give(&mut alice, &again);
+    assert_eq!(alice.engine.outbox.own_count(), 0);
+    assert!(matches!(
+        alice.events().as_slice(),
+        [Event::Delivered { .. }]
+    ));
+}
+
+#[test]
+fn relay_that_has_accepted_more_than_can_be_sent_is_at_fault() {
+    let (_, mut alice, _) = acquainted();
+    let ready = |sent| Ready {
+        device: alice.device(),
+        user: "alice",
+        time: 0,
+        token_expires: 0,
+        max_message: 1,
+        has_card: true,
+        prekeys: 0,
+        epoch: [0; 16],
+        acknowledged: 0,
+        head: u64::MAX,
+        sent,
+        waiting: u32::MAX,
+    };
+    let (most, more) = (ready(MAX_SEQUENCE), ready(MAX_SEQUENCE + 1));
+    assert!(matches!(
+        alice.engine.handle_ready(&more, START),
+        Err(Fatal::Relay(RelayFault::Record))
+    ));
+    alice.crash();
+    alice.engine.handle_ready(&most, START).unwrap();
+    alice.settle();
+    assert_eq!(alice.engine.outbox.next_sequence(), MAX_SEQUENCE + 1);
 }
