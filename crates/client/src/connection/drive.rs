@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use sealwire_protocol::frame::{List, Send as SendFrame, ToDevice, ToRelay};
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
@@ -26,6 +27,9 @@ use super::{
 use crate::engine::{Reply, Request};
 use crate::error::{RelayFault, Unreachable};
 use crate::message::Acks;
+
+/// Records that are handled before anything is committed or sent.
+const RECORDS_AT_ONCE: usize = 16;
 
 /// A link in use.
 pub(super) struct Drive<'a> {
@@ -111,10 +115,7 @@ impl<'a> Drive<'a> {
         }
         let deadline = self.deadline();
         tokio::select! {
-            record = self.link.receive(), if may_read => {
-                let mut record = record?;
-                self.handle_record(&mut record)
-            }
+            record = self.link.receive(), if may_read => self.handle_records(record?),
             command = self.core.commands.recv() => self.core.handle_commands(command),
             () = self.acks.some() => Ok(()),
             token = answer(&mut self.asked), if self.asked.is_some() => {
@@ -220,6 +221,22 @@ impl<'a> Drive<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Handles a record and what else is here: all of it shares one commit.
+    fn handle_records(&mut self, first: Vec<u8>) -> Result<(), Stop> {
+        let mut record = first;
+        for _ in 1..RECORDS_AT_ONCE {
+            self.handle_record(&mut record)?;
+            if !self.core.engine.may_read() {
+                return Ok(());
+            }
+            match self.link.receive().now_or_never() {
+                Some(next) => record = next?,
+                None => return Ok(()),
+            }
+        }
+        self.handle_record(&mut record)
     }
 
     fn handle_record(&mut self, record: &mut [u8]) -> Result<(), Stop> {
