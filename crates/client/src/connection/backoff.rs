@@ -9,6 +9,8 @@ use rand::{Rng, RngExt as _};
 
 /// The first ceiling.
 const BASE: Duration = Duration::from_millis(500);
+/// No delay is shorter: whatever goes wrong, and however often, a device does not spin.
+const FLOOR: Duration = Duration::from_millis(100);
 /// The last ceiling.
 const CAP: Duration = Duration::from_secs(30);
 
@@ -19,13 +21,13 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// The delay after one more failure: uniformly random up to 0.5 s, 1 s, 2 s, … and at most 30 s.
+    /// The delay after one more failure: uniformly random from 0.1 s up to 0.5 s, 1 s, 2 s, … and at most 30 s.
     pub(crate) fn next_delay(&mut self, rng: &mut impl Rng) -> Duration {
         let ceiling = BASE
             .saturating_mul(1_u32.checked_shl(self.failures.min(31)).unwrap_or(u32::MAX))
             .min(CAP);
         self.failures = self.failures.saturating_add(1);
-        ceiling.mul_f64(rng.random_range(0.0..=1.0))
+        FLOOR + (ceiling - FLOOR).mul_f64(rng.random_range(0.0..=1.0))
     }
 
     /// Starts anew, after a connection that held.
@@ -69,13 +71,16 @@ mod tests {
     }
 
     #[test]
-    fn delays_are_spread_down_to_nothing() {
+    fn delays_are_spread_down_to_the_floor_and_never_below_it() {
         let mut rng = StdRng::seed_from_u64(2);
         let smallest = (0..2_000)
             .map(|_| Backoff { failures: 9 }.next_delay(&mut rng))
             .min()
             .unwrap();
-        assert!(smallest < Duration::from_millis(200), "{smallest:?}");
+        assert!(
+            (FLOOR..Duration::from_millis(300)).contains(&smallest),
+            "{smallest:?}"
+        );
     }
 
     #[test]
