@@ -1,12 +1,33 @@
 //! A store in one file.
+//!
+//! ```text
+//!  FileStore ── redb: a copy-on-write B-tree of pages with checksums ── file
+//! ```
+//!
+//! * redb verifies the checksum of every page in use when the file is opened, after a crash or not; a damaged file is refused then.
+//!   What its checksums do not find the vault does, above.
+//! * A commit is one fsync, and one more where the file has to grow.
+//! * No page that a disk has changed since makes the caller panic: redb may, and that is [`StoreError::Damaged`] here.
+//! * After a commit that failed nobody knows what the disk holds, so everything is refused until the file is opened again. That opens
+//!   with all of that commit or nothing of it.
+//! * A flipped bit in the last commit of a process that was killed is taken for a commit that was torn, and the one before it is what
+//!   opens: an earlier state of the whole store, like a restored backup.
 
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
-use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition, TableError};
+use redb::backends::FileBackend;
+use redb::{
+    Database, Durability, ReadOnlyTable, ReadTransaction, ReadableDatabase as _, StorageBackend,
+    TableDefinition, TableError, TableHandle as _,
+};
 
 use super::{Batch, Row, SCAN_BYTES, Store, StoreError};
 
 const ROWS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("rows");
+
+type RowTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// Memory the storage engine may use for pages it has read, in bytes.
 const CACHE_BYTES: usize = 4 << 20;
@@ -14,161 +35,177 @@ const CACHE_BYTES: usize = 4 << 20;
 /// Rows in one file, durable at every commit, for one process at a time.
 #[derive(Debug)]
 pub struct FileStore {
-    database: Database,
+    database: Option<Database>,
+    failed: bool,
 }
 
 impl FileStore {
-    /// Opens the store at `path`, or creates it, readable by its owner only.
+    /// Opens the store at `path`, or creates it, readable by its owner only. The folder has to exist.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] while another process, or another store in this one, has it open.
+    /// [`StoreError::InUse`] while another process, or another store in this one, has it open; [`StoreError::NotAStore`] if something
+    /// else is there; [`StoreError::Damaged`] if it is not as it was left.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let mut options = std::fs::OpenOptions::new();
+        let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        drop(options.open(path)?);
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .create(path)
-            .map_err(|error| {
-                if matches!(error, DatabaseError::DatabaseAlreadyOpen) {
-                    StoreError::InUse
-                } else {
-                    StoreError::Engine(Box::new(error))
-                }
-            })?;
-        Ok(Self { database })
+        let file = options.open(path)?;
+        super::sync_folder_of(path)?;
+        Self::with(|| FileBackend::new(file).map_err(Into::into))
+    }
+
+    /// Opens the store that `backend` holds, or creates it there.
+    ///
+    /// # Errors
+    /// As [`FileStore::open`].
+    #[cfg(any(test, feature = "simulation"))]
+    pub fn with_backend(backend: impl StorageBackend) -> Result<Self, StoreError> {
+        Self::with(|| Ok(backend))
+    }
+
+    fn with<B: StorageBackend>(
+        backend: impl FnOnce() -> Result<B, redb::Error>,
+    ) -> Result<Self, StoreError> {
+        let database = guarded(|| {
+            let mut builder = Database::builder();
+            builder
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(true);
+            Ok(builder.create_with_backend(backend()?)?)
+        })?;
+        let store = Self {
+            database: Some(database),
+            failed: false,
+        };
+        if !store.read_with(|read| {
+            let names = read.list_tables()?.map(|table| table.name().to_owned());
+            Ok(names.eq([ROWS.name()]) || read.list_tables()?.next().is_none())
+        })? {
+            return Err(StoreError::NotAStore);
+        }
+        Ok(store)
+    }
+
+    fn database(&self) -> Result<&Database, StoreError> {
+        match &self.database {
+            Some(database) if !self.failed => Ok(database),
+            Some(_) | None => Err(StoreError::Failed),
+        }
+    }
+
+    fn read_with<T>(
+        &self,
+        work: impl FnOnce(&ReadTransaction) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let database = self.database()?;
+        guarded(|| work(&database.begin_read()?))
     }
 }
 
 impl Store for FileStore {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let transaction = self.database.begin_read().map_err(engine)?;
-        let table = match transaction.open_table(ROWS) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
-            other => other.map_err(engine)?,
-        };
-        Ok(table
-            .get(key)
-            .map_err(engine)?
-            .map(|value| value.value().to_vec()))
+        self.read_with(|read| {
+            let Some(table) = rows(read)? else {
+                return Ok(None);
+            };
+            Ok(table.get(key)?.map(|value| value.value().to_vec()))
+        })
     }
 
     fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError> {
-        let transaction = self.database.begin_read().map_err(engine)?;
-        let table = match transaction.open_table(ROWS) {
-            Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-            other => other.map_err(engine)?,
-        };
-        let mut rows = Vec::new();
-        let mut bytes = 0_usize;
-        for row in table.range::<&[u8]>(prefix.max(after)..).map_err(engine)? {
-            if rows.len() >= limit || bytes >= SCAN_BYTES {
-                break;
+        self.read_with(|read| {
+            let mut found = Vec::new();
+            let Some(table) = rows(read)? else {
+                return Ok(found);
+            };
+            let mut bytes = 0_usize;
+            for row in table.range::<&[u8]>(prefix.max(after)..)? {
+                if found.len() >= limit || bytes >= SCAN_BYTES {
+                    break;
+                }
+                let (key, value) = row?;
+                let (key, value) = (key.value(), value.value());
+                if key <= after {
+                    continue;
+                }
+                if !key.starts_with(prefix) {
+                    break;
+                }
+                bytes = bytes.saturating_add(value.len());
+                found.push((key.to_vec(), value.to_vec()));
             }
-            let (key, value) = row.map_err(engine)?;
-            let (key, value) = (key.value(), value.value());
-            if key <= after {
-                continue;
-            }
-            if !key.starts_with(prefix) {
-                break;
-            }
-            bytes = bytes.saturating_add(value.len());
-            rows.push((key.to_vec(), value.to_vec()));
-        }
-        Ok(rows)
+            Ok(found)
+        })
     }
 
     fn commit(&mut self, batch: Batch) -> Result<(), StoreError> {
-        let transaction = self.database.begin_write().map_err(engine)?;
-        {
-            let mut table = transaction.open_table(ROWS).map_err(engine)?;
-            for (key, change) in batch.into_changes() {
-                match change {
-                    Some(value) => drop(
-                        table
-                            .insert(key.as_slice(), value.as_slice())
-                            .map_err(engine)?,
-                    ),
-                    None => drop(table.remove(key.as_slice()).map_err(engine)?),
+        let database = self.database()?;
+        let committed = guarded(|| {
+            let mut write = database.begin_write()?;
+            write.set_durability(Durability::Immediate)?;
+            {
+                let mut table = write.open_table(ROWS)?;
+                for (key, change) in batch.changes() {
+                    match change {
+                        Some(value) => drop(table.insert(key, value)?),
+                        None => drop(table.remove(key)?),
+                    }
                 }
             }
-        }
-        transaction.commit().map_err(engine)
+            write.commit()?;
+            Ok(())
+        });
+        self.failed = committed.is_err();
+        committed
     }
 }
 
-fn engine(error: impl std::error::Error + Send + Sync + 'static) -> StoreError {
-    StoreError::Engine(Box::new(error))
+impl Drop for FileStore {
+    fn drop(&mut self) {
+        // Closing writes as well, and so may meet a damaged page.
+        let database = self.database.take();
+        drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
+    }
+}
+
+/// The rows, once there are any.
+fn rows(read: &ReadTransaction) -> Result<Option<RowTable>, redb::Error> {
+    match read.open_table(ROWS) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        other => Ok(Some(other?)),
+    }
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, StoreError> {
+    match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(Ok(done)) => Ok(done),
+        Ok(Err(error)) => Err(store_error(error)),
+        Err(_) => Err(StoreError::Damaged),
+    }
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "redb has many errors, and may have more"
+)]
+fn store_error(error: redb::Error) -> StoreError {
+    match error {
+        redb::Error::DatabaseAlreadyOpen => StoreError::InUse,
+        redb::Error::Corrupted(_) => StoreError::Damaged,
+        redb::Error::TableTypeMismatch { .. } | redb::Error::TableIsMultimap(_) => {
+            StoreError::NotAStore
+        }
+        redb::Error::PreviousIo => StoreError::Failed,
+        // What redb says of a file that does not begin as its files do.
+        redb::Error::Io(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            StoreError::NotAStore
+        }
+        redb::Error::Io(error) => StoreError::Io(error),
+        other => StoreError::Engine(Box::new(other)),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn second_opener_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("device.store");
-        let first = FileStore::open(&path).unwrap();
-        assert!(matches!(FileStore::open(&path), Err(StoreError::InUse)));
-        drop(first);
-        FileStore::open(&path).unwrap();
-    }
-
-    #[test]
-    fn file_that_is_no_store_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("device.store");
-        std::fs::write(
-            &path,
-            b"this is something else, and long enough to look at".repeat(100),
-        )
-        .unwrap();
-        assert!(matches!(FileStore::open(&path), Err(StoreError::Engine(_))));
-    }
-
-    #[test]
-    fn rows_survive_reopening_and_scan_in_order() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("device.store");
-        let mut store = FileStore::open(&path).unwrap();
-        assert_eq!(store.read(b"a").unwrap(), None);
-        assert!(store.scan(b"a", b"", 9).unwrap().is_empty());
-        let mut batch = Batch::default();
-        for key in ["a2", "a1", "a3", "b1"] {
-            batch.put(key.into(), key.into());
-        }
-        batch.remove("a3".into());
-        store.commit(batch).unwrap();
-        drop(store);
-        let store = FileStore::open(&path).unwrap();
-        let keys = |limit| {
-            store
-                .scan(b"a", b"", limit)
-                .unwrap()
-                .into_iter()
-                .map(|row| row.0)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(keys(9), [b"a1", b"a2"]);
-        assert_eq!(keys(1), [b"a1"]);
-        assert_eq!(store.read(b"a3").unwrap(), None);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn new_store_is_readable_by_its_owner_only() {
-        use std::os::unix::fs::PermissionsExt as _;
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("device.store");
-        let _store = FileStore::open(&path).unwrap();
-        assert_eq!(
-            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-    }
-}
+mod tests;

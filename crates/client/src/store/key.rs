@@ -133,11 +133,20 @@ pub(crate) enum Derivation {
 fn read_key_file(path: &Path, new: bool) -> Result<Zeroizing<[u8; 32]>, StoreError> {
     let mut file = match std::fs::File::open(path) {
         Err(error) if new && error.kind() == std::io::ErrorKind::NotFound => {
-            return create_key_file(path);
+            let mut options = std::fs::OpenOptions::new();
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            return fill_key_file(&mut options.open(path)?, path);
         }
         other => other?,
     };
     refuse_exposed(&file)?;
+    if new && file.metadata()?.len() == 0 {
+        // What a crash leaves that comes between the file's name and its content.
+        let mut file = std::fs::OpenOptions::new().write(true).open(path)?;
+        return fill_key_file(&mut file, path);
+    }
     let mut key = Zeroizing::new([0; 32]);
     file.read_exact(key.as_mut_slice()).map_err(|error| {
         if error.kind() == std::io::ErrorKind::UnexpectedEof {
@@ -152,22 +161,12 @@ fn read_key_file(path: &Path, new: bool) -> Result<Zeroizing<[u8; 32]>, StoreErr
     Ok(key)
 }
 
-fn create_key_file(path: &Path) -> Result<Zeroizing<[u8; 32]>, StoreError> {
+fn fill_key_file(file: &mut std::fs::File, path: &Path) -> Result<Zeroizing<[u8; 32]>, StoreError> {
     let key = Zeroizing::new(rand::random::<[u8; 32]>());
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
     file.write_all(key.as_slice())?;
     file.sync_all()?;
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
-        // The name of the file must be as durable as its content: a store without its key is lost.
-        std::fs::File::open(folder)?.sync_all()?;
-    }
+    // A store without its key is lost, so the file must not lose its name either.
+    super::sync_folder_of(path)?;
     Ok(key)
 }
 

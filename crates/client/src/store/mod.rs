@@ -13,6 +13,7 @@ mod memory;
 pub(crate) mod vault;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 pub use file::FileStore;
 pub use key::StoreKey;
@@ -98,6 +99,18 @@ impl Batch {
     }
 }
 
+/// Makes the name of a file as durable as its content.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    #[cfg(unix)]
+    if let Some(folder) = path.parent() {
+        let here = folder.as_os_str().is_empty();
+        std::fs::File::open(if here { Path::new(".") } else { folder })?.sync_all()?;
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
 /// Why the device store cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -108,11 +121,17 @@ pub enum StoreError {
     /// The key, key file or passphrase is not the one it was made with.
     #[error("the key or passphrase does not open this device store")]
     WrongKey,
-    /// A record is damaged, or was moved from another place.
+    /// What is there is not what was last committed: rows are damaged, missing, moved or put back.
     #[error(
-        "the device store is damaged: a record does not authenticate; restore the device by joining again"
+        "the device store is damaged: it is not as it was left; check the disk, and join again with a new store"
     )]
     Damaged,
+    /// What is there is something else, or a store whose very beginning is damaged.
+    #[error("this is not a device store; name another file")]
+    NotAStore,
+    /// A commit failed, and nobody knows what the disk holds. What was committed before is safe.
+    #[error("the device store takes no more since a write failed; check the disk and start again")]
+    Failed,
     /// The store was written by a later version of this crate.
     #[error("the device store was written by a newer version; update this program")]
     NewerVersion,

@@ -728,7 +728,7 @@ fn key_file_of_another_size_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("store.key");
     drop(open(&Exposed::default(), &StoreKey::from_file(&path)).unwrap());
-    for size in [0, 31, 33] {
+    for size in [1, 31, 33] {
         std::fs::write(&path, vec![1; size]).unwrap();
         let opened = open(&Exposed::default(), &StoreKey::from_file(&path));
         assert!(
@@ -736,6 +736,24 @@ fn key_file_of_another_size_is_refused() {
             "size {size}"
         );
     }
+}
+
+#[test]
+fn empty_key_file_is_filled_for_a_new_store_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.key");
+    let store = Exposed::default();
+    drop(open(&store, &StoreKey::from_file(&path)).unwrap());
+    let content = std::fs::read(&path).unwrap();
+    std::fs::File::create(&path).unwrap();
+    assert!(matches!(
+        open(&store, &StoreKey::from_file(&path)),
+        Err(StoreError::KeyFileSize)
+    ));
+    drop(open(&Exposed::default(), &StoreKey::from_file(&path)).unwrap());
+    let filled = std::fs::read(&path).unwrap();
+    assert_eq!(filled.len(), 32);
+    assert_ne!(filled, content);
 }
 
 #[cfg(unix)]
