@@ -24,6 +24,7 @@ use crate::error::{Error, Misuse};
 use crate::event::{Event, NotDelivered};
 use crate::issuer::TrustedIssuer;
 use crate::message::{Device, Message, MessageId};
+use crate::transfer::{AnswerTo, Wish};
 
 /// Commands that may wait for the connection task; a caller waits where there is no room.
 pub(crate) const COMMAND_QUEUE: usize = 64;
@@ -89,6 +90,10 @@ pub(crate) enum Command {
     },
     JweSecret {
         answer: oneshot::Sender<Result<Zeroizing<[u8; 32]>, Error>>,
+    },
+    Transfer {
+        wish: Wish,
+        answer: AnswerTo,
     },
     Close {
         taken: Option<u64>,
@@ -295,6 +300,11 @@ impl Client {
             let _ = closed.await;
         }
         self.shared.commands.closed().await;
+    }
+
+    /// For a transfer's thread.
+    pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
+        self.shared.commands.clone()
     }
 
     async fn ask<T>(

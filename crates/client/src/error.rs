@@ -6,6 +6,7 @@ use sealwire_protocol::key::Thumbprint;
 use crate::connection::Closed;
 use crate::event::NotDelivered;
 use crate::store::StoreError;
+use crate::transfer::FileError;
 
 /// Why something did not work. Every error has a stable [`code`](Error::code) and a [`class`](Error::class).
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +56,9 @@ pub enum Error {
     /// The relay accepted the message, and it does not reach every device.
     #[error("{0}")]
     NotDelivered(#[from] NotDelivered),
+    /// A file was not sent or not received.
+    #[error("{0}")]
+    File(#[from] FileError),
     /// It took too long. A message that was handed to [`send`](crate::Client::send) stays in the outbox.
     #[error(
         "no answer in time; what was to be sent stays in the outbox and goes out when the relay answers again"
@@ -101,6 +105,7 @@ impl Error {
             Self::PeerUnverified => "peer_unverified",
             Self::Card(_) => "card_invalid",
             Self::NotDelivered(_) => "not_delivered",
+            Self::File(error) => error.code(),
             Self::Timeout => "timeout",
             Self::Closed(_) => "closed",
         }
@@ -111,6 +116,7 @@ impl Error {
         match self {
             Self::Unreachable(reason) => reason.is_retryable(),
             Self::Refused(refusal) => refusal.is_retryable(),
+            Self::File(error) => error.is_retryable(),
             Self::Store(StoreError::InUse) | Self::Timeout => true,
             Self::Misuse(_)
             | Self::Store(_)
@@ -136,9 +142,11 @@ impl Error {
             Self::PeerChanged | Self::PeerUnverified | Self::Card(_) => ErrorClass::Peer,
             Self::Timeout => ErrorClass::Timeout,
             Self::Closed(closed) => closed.class(),
-            Self::Store(_) | Self::Relay(_) | Self::Refused(_) | Self::NotDelivered(_) => {
-                ErrorClass::Other
-            }
+            Self::Store(_)
+            | Self::Relay(_)
+            | Self::Refused(_)
+            | Self::NotDelivered(_)
+            | Self::File(_) => ErrorClass::Other,
         }
     }
 }

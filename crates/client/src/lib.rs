@@ -46,6 +46,7 @@ mod message;
 pub mod store;
 #[cfg(test)]
 mod testing;
+mod transfer;
 
 pub use sealwire_e2e::safety::SafetyNumber;
 pub use sealwire_protocol::key::Thumbprint;
@@ -60,3 +61,4 @@ pub use event::{Event, MailboxGap, NotDelivered, NotSent};
 pub use issuer::TrustedIssuer;
 pub use message::{Device, Message, MessageId, Received};
 pub use store::{FileStore, MemoryStore, Store, StoreError, StoreKey};
+pub use transfer::{FileError, FileOffer, FileOptions, FileReceive, FileSend, Progress};

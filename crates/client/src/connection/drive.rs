@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use sealwire_protocol::frame::{List, Send as SendFrame, ToDevice, ToRelay};
+use sealwire_protocol::limits::MAX_OPEN_REQUESTS;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
@@ -132,6 +133,7 @@ impl<'a> Drive<'a> {
         while let Some(request) = self.core.engine.poll_request() {
             self.push(&request).await?;
         }
+        self.push_transfers().await?;
         let position = self.core.engine.position();
         let engine = &self.core.engine;
         if engine.is_ready() && engine.has_room() && position > self.acknowledged {
@@ -139,6 +141,21 @@ impl<'a> Drive<'a> {
             self.link.push(&ToRelay::Ack { position }).await?;
         }
         Ok(self.link.flush().await?)
+    }
+
+    /// Sends what transfers of files ask, as much of it as the relay may get.
+    async fn push_transfers(&mut self) -> Result<(), Stop> {
+        while self.core.transfers.has_next()
+            && self.core.engine.is_ready()
+            && self.core.engine.open_requests() < MAX_OPEN_REQUESTS
+        {
+            let request = self.core.engine.reserve_request();
+            if let Some(ask) = self.core.transfers.next(request) {
+                self.patience.asked(request, Instant::now());
+                self.link.push(&ask.frame(request)).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn push(&mut self, request: &Request) -> Result<(), Stop> {
@@ -287,13 +304,19 @@ impl<'a> Drive<'a> {
                 self.entered();
             }
             ToDevice::Token { .. } => return Err(End::from(RelayFault::Unasked).into()),
+            ToDevice::Accepted { request } if self.core.transfers.accepted(request) => {
+                self.release(request);
+            }
+            ToDevice::Refused { request, code } if self.core.transfers.refused(request, code) => {
+                self.release(request);
+            }
             ToDevice::Accepted { request } => self.reply(request, &Reply::Accepted)?,
             ToDevice::Refused { request, code } => self.reply(request, &Reply::Refused(code))?,
             ToDevice::Cards { request, entries } => self.reply(request, &Reply::Cards(entries))?,
             ToDevice::Deliver(deliver) => self.core.engine.handle_deliver(&deliver, now())?,
             ToDevice::DeviceChanged { user } => self.core.engine.handle_device_changed(user)?,
             ToDevice::Undelivered(notice) => self.core.engine.handle_undelivered(&notice)?,
-            // Nothing asks for one yet.
+            ToDevice::Blob(blob) if self.core.transfers.blob(&blob) => self.release(blob.request),
             ToDevice::Blob(_) => return Err(End::from(RelayFault::Unasked).into()),
             ToDevice::Damaged { position } => self.core.engine.handle_damaged(position)?,
         }

@@ -76,6 +76,7 @@ impl From<Error> for End {
             | Error::PeerUnverified
             | Error::Card(_)
             | Error::NotDelivered(_)
+            | Error::File(_)
             | Error::Timeout
             | Error::Closed(_) => Self::Final(error),
         }

@@ -29,6 +29,7 @@ use crate::credential::CredentialSource;
 use crate::engine::{Engine, Fatal, Given, Moment};
 use crate::error::{Error, RelayFault, Unreachable};
 use crate::event::Event;
+use crate::transfer::{Desk, Wish};
 
 pub(crate) struct Task {
     core: Core,
@@ -40,6 +41,8 @@ pub(crate) struct Task {
 pub(super) struct Core {
     // Before `commands`: when the receiver is gone, the store is closed.
     pub(super) engine: Engine,
+    /// What transfers of files ask of the relay.
+    pub(super) transfers: Desk,
     state: watch::Sender<ConnectionState>,
     /// A state that the application has not seen as an event.
     unseen: Option<ConnectionState>,
@@ -95,6 +98,7 @@ impl Task {
         let dialer = Dialer::new(address, tls, engine.keys(), credential);
         let core = Core {
             engine,
+            transfers: Desk::default(),
             state,
             unseen: None,
             next: None,
@@ -116,6 +120,7 @@ impl Task {
             self.core.enter(ConnectionState::Connecting);
             let (stop, lasted) = self.connect_and_drive().await;
             self.core.engine.handle_disconnected();
+            self.core.transfers.link_lost();
             if lasted >= STABLE_AFTER {
                 self.backoff.reset();
             }
@@ -286,6 +291,10 @@ impl Core {
             Some(Command::JweSecret { answer }) => {
                 let _ = answer.send(Ok(self.engine.keys().expose_standard_jwe_secret()));
             }
+            Some(Command::Transfer { wish, answer }) => match wish {
+                Wish::Ask(ask) => self.transfers.ask(ask, answer),
+                Wish::Keep(keep) => self.engine.keep_upload(keep, answer)?,
+            },
             Some(Command::Close { taken, answer }) => {
                 self.closing = Some(answer);
                 if let Some(number) = taken {
@@ -402,6 +411,7 @@ fn closed_by(error: &Error) -> Closed {
         | Error::PeerUnverified
         | Error::Card(_)
         | Error::NotDelivered(_)
+        | Error::File(_)
         | Error::Timeout => Closed::Protocol(RelayFault::Handshake),
     }
 }

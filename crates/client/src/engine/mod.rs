@@ -29,6 +29,7 @@ mod sealing;
 mod trust;
 mod txn;
 mod undelivered;
+mod uploads;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -732,7 +733,7 @@ fn state_error(error: &E2eError) -> StoreError {
     }
 }
 
-fn refusal(code: RefusalCode) -> Refusal {
+pub(crate) fn refusal(code: RefusalCode) -> Refusal {
     match code {
         RefusalCode::NotPermitted => Refusal::NotPermitted,
         RefusalCode::UnknownUser => Refusal::UnknownUser,
