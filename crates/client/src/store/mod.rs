@@ -5,8 +5,13 @@
 //! ```
 //!
 //! A [`Store`] keeps opaque rows and commits batches of them atomically; it never sees a plain record. Everything that
-//! concerns encryption is in `vault`, above the trait, so that an application's own store cannot get it wrong.
+//! concerns encryption and integrity is in `vault`, above the trait, so that an application's own store cannot get it wrong: whatever
+//! it loses, mixes up or puts back is noticed there.
+//!
+//! An own store is an afternoon's work: three methods, and [`conformance`] says whether they are right. `crates/client/tests/conformance` has
+//! one in a folder of files.
 
+pub mod conformance;
 mod file;
 mod key;
 mod memory;
@@ -21,7 +26,8 @@ pub use memory::MemoryStore;
 
 /// Most rows one [`Store::scan`] is ever asked for.
 pub const MAX_SCAN_ROWS: usize = 4_096;
-/// Bytes of values after which a [`Store::scan`] may end before it has as many rows as were asked for.
+/// A [`Store::scan`] ends with the row with which its values come to this many bytes, even before it has as many rows as were asked
+/// for.
 pub const SCAN_BYTES: usize = 4 << 20;
 
 /// A row as it is stored: its key and its value.
@@ -39,8 +45,8 @@ pub trait Store: Send {
     /// unsigned; a key is greater than its own beginning). An empty `prefix` is every key's, and every key is greater than an
     /// empty `after`.
     ///
-    /// At most `limit` of them, which is at most [`MAX_SCAN_ROWS`]; fewer only where there are no more, or after the values of those
-    /// given come to [`SCAN_BYTES`]. Whoever wants all asks again after the last one's key until nothing comes.
+    /// At most `limit` of them, which is 1 to [`MAX_SCAN_ROWS`]; fewer where there are no more, or where the values of those given come to
+    /// [`SCAN_BYTES`]. Whoever wants all asks again after the last one's key until nothing comes.
     fn scan(&self, prefix: &[u8], after: &[u8], limit: usize) -> Result<Vec<Row>, StoreError>;
 
     /// Applies the whole batch, durably, or nothing of it.
