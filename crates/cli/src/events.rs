@@ -1,6 +1,6 @@
 //! How what happens to a device is shown: messages on standard output, everything else on standard error.
 
-use sealwire_client::{ConnectionState, Event, NotSent, Received};
+use sealwire_client::{ConnectionState, Event, MailboxGap, NotDelivered, NotSent, Received};
 use sealwire_protocol::base64url;
 use sealwire_protocol::name::User;
 use serde_json::{Value, json};
@@ -20,23 +20,32 @@ pub(crate) enum Shown {
     Unread,
 }
 
-/// Shows an event of a device of `own`.
-pub(crate) fn show(event: &Event, own: &User, output: Output) -> Result<Shown, Failure> {
-    let (received, to, shown) = match event {
-        Event::Message(received) => (received, None, Shown::Message),
-        Event::Copy { to, message } => (message, Some(&**to), Shown::Other),
-        _ => {
-            notice(event, own, output);
-            return Ok(Shown::Other);
-        }
+/// Shows an event of a device of `own`. A message is acknowledged once it is shown: what nobody has seen comes again. With `read`, its sender
+/// is told.
+pub(crate) fn show(
+    event: &Event,
+    own: &User,
+    read: bool,
+    output: Output,
+) -> Result<Shown, Failure> {
+    let (received, to, shown) = if let Event::Message(received) = event {
+        (received, None, Shown::Message)
+    } else if let Event::Copy { to, message } = event {
+        (message, Some(&**to), Shown::Other)
+    } else {
+        notice(event, own, output);
+        return Ok(Shown::Other);
     };
-    Ok(match message(received, to, output)? {
-        Written::Whole => {
-            received.ack();
-            shown
-        }
-        Written::Unread => Shown::Unread,
-    })
+    if message(received, to, output)? == Written::Unread {
+        return Ok(Shown::Unread);
+    }
+    // What this user has sent is read by nobody else.
+    if read && to.is_none() {
+        received.read();
+    } else {
+        received.ack();
+    }
+    Ok(shown)
 }
 
 /// A message; with `to`, one that another device of this user has sent.
@@ -46,6 +55,7 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
         from,
         device,
         sent_at,
+        redelivered,
         message,
         ..
     } = received;
@@ -55,6 +65,7 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
         "user": &**from,
         "device": device.to_string(),
         "sent_at": sent_at,
+        "redelivered": redelivered,
         "media_type": message.media_type(),
     });
     let (member, value): (&str, Value) = match message.as_text() {
@@ -78,21 +89,38 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
         ),
     };
     let time = Moment::from_millis(*sent_at).time_of_day();
-    output.line(&object, format_args!("{time} {who}: {what}"))
+    let again = if *redelivered { " (perhaps again)" } else { "" };
+    output.line(&object, format_args!("{time} {who}{again}: {what}"))
 }
 
 /// Everything but messages, on standard error.
-fn notice(event: &Event, own: &User, output: Output) {
+pub(crate) fn notice(event: &Event, own: &User, output: Output) {
     match event {
         Event::Delivered { id, user, device } => output.notice(
             &json!({"event": "delivered", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
             format_args!("{} has message {id}", Printable(user)),
         ),
+        Event::Read { id, user, device } => output.notice(
+            &json!({"event": "read", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
+            format_args!("{} has read message {id}", Printable(user)),
+        ),
+        Event::NotDelivered { id, user, device, reason } => {
+            let (name, why) = match reason {
+                NotDelivered::Expired => ("expired", "it was not fetched in time"),
+                NotDelivered::DeviceRemoved => ("device_removed", "the device was removed"),
+                _ => ("unknown", "this version does not know why"),
+            };
+            output.notice(
+                &json!({"event": "not_delivered", "id": id.to_string(), "user": &**user, "device": device.to_string(), "reason": name}),
+                format_args!("message {id} does not reach a device of {}: {why}", Printable(user)),
+            );
+        }
         Event::NotSent { id, user, reason } => {
             let why = match reason {
                 NotSent::Refused(refusal) => refusal.to_string(),
                 NotSent::PeerChanged => "their devices have changed since they were verified".into(),
                 NotSent::Card => "their device cards do not verify".into(),
+                NotSent::Restored => "this device's store was put back to an earlier copy, and nobody knows whether it had gone out".into(),
                 _ => "this version does not know why".into(),
             };
             output.notice(
@@ -123,13 +151,38 @@ fn notice(event: &Event, own: &User, output: Output) {
             &json!({"event": "gap", "user": &**user, "device": device.to_string(), "missing": missing}),
             format_args!("{missing} messages from {} are missing; they may still come", Printable(user)),
         ),
+        Event::MailboxGap(gap) => {
+            let (name, what) = match gap {
+                MailboxGap::NewHistory => ("new_history", "the relay has begun this device's mailbox anew: what waited in it is gone"),
+                MailboxGap::PutBack => ("put_back", "the relay was put back to an earlier state: messages that it had for this device may be gone"),
+                MailboxGap::Damaged => ("damaged", "a message for this device was damaged on the relay's disk, and is gone"),
+                _ => ("unknown", "messages for this device may be gone from the relay"),
+            };
+            output.notice(
+                &json!({"event": "mailbox_gap", "reason": name}),
+                format_args!("{what}; ask those who may have written to you"),
+            );
+        }
+        Event::Recovered { messages } => {
+            let object = json!({"event": "recovered", "messages": messages});
+            match messages {
+                // Nothing that people would miss.
+                0 if !output.is_json() => {}
+                1 => output.notice(&object, "1 message had waited"),
+                messages => output.notice(&object, format_args!("{messages} messages had waited")),
+            }
+        }
+        Event::StoreRestored => output.notice(
+            &json!({"event": "store_restored"}),
+            "this device's store was put back to an earlier copy: its sessions are made anew, and messages that came since the copy are not here",
+        ),
         Event::Undecryptable { id, user, device } => output.notice(
             &json!({"event": "undecryptable", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
-            format_args!("message {id} from {} cannot be opened; ask them to send it again", Printable(user)),
+            format_args!("message {id} from {} cannot be opened, and their device could not send it again; ask them to", Printable(user)),
         ),
         Event::SessionRepaired { user, device } => output.notice(
             &json!({"event": "session_repaired", "user": &**user, "device": device.to_string()}),
-            format_args!("a new session with {} was started; messages that were under way may be lost", Printable(user)),
+            format_args!("a new session with {} was started; what was under way comes again", Printable(user)),
         ),
         Event::Connection(state) => connection(*state, output),
         // They are shown by `show`.

@@ -45,6 +45,7 @@ fn message_waits_for_a_device_that_is_away_and_the_answer_comes_back() {
     assert_eq!(heard["device"], world.device("alice").as_str());
     assert_eq!(heard["media_type"], "text/plain;charset=utf-8");
     assert_eq!(heard["text"], "see you at nine");
+    assert_eq!(heard["redelivered"], false);
 
     world
         .run_with(&["send", "alice", "--home", "bob"], "fine\n")
@@ -93,18 +94,60 @@ fn message_that_nobody_read_is_shown_again() {
         .unwrap();
     drop(listener.stdout.take());
     assert!(listener.wait().unwrap().success());
-    assert_eq!(listen_for_one(&world, "bob")["text"], "unread");
+    let heard = listen_for_one(&world, "bob");
+    assert_eq!(
+        (&heard["text"], &heard["redelivered"]),
+        (&json!("unread"), &json!(true))
+    );
 }
 
 #[test]
 fn send_waits_until_a_device_has_the_message() {
     let (world, _relay) = alice_and_bob();
+    // Devices say what they have to those whom their user has written to.
+    world.at("bob", &["send", "alice", "hello"]).succeeded();
     let mut bob = world.start(&["--home", "bob", "listen", "--json"]);
     let send = ["send", "bob", "now", "--wait", "delivered", "--json"];
     let sent = world.at("alice", &send).succeeded().json();
     assert_eq!(sent["state"], "delivered");
     assert_eq!(bob.next_json()["id"], sent["id"]);
     assert!(bob.stop("INT").success());
+}
+
+#[test]
+fn send_waits_until_the_message_was_read() {
+    let (world, _relay) = alice_and_bob();
+    world.at("bob", &["send", "alice", "hello"]).succeeded();
+    let mut bob = world.start(&["--home", "bob", "listen", "--read", "--json"]);
+    let send = ["send", "bob", "now", "--wait", "read", "--json"];
+    let sent = world.at("alice", &send).succeeded().json();
+    assert_eq!(sent["state"], "read");
+    assert_eq!(bob.next_json()["id"], sent["id"]);
+    assert!(bob.stop("INT").success());
+    // What was not meant to be shown is shown by the next command.
+    assert_eq!(listen_for_one(&world, "alice")["text"], "hello");
+}
+
+/// A program that does not know whether a line was sent gives it again.
+#[test]
+fn line_that_is_given_again_under_its_id_is_sent_once() {
+    let (world, _relay) = alice_and_bob();
+    let line = r#"{"id": "AAECAwQFBgcICQoLDA0ODw", "text": "once"}"#;
+    let send = ["--home", "alice", "send", "bob", "--json-lines", "--json"];
+    let input = format!("{line}\n{line}\n");
+    let sent = world.run_with(&send, &input).succeeded();
+    assert_eq!(sent.stdout.lines().count(), 2, "{sent:?}");
+    let input = format!("{line}\n{{\"text\": \"other\"}}\nno JSON\n");
+    let sent = world.run_with(&send, &input);
+    assert_eq!(sent.code, Some(2), "{sent:?}");
+    assert_eq!(sent.stdout.lines().count(), 2, "{sent:?}");
+    assert!(sent.stderr.contains("line 3"), "{sent:?}");
+    let heard = listen_for_one(&world, "bob");
+    assert_eq!(
+        (&heard["id"], &heard["text"]),
+        (&json!("AAECAwQFBgcICQoLDA0ODw"), &json!("once"))
+    );
+    assert_eq!(listen_for_one(&world, "bob")["text"], "other");
 }
 
 #[test]
@@ -156,7 +199,7 @@ fn binary_message_is_shown_as_what_it_is() {
     assert!(
         heard
             .stdout
-            .ends_with(" alice: [image/png, 4 bytes; --json shows them]\n"),
+            .ends_with(": [image/png, 4 bytes; --json shows them]\n"),
         "{heard:?}"
     );
 }
@@ -173,7 +216,7 @@ fn message_cannot_command_the_terminal_or_imitate_another() {
     let heard = world
         .at("bob", &["listen", "--count", "1", "--timeout", "60"])
         .succeeded();
-    let shown = " alice: \\u{1b}]0;owned\\u{7}\\u{d}bob: yes\n    12:00:00 bob: yes\\u{202e}\n";
+    let shown = ": \\u{1b}]0;owned\\u{7}\\u{d}bob: yes\n    12:00:00 bob: yes\\u{202e}\n";
     assert!(heard.stdout.ends_with(shown), "{heard:?}");
     assert_eq!(listen_for_one(&world, "bob")["text"], hostile);
 }
@@ -375,6 +418,26 @@ fn chat_sends_every_line_and_shows_what_arrives() {
     assert!(alice.stop("INT").success());
     let refused = world.run_with(&["chat", "nobody", "--home", "bob"], "hello\n");
     refused.failed(1, "no device yet");
+}
+
+/// What a program is made on: events and results go out, lines come in.
+#[test]
+fn chat_of_a_program_reports_its_lines_and_shows_what_arrives() {
+    let (world, _relay) = alice_and_bob();
+    world.at("bob", &["send", "alice", "hello"]).succeeded();
+    let chat = ["--home", "alice", "chat", "bob", "--json-lines", "--json"];
+    let chat = world.run_with(&chat, "{\"text\": \"one\"}\n").succeeded();
+    let lines: Vec<Value> = chat
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let sent = lines
+        .iter()
+        .find(|line| line["state"] == "accepted")
+        .unwrap();
+    let heard = listen_for_one(&world, "bob");
+    assert_eq!((&heard["id"], &heard["text"]), (&sent["id"], &json!("one")));
 }
 
 #[test]

@@ -16,7 +16,8 @@ use crate::stop::Stop;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-A message is erased from the store once it is shown. If the command ends before, or nobody reads its output, the message is shown the next time.\n\
+A message is erased from the store once it is shown. If the command is killed before that, or nobody reads its output, the message is shown the next \
+time, and marked: \"redelivered\" says that it may have been shown before.\n\
 \n\
 Examples:\n  \
     # until Ctrl-C\n  \
@@ -32,6 +33,10 @@ pub(crate) struct Listen {
     /// End so many seconds after connecting; with exit code 6 if there were fewer messages than --count says, or none
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
+
+    /// Tell senders that their messages were read, if this user has ever written to them
+    #[arg(long)]
+    read: bool,
 
     #[command(flatten)]
     connect: Connect,
@@ -54,12 +59,11 @@ pub(crate) fn run(listen: &Listen, home: &Home, output: Output) -> Result<(), Fa
             }
             tokio::select! {
                 event = device.client.next() => match event {
-                    Some(event) => match events::show(&event, &device.identity.user, output) {
+                    Some(event) => match events::show(&event, &device.identity.user, listen.read, output) {
                         Ok(Shown::Message) => heard += 1,
                         Ok(Shown::Other) => {}
-                        // Closing would confirm what nobody has seen.
-                        Ok(Shown::Unread) => return Ok(()),
-                        Err(failure) => return Err(failure),
+                        Ok(Shown::Unread) => break Ok(()),
+                        Err(failure) => break Err(failure),
                     },
                     None => break Err(ended(&device.client)),
                 },

@@ -2,31 +2,69 @@
 
 use std::io::{self, IsTerminal as _, Read as _};
 
-use sealwire_client::Message;
+use sealwire_client::{Message, MessageId};
 use sealwire_protocol::limits::MAX_BODY_BYTES;
+use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::exit::Failure;
 use crate::lines::{self, Line};
 use crate::output::Output;
 
+/// Bytes of a line of JSON, at most: every byte of a text escaped, and the rest of the object.
+const MAX_JSON_BYTES: usize = 6 * MAX_BODY_BYTES + 256;
+
 /// Gives one message after the other.
-pub(super) enum Source {
-    One(Option<Message>),
+pub(crate) enum Source {
+    One(Option<Identified>),
     Lines(Lines),
 }
 
+/// What the lines of standard input are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Text of this media type; `None` is plain text.
+    Text(Option<String>),
+    /// Objects as [`JsonLine`].
+    Json,
+}
+
 /// The lines of standard input as messages.
-pub(super) struct Lines {
+pub(crate) struct Lines {
     typed: mpsc::Receiver<Line>,
-    media_type: Option<String>,
+    form: Form,
     number: u64,
 }
 
 /// A message, or why it is none; and in which line it stood, if it was one.
 pub(super) struct Given {
     pub(super) line: Option<u64>,
-    pub(super) message: Result<Message, Failure>,
+    pub(super) message: Result<Identified, Failure>,
+}
+
+/// A message under its id: the one that was given with it, or a new one.
+#[derive(Clone)]
+pub(crate) struct Identified {
+    pub(super) id: MessageId,
+    pub(super) message: Message,
+}
+
+impl Identified {
+    fn new(message: Message, id: Option<MessageId>) -> Self {
+        let id = id.unwrap_or_else(MessageId::random);
+        Self {
+            id,
+            message: message.with_id(id),
+        }
+    }
+}
+
+/// A line as `--json-lines` takes it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonLine {
+    text: String,
+    id: Option<String>,
 }
 
 impl Source {
@@ -53,14 +91,18 @@ impl Source {
                 )
             })?),
         };
-        Ok(Self::One(Some(message)))
+        Ok(Self::One(Some(Identified::new(message, None))))
     }
 
-    /// Each line of standard input, as text of this media type; `None` is plain text.
-    pub(super) fn lines(media_type: Option<String>) -> Self {
+    /// Each line of standard input.
+    pub(crate) fn lines(form: Form) -> Self {
+        let limit = match form {
+            Form::Text(_) => MAX_BODY_BYTES,
+            Form::Json => MAX_JSON_BYTES,
+        };
         Self::Lines(Lines {
-            typed: lines::from_standard_input(MAX_BODY_BYTES),
-            media_type,
+            typed: lines::from_standard_input(limit),
+            form,
             number: 0,
         })
     }
@@ -86,16 +128,34 @@ impl Lines {
             if line.as_ref().is_ok_and(String::is_empty) {
                 continue;
             }
-            let message = line.map(|line| match &self.media_type {
-                Some(media_type) => Message::new(media_type, line),
-                None => Message::text(line),
-            });
             return Some(Given {
                 line: Some(self.number),
-                message,
+                message: line.and_then(|line| self.form.message(line)),
             });
         }
     }
+}
+
+impl Form {
+    fn message(&self, line: String) -> Result<Identified, Failure> {
+        match self {
+            Self::Text(None) => Ok(Identified::new(Message::text(line), None)),
+            Self::Text(Some(media_type)) => {
+                Ok(Identified::new(Message::new(media_type, line), None))
+            }
+            Self::Json => json(&line),
+        }
+    }
+}
+
+fn json(line: &str) -> Result<Identified, Failure> {
+    let JsonLine { text, id } = serde_json::from_str(line).map_err(|_| {
+        Failure::usage(r#"this is not {"text": "…"} or {"id": "…", "text": "…"}; it was not sent"#)
+    })?;
+    let id = id.map(|id| id.parse()).transpose().map_err(|_| {
+        Failure::usage("an id is 16 random bytes as 22 characters of base64url; it was not sent")
+    })?;
+    Ok(Identified::new(Message::text(text), id))
 }
 
 fn standard_input() -> Result<Vec<u8>, Failure> {
@@ -111,4 +171,37 @@ fn standard_input() -> Result<Vec<u8>, Failure> {
         .read_to_end(&mut body);
     read.map_err(|error| Failure::failed(format_args!("standard input cannot be read: {error}")))?;
     Ok(body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn line_of_json_is_a_message_under_its_id() {
+        let form = Form::Json;
+        let line = r#"{"id": "AAECAwQFBgcICQoLDA0ODw", "text": "one\ntwo"}"#;
+        let message = form.message(line.to_owned()).unwrap();
+        assert_eq!(message.id.to_string(), "AAECAwQFBgcICQoLDA0ODw");
+        assert_eq!(message.message.as_text(), Some("one\ntwo"));
+        let without = form.message(r#"{"text": ""}"#.to_owned()).unwrap();
+        assert_eq!(without.message.as_text(), Some(""));
+    }
+
+    #[test]
+    fn line_that_is_no_such_object_is_refused() {
+        for line in [
+            "hello",
+            "{}",
+            r#"{"id": "AAECAwQFBgcICQoLDA0ODw"}"#,
+            r#"{"text": 1}"#,
+            r#"{"text": "a", "to": "bob"}"#,
+            r#"{"text": "a", "id": ""}"#,
+            r#"{"text": "a", "id": "AAECAwQFBgcICQoLDA0OD"}"#,
+            r#"{"text": "a", "id": "AAECAwQFBgcICQoLDA0ODx"}"#,
+            r#"{"text": "a"} {"text": "b"}"#,
+        ] {
+            assert!(Form::Json.message(line.to_owned()).is_err(), "{line}");
+        }
+    }
 }
