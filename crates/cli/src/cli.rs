@@ -72,7 +72,7 @@ pub(crate) enum Command {
     Join(join::Join),
     /// Show who this device is
     Whoami(whoami::Whoami),
-    /// Show a user's devices
+    /// Show a user's devices; name and remove your own
     Devices(devices::Devices),
     /// Send a message
     Send(send::Send),

@@ -11,8 +11,23 @@ use crate::exit::{Class, Failure};
 use crate::files;
 use crate::home::{Home, HomeError, Identity, Lock, OpenError};
 
+/// Bytes of a device's name, at most (docs/protocol.md §9.3).
+const MAX_NAME_BYTES: usize = 64;
 /// Bytes of a passphrase, at most.
 const MAX_PASSPHRASE_BYTES: usize = 1_024;
+
+/// Reads a device's name.
+///
+/// # Errors
+/// What is wrong, in words for a usage error.
+pub(crate) fn device_name(text: &str) -> Result<String, &'static str> {
+    let fits = (1..=MAX_NAME_BYTES).contains(&text.len());
+    if fits && !text.chars().any(char::is_control) {
+        Ok(text.to_owned())
+    } else {
+        Err("a device's name has 1 to 64 bytes, without line breaks and other control characters")
+    }
+}
 
 /// How to open a store that has a passphrase.
 #[derive(Debug, Args)]
@@ -25,7 +40,7 @@ pub(crate) struct Unlock {
 /// What to do when the relay cannot be reached at the start.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Connect {
-    /// If the relay is away at the start, wait for it, instead of ending with exit code 4
+    /// Wait for a relay that is away at the start, instead of ending with exit code 4; and for a mailbox that is full, instead of giving the message up
     #[arg(long)]
     pub(crate) keep_trying: bool,
 }

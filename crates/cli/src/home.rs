@@ -51,6 +51,8 @@ pub(crate) struct Identity {
     pub(crate) user: User,
     /// Which device.
     pub(crate) device: Thumbprint,
+    /// What its user calls it.
+    pub(crate) name: Option<String>,
     /// What opens the store.
     pub(crate) lock: Lock,
 }
@@ -72,6 +74,8 @@ struct Description {
     version: u32,
     user: String,
     device: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
     address: String,
     certificate: Option<String>,
     issuer_key: String,
@@ -267,9 +271,10 @@ impl Home {
             issuer_key: invitation.issuer_key,
             user: invitation.user.clone(),
             device: client.device_thumbprint(),
+            name: None,
             lock,
         };
-        self.write(&identity)?;
+        self.write(&identity, Existing::Refuse)?;
         Ok((client, identity))
     }
 
@@ -280,17 +285,40 @@ impl Home {
         }
     }
 
-    fn write(&self, identity: &Identity) -> Result<(), HomeError> {
+    /// Writes down what the device that lives here is called now. Its other devices are told by the client.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub(crate) fn remember_name(&self, identity: &Identity, name: &str) -> Result<(), HomeError> {
+        let named = Identity {
+            name: Some(name.to_owned()),
+            ..identity.clone()
+        };
+        self.write(&named, Existing::Replace)
+    }
+
+    fn write(&self, identity: &Identity, existing: Existing) -> Result<(), HomeError> {
         let path = self.path.join(DESCRIPTION);
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
             file.write_all(&serde_json::to_vec_pretty(&identity.describe())?)?;
             file.as_file().sync_all()?;
-            file.persist_noclobber(&path).map_err(|error| error.error)?;
+            match existing {
+                Existing::Refuse => file.persist_noclobber(&path),
+                Existing::Replace => file.persist(&path),
+            }
+            .map_err(|error| error.error)?;
             std::fs::File::open(&self.path)?.sync_all()
         };
         write().map_err(io_error(&path))
     }
+}
+
+/// What to do with a description that is there.
+#[derive(Debug, Clone, Copy)]
+enum Existing {
+    Refuse,
+    Replace,
 }
 
 impl Identity {
@@ -305,6 +333,7 @@ impl Identity {
             issuer_key: PublicKey::from_bytes(&array(&description.issuer_key)?).ok()?,
             user: User::new(&description.user).ok()?,
             device: description.device.parse().ok()?,
+            name: description.name.clone(),
             lock: description.lock,
         })
     }
@@ -314,6 +343,7 @@ impl Identity {
             version: LAYOUT_VERSION,
             user: self.user.to_string(),
             device: self.device.to_string(),
+            name: self.name.clone(),
             address: self.address.to_string(),
             certificate: self
                 .certificate

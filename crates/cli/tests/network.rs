@@ -441,6 +441,78 @@ fn chat_of_a_program_reports_its_lines_and_shows_what_arrives() {
 }
 
 #[test]
+fn own_devices_have_names_that_the_others_learn() {
+    let (world, _relay) = alice_and_bob();
+    let invitation = world.invite("alice");
+    let join = [
+        "join",
+        "--home",
+        "alice2",
+        "--name",
+        "the new one",
+        "--json",
+    ];
+    let joined = world.run_with(&join, invitation).succeeded().json();
+    assert_eq!(joined["name"], "the new one");
+    let whoami = |home: &str| world.at(home, &["whoami", "--json"]).succeeded().json();
+    assert_eq!(whoami("alice2")["name"], "the new one");
+    assert_eq!(whoami("alice")["name"], Value::Null);
+    world
+        .at("alice", &["devices", "name", "the old one"])
+        .succeeded();
+    assert_eq!(whoami("alice")["name"], "the old one");
+    world.at("bob", &["devices", "name", "bob's"]).succeeded();
+
+    let names = |home: &str, user: &str| -> Vec<(Value, Value)> {
+        let shown = world.at(home, &["devices", user, "--json"]).succeeded();
+        let device = |line| {
+            let device: Value = serde_json::from_str(line).unwrap();
+            (device["device"].clone(), device["name"].clone())
+        };
+        shown.stdout.lines().map(device).collect()
+    };
+    // The name is a message to the user's other devices.
+    world.at("alice2", &["listen", "--timeout", "1"]);
+    for home in ["alice", "alice2"] {
+        let mut names = names(home, "alice");
+        names.sort_by_key(|(_, name)| name.to_string());
+        let expected = [("alice2", "the new one"), ("alice", "the old one")];
+        assert_eq!(
+            names,
+            expected.map(|(home, name)| (json!(world.device(home)), json!(name)))
+        );
+    }
+    assert_eq!(
+        names("alice", "bob"),
+        [(json!(world.device("bob")), Value::Null)],
+        "names are for oneself"
+    );
+}
+
+#[test]
+fn device_that_was_removed_is_not_let_in_and_gets_nothing() {
+    let (world, _relay) = alice_and_bob();
+    world.join("bob", "bob2");
+    world.at("alice", &["send", "bob", "to both"]).succeeded();
+    let lost = world.device("bob2");
+    let unasked = world.at("bob", &["devices", "remove", &lost]);
+    unasked.failed(2, "--yes");
+    let other = world.at("alice", &["devices", "remove", &lost, "--yes"]);
+    other.failed(1, "no device of yours");
+    let removed = world
+        .at("bob", &["devices", "remove", &lost, "--yes", "--json"])
+        .succeeded()
+        .json();
+    assert_eq!(removed, json!({"device": lost, "removed": true}));
+
+    world.at("bob2", &["listen", "--count", "1"]).failed(3, "");
+    world.at("alice", &["send", "bob", "to one"]).succeeded();
+    for text in ["to both", "to one"] {
+        assert_eq!(listen_for_one(&world, "bob")["text"], text);
+    }
+}
+
+#[test]
 fn second_process_in_the_same_home_is_refused() {
     let (world, _relay) = alice_and_bob();
     let mut first = world.start(&["--home", "alice", "listen"]);

@@ -12,13 +12,15 @@ mod world;
 use serde_json::Value;
 use world::World;
 
-const COMMANDS: [&[&str]; 10] = [
+const COMMANDS: [&[&str]; 12] = [
     &["relay", "init"],
     &["relay", "run"],
     &["invite"],
     &["join"],
     &["whoami"],
     &["devices"],
+    &["devices", "name"],
+    &["devices", "remove"],
     &["send"],
     &["listen"],
     &["chat"],
@@ -83,6 +85,12 @@ fn wrong_arguments_are_usage_errors() {
         &["send", "bob", "--lines", "--at-once", "0"],
         &["relay", "run", "--dev", "--messages-per-minute", "0"],
         &["send", "bob", "hello", "--wait", "never"],
+        &["devices", "remove"],
+        &["devices", "remove", "bob"],
+        &["devices", "name"],
+        &["devices", "name", ""],
+        &["devices", "name", "a\nb"],
+        &["join", "--name", "", "--home", "h"],
         &["listen", "--count", "0"],
         &["listen", "--timeout", "soon"],
         &["chat"],
@@ -118,6 +126,7 @@ fn device_commands_say_how_to_get_a_device() {
     for arguments in [
         &["whoami"][..],
         &["devices"],
+        &["devices", "name", "laptop"],
         &["send", "bob", "hello"],
         &["send", "bob"],
         &["listen"],

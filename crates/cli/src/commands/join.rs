@@ -7,7 +7,7 @@ use sealwire_protocol::invite::Invitation;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::device::{Device, Unlock, not_joined};
+use crate::device::{Device, Unlock, device_name, not_joined};
 use crate::exit::{Class, Failure};
 use crate::home::Home;
 use crate::output::{Output, Printable};
@@ -23,12 +23,16 @@ The keys that are made here never leave this machine. They are kept in its home,
 Examples:\n  \
     # asks for the invitation, so that it shows nowhere\n  \
     sealwire join\n  \
-    sealwire join --home ./alice < invitation.txt\n  \
+    sealwire join --home ./alice --name 'the old laptop' < invitation.txt\n  \
     sealwire join --passphrase")]
 pub(crate) struct Join {
     /// The line that begins with "sealwire-invite:" [default: asked for, or read from standard input]
     #[arg(value_name = "INVITE")]
     invitation: Option<String>,
+
+    /// What to call this device; only you and your other devices see it
+    #[arg(long, value_name = "NAME", value_parser = device_name)]
+    name: Option<String>,
 
     /// Ask for a passphrase to encrypt the store under, instead of making a key file
     #[arg(long)]
@@ -52,10 +56,15 @@ pub(crate) fn run(join: Join, home: &Home, output: Output) -> Result<(), Failure
         let expired = invitation.expires <= when::now();
         let joined = home.join(&invitation, lock, key).await;
         let (client, identity) = joined.map_err(|error| not_joined(error, &url, expired))?;
+        if let Some(name) = &join.name {
+            client.set_device_name(name).await?;
+            home.remember_name(&identity, name)?;
+        }
         let result = output.result(
             &json!({
                 "user": identity.user.as_str(),
                 "device": identity.device.to_string(),
+                "name": join.name,
                 "address": identity.address.to_string(),
                 "home": home.path(),
             }),

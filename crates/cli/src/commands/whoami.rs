@@ -14,17 +14,20 @@ pub(crate) struct Whoami {}
 pub(crate) fn run(home: &Home, output: Output) -> Result<(), Failure> {
     let identity = home.identity()?;
     let user = identity.user.as_str();
+    let name = identity.name.as_deref();
+    let called = name.map_or_else(String::new, |name| format!("\nname    {}", Printable(name)));
     output.result(
         &json!({
             "user": user,
             "device": identity.device.to_string(),
+            "name": name,
             "address": identity.address.to_string(),
             "issuer_key": identity.issuer_key.thumbprint().to_string(),
             "passphrase": identity.lock == Lock::Passphrase,
             "home": home.path(),
         }),
         format_args!(
-            "user    {}\ndevice  {}\nrelay   {}\nhome    {}",
+            "user    {}\ndevice  {}{called}\nrelay   {}\nhome    {}",
             Printable(user),
             identity.device,
             identity.address,
