@@ -18,6 +18,7 @@
 mod device;
 mod issuer;
 mod town;
+mod wire;
 
 use std::future::Future;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -25,6 +26,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 pub use device::{Account, Credential, Device};
 pub use issuer::{AUDIENCE, ISSUER, Issuer, Wish};
 pub use town::{Town, Whereabouts};
+pub use wire::Wire;
 
 /// How long anything may take, on the slowest and busiest machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
