@@ -39,7 +39,6 @@ mod hub;
 pub mod issuer;
 mod link;
 mod listener;
-#[allow(dead_code, reason = "opening a log that exists is to come")]
 pub mod mail;
 pub mod mailbox;
 #[cfg_attr(

@@ -16,14 +16,17 @@
 //! Who may write to whom, and which devices a message has to be for, is decided before, by the link. The log's form is described in `record`, `segment`
 //! and `checkpoint`.
 mod accepted;
+mod checkpoint;
 
 mod core;
 pub mod disk;
 mod index;
+mod maintenance;
 mod quota;
 mod recent;
 mod record;
 mod recovery;
+mod scan;
 mod segment;
 mod sweep;
 mod users;

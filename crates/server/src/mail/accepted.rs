@@ -43,7 +43,6 @@ impl Appended {
     }
 
     /// What waits until the posting is safe.
-    #[must_use]
     pub fn accepted(self) -> Accepted {
         self.accepted
     }

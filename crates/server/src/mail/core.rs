@@ -18,7 +18,7 @@ use super::disk::LogFile;
 use super::index::{DeviceNumber, Entry, Full, Index, Sequence, What};
 use super::recent::{Post, PostPart, Recent};
 use super::record::{self, END_BYTES, MAIL_BYTES, Place, Record};
-use super::segment::LogId;
+use super::segment::{LogId, START};
 use super::users::UserNumber;
 use super::{
     Batch, Delivery, Mail, MailOptions, MailboxLimits, MailboxStatus, PostError, Posting,
@@ -55,6 +55,8 @@ pub(super) struct Core {
     /// Bytes of the records that are queued or being written.
     queued_bytes: usize,
     max_queued_bytes: usize,
+    /// What fits into an empty segment.
+    max_posting_bytes: usize,
     /// Bytes that have been given a place since the log was opened.
     placed_bytes: u64,
     condition: Condition,
@@ -194,6 +196,8 @@ impl Core {
             queue: Vec::new(),
             queued_bytes: 0,
             max_queued_bytes: options.queue_bytes,
+            max_posting_bytes: (options.segment_bytes as usize)
+                .saturating_sub(START as usize + END_BYTES),
             placed_bytes: 0,
             condition: Condition::Open,
             disk_full: false,
@@ -256,7 +260,14 @@ impl Core {
     /// Whether the writer has something to do.
     pub(super) fn has_work(&self) -> bool {
         self.condition == Condition::Open
-            && (!self.queue.is_empty() || self.index.has_unlogged() || self.needs_spare())
+            && (!self.queue.is_empty() || self.has_states_to_log() || self.needs_spare())
+    }
+
+    /// Whether states have changed that the log can be told of: not while the disk is full.
+    fn has_states_to_log(&self) -> bool {
+        let has_room =
+            !self.disk_full || self.spare.is_some() || self.tail.has_room_for(record::STATE_BYTES);
+        has_room && self.index.has_unlogged()
     }
 
     /// Whether a spare segment is to be made now.
@@ -282,13 +293,31 @@ impl Core {
         self.placed_bytes
     }
 
+    /// Bytes that the segments take, and bytes of them that are needed.
+    pub(super) fn sizes(&self) -> (u64, u64) {
+        let total = self
+            .segments
+            .values()
+            .map(|segment| u64::from(segment.length))
+            .sum();
+        (total, self.index.all_live_bytes())
+    }
+
+    /// Takes nothing more if nothing waits; says whether that is so.
+    pub(super) fn close_if_empty(&mut self) -> bool {
+        if self.condition == Condition::Open && self.queue.is_empty() {
+            self.condition = Condition::Closed;
+        }
+        self.condition == Condition::Closed
+    }
+
     /// Gives the writer everything that is queued, and the states that have changed.
     pub(super) fn take(&mut self, queue: &mut Vec<Queued>) -> Option<Taken> {
         if self.condition != Condition::Open {
             return None;
         }
         while self.queued_bytes < self.max_queued_bytes.saturating_mul(2)
-            && self.index.has_unlogged()
+            && self.has_states_to_log()
         {
             let Ok(place) = self.place_in_log(record::STATE_BYTES) else {
                 break;
@@ -414,6 +443,9 @@ impl Core {
                 message,
             };
             parts.push((number, part));
+        }
+        if bytes > self.max_posting_bytes {
+            return Err(PostError::Parts);
         }
         let mut place = self.place(bytes)?;
 

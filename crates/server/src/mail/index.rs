@@ -26,14 +26,19 @@ const MAX_SPARE: usize = 256;
 const MAX_SPARE_ENTRIES: usize = 64;
 
 /// The number of a device in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct DeviceNumber(u32);
 
 impl DeviceNumber {
     /// The number of no device.
     pub(super) const NOBODY: Self = Self(u32::MAX);
 
-    /// The device after this one, if there is one.
+    /// It, for tables by device.
+    pub(super) fn number(self) -> usize {
+        self.0 as usize
+    }
+
+    /// The device after this one, or the first.
     pub(super) fn next(number: Option<Self>) -> Self {
         number.map_or(Self(0), |number| Self(number.0.saturating_add(1)))
     }
@@ -224,6 +229,7 @@ pub(super) struct Index {
     /// Bytes of the records that are needed, by segment.
     live: BTreeMap<u32, u64>,
     unlogged: Vec<DeviceNumber>,
+    #[expect(clippy::vec_box, reason = "a mailbox takes the box as it is")]
     spare: Vec<Box<Held>>,
 }
 
@@ -529,6 +535,13 @@ impl Index {
         up_to
     }
 
+    /// Recovery: what a checkpoint knows of a removal.
+    pub(super) fn restore_removed(&mut self, device: DeviceNumber, up_to: u64) {
+        let limits = self.limits(device);
+        self.remove(device, Some(up_to));
+        self.set_limits(device, limits);
+    }
+
     /// What a mailbox has to deliver after a position.
     pub(super) fn after(
         &self,
@@ -660,6 +673,16 @@ impl Index {
     /// Bytes of the records of a segment that are needed.
     pub(super) fn live_bytes(&self, segment: u32) -> u64 {
         self.live.get(&segment).copied().unwrap_or(0)
+    }
+
+    /// The numbers of the segments that have needed records.
+    pub(super) fn live_segments(&self) -> impl Iterator<Item = &u32> {
+        self.live.keys()
+    }
+
+    /// Bytes of all records that are needed.
+    pub(super) fn all_live_bytes(&self) -> u64 {
+        self.live.values().sum()
     }
 
     /// Devices that are known.

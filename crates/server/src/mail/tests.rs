@@ -1,3 +1,11 @@
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    reason = "numbers of a test are small, and what is not expected fails"
+)]
+mod crashes;
+mod faults;
+mod faulty;
 mod rules;
 
 use sealwire_protocol::limits as protocol_limits;

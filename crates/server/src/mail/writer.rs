@@ -9,9 +9,10 @@ use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::FORMAT_VERSION;
+use super::MailOptions;
 use super::core::{Queued, Segment, Shared, Tail};
 use super::disk::{Disk, LogFile};
+use super::maintenance::Maintenance;
 use super::recent::Post;
 use super::record::{self, MailRecord, NoticeRecord, Part, Place, Record};
 use super::segment::{self, Header, LogId};
@@ -24,18 +25,27 @@ const KEPT_BUFFER_BYTES: usize = 1 << 20;
 pub(super) struct Writer {
     pub(super) shared: Arc<Shared>,
     pub(super) disk: Arc<dyn Disk>,
-    pub(super) log: LogId,
-    pub(super) start: u32,
-    /// The last segment, and its number.
-    pub(super) file: Arc<dyn LogFile>,
-    pub(super) segment: u32,
-    pub(super) segment_bytes: u32,
+    /// That of the last segment.
+    pub(super) header: Header,
+    /// The last segment.
+    file: Arc<dyn LogFile>,
+    segment_bytes: u32,
+    pub(super) maintenance: Maintenance,
     queue: Vec<Queued>,
     buffer: Vec<u8>,
     /// Where the buffer begins.
     batch: Option<Place>,
     wakers: Vec<Waker>,
-    pub(super) closed: bool,
+    closed: bool,
+}
+
+/// Whoever waits must not wait for a writer that has panicked. Where it has ended as it should, this changes nothing.
+struct FailAtEnd<'a>(&'a Shared);
+
+impl Drop for FailAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.fail();
+    }
 }
 
 /// A write failed: the log is over.
@@ -46,19 +56,17 @@ impl Writer {
     pub(super) fn new(
         shared: Arc<Shared>,
         disk: Arc<dyn Disk>,
-        log: LogId,
-        start: u32,
-        (segment, file): (u32, Arc<dyn LogFile>),
-        segment_bytes: u32,
+        header: Header,
+        file: Arc<dyn LogFile>,
+        options: &MailOptions,
     ) -> Self {
         Self {
             shared,
             disk,
-            log,
-            start,
+            header,
             file,
-            segment,
-            segment_bytes,
+            segment_bytes: options.segment_bytes,
+            maintenance: Maintenance::new(options.checkpoint_bytes),
             queue: Vec::new(),
             buffer: Vec::new(),
             batch: None,
@@ -69,10 +77,12 @@ impl Writer {
 
     /// Writes until it is asked to stop.
     pub(super) fn run(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let _end = FailAtEnd(&shared);
         loop {
-            let stop = self.shared.wait_for_work();
             while self.step() {}
-            if stop {
+            if shared.wait_for_work() {
+                while self.step() {}
                 self.close();
                 return;
             }
@@ -84,8 +94,12 @@ impl Writer {
         if self.closed {
             return false;
         }
-        match self.commit().and_then(|()| self.prepare_spare()) {
-            Ok(()) => self.shared.lock().has_work(),
+        let done = self
+            .commit()
+            .and_then(|()| self.prepare_spare())
+            .and_then(|()| self.maintain());
+        match done {
+            Ok(()) => self.has_maintenance() || self.shared.lock().has_work(),
             Err(Failed) => {
                 self.fail();
                 false
@@ -93,18 +107,35 @@ impl Writer {
         }
     }
 
-    /// Writes what is queued, and that nothing follows.
+    /// Writes what is queued, and that nothing follows, and all that opening the log needs.
     pub(super) fn close(&mut self) {
         if self.closed {
             return;
         }
-        match self.commit().and_then(|()| self.seal()) {
+        match self.end() {
             Ok(()) => {
                 self.closed = true;
                 self.shared.finish();
             }
             Err(Failed) => self.fail(),
         }
+    }
+
+    fn end(&mut self) -> Result<(), Failed> {
+        loop {
+            self.commit()?;
+            if self.shared.lock().close_if_empty() {
+                break;
+            }
+            if !self.shared.lock().is_writable() {
+                return Err(Failed);
+            }
+        }
+        self.seal()?;
+        self.last_checkpoint(Place {
+            segment: self.header.segment.saturating_add(1),
+            offset: segment::START,
+        })
     }
 
     fn fail(&mut self) {
@@ -128,7 +159,7 @@ impl Writer {
         core.settle(&taken, &mut self.wakers);
         for queued in &queue {
             if let Queued::Moved(moved) = queued
-                && let Some(mail) = record::decode(&self.log.seed, moved.from, &moved.record)
+                && let Some(mail) = record::decode(&self.header.log.seed, moved.from, &moved.record)
                 && let Record::Mail(mail) | Record::Moved(mail) = mail.record
                 && let Some(device) = core.index.find(mail.device)
             {
@@ -196,7 +227,7 @@ impl Writer {
                 }),
             ),
             Queued::Moved(moved) => {
-                if let Some(mail) = record::decode(&self.log.seed, moved.from, &moved.record)
+                if let Some(mail) = record::decode(&self.header.log.seed, moved.from, &moved.record)
                     && let Record::Mail(mail) | Record::Moved(mail) = mail.record
                 {
                     let mail = MailRecord {
@@ -243,7 +274,7 @@ impl Writer {
         );
         record::encode(
             &mut self.buffer,
-            &self.log.seed,
+            &self.header.log.seed,
             place,
             batch.offset,
             part,
@@ -274,8 +305,8 @@ impl Writer {
                 .offset
                 .saturating_add(u32::try_from(record::END_BYTES).unwrap_or(u32::MAX));
         }
-        self.segment = place.segment.saturating_add(1);
-        let Some(next) = core.segments.get(&self.segment) else {
+        self.header.segment = place.segment.saturating_add(1);
+        let Some(next) = core.segments.get(&self.header.segment) else {
             tracing::error!("a segment of the mail log is missing");
             return Err(Failed);
         };
@@ -296,10 +327,8 @@ impl Writer {
             Some(number) => create_segment(
                 &*self.disk,
                 &Header {
-                    format: FORMAT_VERSION,
-                    log: self.log,
                     segment: number,
-                    start: self.start,
+                    ..self.header
                 },
                 self.segment_bytes,
             ),
@@ -322,16 +351,17 @@ impl Writer {
     fn seal(&mut self) -> Result<(), Failed> {
         let (tail, spare) = {
             let core = self.shared.lock();
-            if !core.is_writable() {
-                return Err(Failed);
-            }
             let spare = core
                 .spare()
                 .and_then(|spare| core.segments.get(&spare.next.segment))
                 .map(|segment| segment.name.clone());
             (core.tail(), spare)
         };
-        seal(&*self.file, &self.log, tail.next).map_err(|error| failed(&error))?;
+        let length =
+            seal(&*self.file, &self.header.log, tail.next).map_err(|error| failed(&error))?;
+        if let Some(ended) = self.shared.lock().segments.get_mut(&tail.next.segment) {
+            ended.length = length;
+        }
         if let Some(spare) = spare {
             self.disk
                 .remove(&spare)
@@ -342,8 +372,8 @@ impl Writer {
     }
 }
 
-/// Ends a segment at `place`: a mark says that nothing follows, and the file is cut behind it.
-pub(super) fn seal(file: &dyn LogFile, log: &LogId, place: Place) -> io::Result<()> {
+/// Ends a segment at `place`: a mark says that nothing follows, and the file is cut behind it. Returns its length.
+pub(super) fn seal(file: &dyn LogFile, log: &LogId, place: Place) -> io::Result<u32> {
     let mut end = Vec::new();
     record::encode(
         &mut end,
@@ -357,7 +387,10 @@ pub(super) fn seal(file: &dyn LogFile, log: &LogId, place: Place) -> io::Result<
     file.write_at(offset, &end)?;
     file.sync()?;
     file.truncate(offset + end.len() as u64)?;
-    file.sync()
+    file.sync()?;
+    Ok(place
+        .offset
+        .saturating_add(u32::try_from(end.len()).unwrap_or(u32::MAX)))
 }
 
 /// Makes an empty segment that is durable.

@@ -1,0 +1,696 @@
+//! Damage, failed syncs, full disks: what is found, what is said, what it costs.
+use std::collections::BTreeMap;
+
+use super::faulty::FaultyDisk;
+use super::*;
+use crate::mail::record::{Part, Place, Record};
+
+fn open(disk: &impl Copyable) -> Result<Mailboxes, MailOpenError> {
+    Mailboxes::open_stepped(disk.shared(), &options())
+}
+
+trait Copyable {
+    fn shared(&self) -> Arc<dyn Disk>;
+}
+
+impl Copyable for MemoryDisk {
+    fn shared(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+}
+
+impl Copyable for FaultyDisk {
+    fn shared(&self) -> Arc<dyn Disk> {
+        Arc::new(self.clone())
+    }
+}
+
+type Image = BTreeMap<String, Vec<u8>>;
+
+fn image(disk: &dyn Disk) -> Image {
+    disk.list()
+        .unwrap()
+        .into_iter()
+        .map(|name| {
+            let file = disk.open(&name).unwrap();
+            let mut bytes = vec![0; file.length().unwrap() as usize];
+            file.read_at(0, &mut bytes).unwrap();
+            (name, bytes)
+        })
+        .collect()
+}
+
+fn disk_of(image: &Image) -> MemoryDisk {
+    let disk = MemoryDisk::new();
+    for (name, bytes) in image {
+        disk.create(name).unwrap().write_at(0, bytes).unwrap();
+    }
+    disk
+}
+
+fn segment_names(image: &Image) -> Vec<String> {
+    image
+        .keys()
+        .filter(|name| name.starts_with("mail-"))
+        .cloned()
+        .collect()
+}
+
+/// A log that was closed, with `count` messages for device 1.
+fn closed(count: u64) -> Image {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    for sequence in 1..=count {
+        send(&mailboxes, sequence, 1, &[sequence as u8; 50]).unwrap();
+        mailboxes.flush();
+    }
+    mailboxes.close();
+    image(&disk)
+}
+
+/// The same as a crash leaves it, without what makes a closed one certain.
+fn crashed(count: u64) -> Image {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    for sequence in 1..=count {
+        send(&mailboxes, sequence, 1, &[sequence as u8; 50]).unwrap();
+        mailboxes.flush();
+    }
+    let mut image = image(&disk);
+    // Where a disk has set room aside, it is zeros.
+    let (_, first) = image.iter_mut().next().unwrap();
+    first.resize(8 << 10, 0);
+    image
+}
+
+const RECORD: usize = record::MAIL_BYTES + 5 + 3 + 50;
+
+fn record_at(number: usize) -> usize {
+    segment::START as usize + number * RECORD
+}
+
+fn served(mailboxes: &Mailboxes) -> (Vec<u8>, Vec<u64>) {
+    let mut mail = Vec::new();
+    let mut damaged = Vec::new();
+    for delivery in read_all(mailboxes, 1) {
+        match delivery {
+            Delivery::Mail(one) => {
+                assert_eq!(one.message, vec![one.message[0]; 50]);
+                assert_eq!(one.id, id(one.message[0].into()));
+                assert_eq!(count(one.position), u64::from(one.message[0]));
+                mail.push(one.message[0]);
+            }
+            Delivery::Damaged { position } => damaged.push(count(position)),
+            Delivery::Undelivered(other) => panic!("{other:?}"),
+        }
+    }
+    (mail, damaged)
+}
+
+#[test]
+fn a_closed_log_opens_as_it_was() {
+    let disk = disk_of(&closed(5));
+    let mailboxes = open(&disk).unwrap();
+    let opened = mailboxes.opened();
+    assert_eq!(
+        (opened.damaged, opened.torn_bytes, opened.replayed_bytes),
+        (0, 0, 0)
+    );
+    assert_eq!(opened.start, 2);
+    assert_eq!(served(&mailboxes), (vec![1, 2, 3, 4, 5], vec![]));
+    assert_eq!(mailboxes.sent(&device(ALICE)), 5);
+    assert!(
+        post(&mailboxes, 3, 1, b"x", LIMITS)
+            .unwrap()
+            .is_repetition()
+    );
+    let full = PostError::Full { device: device(1) };
+    assert_eq!(send(&mailboxes, 6, 1, b"x"), Err(full));
+}
+
+#[test]
+fn every_flipped_bit_of_a_closed_log_is_found_and_never_served() {
+    let good = closed(4);
+    let mut tried = 0;
+    for (name, bytes) in &good {
+        for at in 0..bytes.len() {
+            // One bit in each byte of what is long and simple, all in what is short.
+            let bits = if at < 1_024 { 0..1 } else { 0..8 };
+            for bit in bits {
+                let mut image = good.clone();
+                image.get_mut(name).unwrap()[at] ^= 1 << ((bit + at) % 8);
+                tried += 1;
+                let Ok(mailboxes) = open(&disk_of(&image)) else {
+                    continue;
+                };
+                assert!(mailboxes.opened().damaged > 0, "{name} {at} {bit}");
+                assert_eq!(mailboxes.opened().torn_bytes, 0, "{name} {at} {bit}");
+                let (mail, damaged) = served(&mailboxes);
+                let mut all: Vec<u64> = mail.into_iter().map(u64::from).collect();
+                all.extend(damaged);
+                all.sort_unstable();
+                assert_eq!(all, [1, 2, 3, 4], "{name} {at} {bit}");
+                assert_eq!(mailboxes.opened().start, 2);
+            }
+        }
+    }
+    assert!(tried > 5_000, "{tried}");
+}
+
+#[test]
+fn every_flipped_bit_of_a_log_that_crashed_is_cut_or_found_and_never_served() {
+    let good = crashed(4);
+    let name = segment_names(&good).remove(0);
+    for at in 0..record_at(4) {
+        let mut image = good.clone();
+        image.get_mut(&name).unwrap()[at] ^= 1 << (at % 8);
+        let mailboxes = open(&disk_of(&image)).unwrap();
+        let opened = mailboxes.opened().clone();
+        let (mail, damaged) = served(&mailboxes);
+        if at < segment::START as usize {
+            assert_eq!((opened.damaged, mail.len()), (1, 4), "{at}");
+        } else if at < record_at(3) {
+            // A later write proves that this one was complete.
+            assert_eq!((opened.damaged, opened.torn_bytes), (1, 0), "{at}");
+            assert_eq!(mail.len(), 3, "{at}");
+            let hit = (at - segment::START as usize) / RECORD + 1;
+            assert_eq!(damaged, [hit as u64], "{at}");
+        } else {
+            // The last write may not have been complete.
+            assert_eq!((opened.damaged, mail.len()), (0, 3), "{at}");
+            assert_eq!(opened.torn_bytes, RECORD as u64, "{at}");
+            assert_eq!(damaged, [] as [u64; 0]);
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_cut_anywhere_is_cut_at_a_whole_record() {
+    let good = crashed(4);
+    let name = segment_names(&good).remove(0);
+    for length in segment::START as usize..record_at(4) {
+        let mut image = good.clone();
+        image.get_mut(&name).unwrap().truncate(length);
+        let mailboxes = open(&disk_of(&image)).unwrap();
+        let whole = (length - segment::START as usize) / RECORD;
+        let expected: Vec<u8> = (1..=whole as u8).collect();
+        assert_eq!(served(&mailboxes), (expected, vec![]), "{length}");
+        assert_eq!(mailboxes.opened().damaged, 0, "{length}");
+        // Another start, and nothing is cut any more.
+        mailboxes.close();
+    }
+}
+
+#[test]
+fn what_was_cut_stays_cut() {
+    let mut image_before = crashed(3);
+    let name = segment_names(&image_before).remove(0);
+    image_before.get_mut(&name).unwrap()[record_at(2) + 30] ^= 1;
+    let disk = disk_of(&image_before);
+    for start in 2..5 {
+        let mailboxes = open(&disk).unwrap();
+        let opened = mailboxes.opened();
+        assert_eq!(opened.torn_bytes > 0, start == 2);
+        assert_eq!((opened.damaged, opened.start), (0, start));
+        assert_eq!(served(&mailboxes).0, [1, 2]);
+    }
+}
+
+#[test]
+fn a_posting_of_which_a_part_was_torn_goes_whole() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    send(&mailboxes, 1, 1, &[1; 50]).unwrap();
+    mailboxes.flush();
+    let three: &[(u8, &[u8])] = &[(1, &[2; 50]), (2, &[2; 50]), (3, &[2; 50])];
+    post_parts(&mailboxes, 2, three, &[], LIMITS).unwrap();
+    mailboxes.flush();
+    let mut image = image(&disk);
+    let name = segment_names(&image).remove(0);
+    // The last byte of the last part.
+    image.get_mut(&name).unwrap()[record_at(4) - 1] ^= 1;
+    let mailboxes = open(&disk_of(&image)).unwrap();
+    assert_eq!(served(&mailboxes), (vec![1], vec![]));
+    assert_eq!((held(&mailboxes, 2), held(&mailboxes, 3)), ((0, 0), (0, 0)));
+    assert_eq!(mailboxes.sent(&device(ALICE)), 1);
+    assert_eq!(mailboxes.opened().torn_bytes, 3 * RECORD as u64);
+}
+
+#[test]
+fn damage_to_one_part_leaves_the_others() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    let three: &[(u8, &[u8])] = &[(1, &[1; 50]), (2, &[1; 50]), (3, &[1; 50])];
+    post_parts(&mailboxes, 1, three, &[], LIMITS).unwrap();
+    mailboxes.flush();
+    mailboxes.close();
+    let mut image = image(&disk);
+    let name = segment_names(&image).remove(0);
+    image.get_mut(&name).unwrap()[record_at(1) - 1] ^= 1;
+    let mailboxes = open(&disk_of(&image)).unwrap();
+    assert_eq!(served(&mailboxes), (vec![], vec![1]));
+    assert_eq!(messages(&mailboxes, 2), [&[1_u8; 50][..]]);
+    assert_eq!(messages(&mailboxes, 3), [&[1_u8; 50][..]]);
+}
+
+#[test]
+fn damage_while_the_relay_runs_is_found_by_reading() {
+    let disk = MemoryDisk::new();
+    let mailboxes = Mailboxes::open_stepped(
+        Arc::new(disk.clone()),
+        &MailOptions {
+            recent_bytes: 0,
+            ..options()
+        },
+    )
+    .unwrap();
+    for sequence in 1..=3 {
+        send(&mailboxes, sequence, 1, &[sequence as u8; 50]).unwrap();
+    }
+    mailboxes.flush();
+    assert_eq!(served(&mailboxes), (vec![1, 2, 3], vec![]));
+    let name = disk.list().unwrap().remove(0);
+    for (at, of) in [(40, 1), (RECORD + 120, 2)] {
+        let file = disk.open(&name).unwrap();
+        let mut byte = [0];
+        file.read_at((record_at(0) + at) as u64, &mut byte).unwrap();
+        byte[0] ^= 0x10;
+        file.write_at((record_at(0) + at) as u64, &byte).unwrap();
+        let expected: Vec<u64> = (1..=of).collect();
+        assert_eq!(served(&mailboxes).1, expected);
+    }
+    assert_eq!(served(&mailboxes).0, [3]);
+    // Its sender is told all the same.
+    assert_eq!(mailboxes.sweep(NOW + 3_600_000).unwrap().undelivered, 3);
+    assert_eq!(read_all(&mailboxes, ALICE).len(), 3);
+}
+
+#[test]
+fn a_record_in_another_place_is_not_served() {
+    let good = closed(3);
+    let name = segment_names(&good).remove(0);
+    let bytes = &good[&name];
+    let (first, second) = (
+        bytes[record_at(0)..record_at(1)].to_vec(),
+        bytes[record_at(1)..record_at(2)].to_vec(),
+    );
+    let mut swapped = good.clone();
+    let bytes = swapped.get_mut(&name).unwrap();
+    bytes[record_at(0)..record_at(1)].copy_from_slice(&second);
+    bytes[record_at(1)..record_at(2)].copy_from_slice(&first);
+    let mailboxes = open(&disk_of(&swapped)).unwrap();
+    assert!(mailboxes.opened().damaged > 0);
+    assert_eq!(served(&mailboxes), (vec![3], vec![1, 2]));
+}
+
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    let good = closed(3);
+    let other = MemoryDisk::new();
+    let options = MailOptions {
+        identity: Some([8; 32]),
+        ..options()
+    };
+    Mailboxes::open_stepped(Arc::new(other.clone()), &options)
+        .unwrap()
+        .close();
+    let mut mixed = good;
+    let name = segment_names(&mixed).remove(0);
+    mixed.insert(name.clone(), image(&other)[&name].clone());
+    assert!(matches!(
+        open(&disk_of(&mixed)),
+        Err(MailOpenError::Unusable("it is made of two logs"))
+    ));
+}
+
+#[test]
+fn no_message_passes_for_a_record() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    // Who sends knows everything but the seed.
+    let mut forged = Vec::new();
+    for offset in 0..60_u32 {
+        let place = Place {
+            segment: 1,
+            offset: segment::START + record::MAIL_BYTES as u32 + 8 + offset * 64,
+        };
+        let forgery = Record::Removed {
+            device: &[1; 32],
+            up_to: u64::MAX,
+        };
+        record::encode(&mut forged, &[0; 16], place, 0, Part::ONLY, &forgery);
+    }
+    post(&mailboxes, 1, 1, &forged, PLENTY).unwrap();
+    mailboxes.flush();
+    post(&mailboxes, 2, 1, b"later", PLENTY).unwrap();
+    mailboxes.flush();
+    let mut image = image(&disk);
+    let name = segment_names(&image).remove(0);
+    image.get_mut(&name).unwrap()[record_at(0) + 3] ^= 1;
+    let mailboxes = open(&disk_of(&image)).unwrap();
+    assert_eq!(mailboxes.opened().damaged, 1);
+    assert_eq!(read_all(&mailboxes, 1).len(), 2);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
+    let disk = MemoryDisk::new();
+    for round in 0..3_u64 {
+        let mailboxes = open(&disk).unwrap();
+        for step in 1..=3 {
+            post(&mailboxes, round * 3 + step, 1, &[step as u8; 50], PLENTY).unwrap();
+            mailboxes.flush();
+        }
+        let first = mailboxes.read(&device(1), 0, 1, 1).unwrap().last;
+        mailboxes.acknowledge(&device(1), first);
+        mailboxes.close();
+    }
+    let good = image(&disk);
+    let expected = read_all(&open(&disk_of(&good)).unwrap(), 1);
+    assert_eq!(expected.len(), 6);
+    let checkpoints: Vec<_> = good
+        .keys()
+        .filter(|name| name.starts_with("checkpoint-"))
+        .collect();
+    assert_eq!(checkpoints.len(), 2);
+    for name in &checkpoints {
+        let mut image = good.clone();
+        let middle = image[*name].len() / 2;
+        image.get_mut(*name).unwrap()[middle] ^= 1;
+        let mailboxes = open(&disk_of(&image)).unwrap();
+        assert_eq!(mailboxes.opened().damaged, 1);
+        assert_eq!(read_all(&mailboxes, 1), expected);
+        assert_eq!(mailboxes.sent(&device(ALICE)), 9);
+        assert_eq!(mailboxes.opened().start, 4);
+    }
+    // Without any, what was acknowledged would come again.
+    let mut none = good.clone();
+    none.retain(|name, _| !name.starts_with("checkpoint-"));
+    let first = segment_names(&none).remove(0);
+    none.remove(&first);
+    assert!(matches!(
+        open(&disk_of(&none)),
+        Err(MailOpenError::Unusable(_))
+    ));
+}
+
+#[test]
+fn a_missing_segment_is_damage_and_costs_only_itself() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    for sequence in 1..=60 {
+        post(&mailboxes, sequence, 1, &[sequence as u8; 400], PLENTY).unwrap();
+        mailboxes.flush();
+    }
+    let mut image = image(&disk);
+    let second = segment_names(&image).remove(1);
+    image.remove(&second);
+    let mailboxes = open(&disk_of(&image)).unwrap();
+    assert!(mailboxes.opened().damaged > 0);
+    let there = read_all(&mailboxes, 1);
+    let mail = |delivery: &&Delivery| matches!(delivery, Delivery::Mail(_));
+    assert!(there.iter().filter(mail).count() >= 40);
+}
+
+#[test]
+fn a_newer_format_is_refused_and_left_as_it_is() {
+    let good = closed(2);
+    let name = segment_names(&good).remove(0);
+    let mut newer = good.clone();
+    let header = segment::decode_header(&good[&name]).header.unwrap();
+    let new_header = segment::encode_header(&segment::Header {
+        format: FORMAT_VERSION + 1,
+        ..header
+    });
+    newer.get_mut(&name).unwrap()[..new_header.len()].copy_from_slice(&new_header);
+    let disk = disk_of(&newer);
+    let error = open(&disk).unwrap_err();
+    assert!(matches!(error, MailOpenError::Newer { found: 2 }));
+    assert!(error.to_string().contains("newer than this program"));
+    assert_eq!(image(&disk), newer);
+}
+
+#[test]
+fn a_failed_sync_ends_the_log() {
+    fails(FaultyDisk::fail_syncs);
+}
+
+#[test]
+fn a_failed_write_ends_the_log() {
+    fails(FaultyDisk::fail_writes);
+}
+
+fn fails(fail: fn(&FaultyDisk, bool)) {
+    let disk = FaultyDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    let durable = post(&mailboxes, 1, 1, b"durable", LIMITS)
+        .unwrap()
+        .accepted();
+    mailboxes.flush();
+    let lost = post(&mailboxes, 2, 1, b"lost", LIMITS).unwrap().accepted();
+    let fetched = post(&mailboxes, 3, 2, b"fetched", LIMITS)
+        .unwrap()
+        .accepted();
+    mailboxes.acknowledge(&device(2), u64::MAX);
+    fail(&disk, true);
+    mailboxes.flush();
+    fail(&disk, false);
+    let unavailable = StorageError::Unavailable;
+    assert_eq!(durable.outcome(), Some(Ok(())));
+    assert_eq!(lost.outcome(), Some(Err(unavailable)));
+    assert_eq!(fetched.outcome(), Some(Ok(())));
+    assert!(!mailboxes.is_writable());
+    // It never tries again, and what is there can still be read.
+    let operations = disk.operations();
+    assert!(!mailboxes.flush());
+    for sequence in [2, 4] {
+        assert_eq!(
+            post(&mailboxes, sequence, 1, b"x", LIMITS).map(drop),
+            Err(PostError::Storage(unavailable))
+        );
+    }
+    assert_eq!(mailboxes.remove(&device(1), NOW), Err(unavailable.into()));
+    assert_eq!(mailboxes.sweep(NOW + 3_600_000), Err(unavailable));
+    mailboxes.close();
+    assert_eq!(disk.operations(), operations);
+    assert_eq!(messages(&mailboxes, 1), ["durable", "lost"]);
+}
+
+#[tokio::test]
+async fn who_waits_is_told_of_a_failure() {
+    let disk = FaultyDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    let accepted = post(&mailboxes, 1, 1, b"x", LIMITS).unwrap().accepted();
+    let waiting = tokio::spawn(accepted);
+    tokio::task::yield_now().await;
+    disk.fail_syncs(true);
+    mailboxes.flush();
+    assert_eq!(waiting.await.unwrap(), Err(StorageError::Unavailable));
+    mailboxes.room().await;
+}
+
+#[test]
+fn a_full_disk_refuses_and_later_works() {
+    let disk = FaultyDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    mailboxes.flush();
+    disk.fill(true);
+    let mut accepted = Vec::new();
+    let mut sequence = 0;
+    let refused = loop {
+        sequence += 1;
+        match post(&mailboxes, sequence, 1, &[1; 500], PLENTY) {
+            Ok(appended) => accepted.push(appended.accepted()),
+            Err(error) => break error,
+        }
+        mailboxes.flush();
+    };
+    // The first that does not fit asks for room; then it is known that there is none.
+    let refused = match refused {
+        PostError::Busy => {
+            mailboxes.flush();
+            post(&mailboxes, sequence, 1, &[1; 500], PLENTY)
+                .map(drop)
+                .unwrap_err()
+        }
+        other => other,
+    };
+    assert_eq!(refused, PostError::DiskFull);
+    assert!(accepted.len() > 5);
+    assert!(
+        accepted
+            .iter()
+            .all(|accepted| accepted.outcome() == Some(Ok(())))
+    );
+    // Acknowledging works, and does not spin.
+    mailboxes.acknowledge(&device(1), u64::MAX);
+    for _ in 0..100 {
+        mailboxes.flush();
+    }
+    assert!(!mailboxes.flush(), "nothing to do while the disk is full");
+    disk.fill(false);
+    assert_eq!(
+        post(&mailboxes, sequence, 1, &[1; 500], PLENTY).map(drop),
+        Err(PostError::DiskFull)
+    );
+    mailboxes.flush();
+    post(&mailboxes, sequence, 1, &[1; 500], PLENTY).unwrap();
+    mailboxes.flush();
+    assert!(mailboxes.is_writable());
+    mailboxes.close();
+    let mailboxes = open(&disk).unwrap();
+    assert_eq!(mailboxes.opened().damaged, 0);
+    assert_eq!(messages(&mailboxes, 1).len(), 1);
+}
+
+#[test]
+fn a_posting_larger_than_a_segment_is_never_taken() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    for _ in 0..3 {
+        let refused = post(&mailboxes, 1, 1, &[1; 8 << 10], PLENTY).map(drop);
+        assert_eq!(refused, Err(PostError::Parts));
+        mailboxes.flush();
+    }
+}
+
+#[test]
+fn dead_segments_go_and_the_rest_stays() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    send(&mailboxes, 1, 2, b"stays").unwrap();
+    let notice = MailboxLimits {
+        retention_seconds: 0,
+        ..LIMITS
+    };
+    post(&mailboxes, 2, 3, b"expires", notice).unwrap();
+    mailboxes.flush();
+    mailboxes.sweep(NOW).unwrap();
+    let mut most = 0;
+    for sequence in 3..=2_000 {
+        post(&mailboxes, sequence, 1, &[7; 300], PLENTY).unwrap();
+        mailboxes.acknowledge(&device(1), u64::MAX);
+        while mailboxes.flush() {}
+        let total: usize = image(&disk).values().map(Vec::len).sum();
+        most = most.max(total);
+    }
+    // Over 800 KiB have been written.
+    assert!(most < 160 << 10, "{most}");
+    assert_eq!(messages(&mailboxes, 2), ["stays"]);
+    for closes in [false, true] {
+        if closes {
+            mailboxes.close();
+        }
+        let again = open(&disk_of(&image(&disk))).unwrap();
+        assert_eq!(again.opened().damaged, 0);
+        assert_eq!(messages(&again, 2), ["stays"]);
+        assert_eq!(read_all(&again, ALICE).len(), 1);
+        assert_eq!(again.sent(&device(ALICE)), 2_000);
+        assert!(
+            post(&again, 1_990, 2, b"x", LIMITS)
+                .unwrap()
+                .is_repetition()
+        );
+        assert!(read_all(&again, 1).is_empty());
+        assert!(again.opened().replayed_bytes < 80 << 10);
+    }
+}
+
+#[test]
+fn limits_removals_and_notices_survive_a_crash() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    let one = MailboxLimits {
+        messages: 1,
+        ..LIMITS
+    };
+    mailboxes.limit(&device(1), one);
+    send(&mailboxes, 1, 1, b"x").unwrap();
+    send(&mailboxes, 2, 2, b"x").unwrap();
+    mailboxes.flush();
+    mailboxes.remove(&device(2), NOW).unwrap();
+    mailboxes.flush();
+    for _ in 0..3 {
+        let again = open(&disk_of(&image(&disk))).unwrap();
+        let full = PostError::Full { device: device(1) };
+        assert_eq!(send(&again, 3, 1, b"x"), Err(full));
+        assert!(read_all(&again, 2).is_empty());
+        let told = read_all(&again, ALICE);
+        assert_eq!(told.len(), 1);
+        assert!(matches!(
+            &told[0],
+            Delivery::Undelivered(Undelivered {
+                reason: UndeliveredReason::DeviceRemoved,
+                ..
+            })
+        ));
+        again.close();
+    }
+}
+
+#[test]
+fn a_removal_goes_on_after_a_crash() {
+    let disk = MemoryDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    let appended = send(&mailboxes, 1, 1, b"x");
+    assert_eq!(appended, Ok(1));
+    // Not durable yet, so the senders are not told yet.
+    assert!(mailboxes.remove(&device(1), NOW).unwrap().more);
+    mailboxes.flush();
+    let again = open(&disk_of(&image(&disk))).unwrap();
+    assert!(read_all(&again, 1).is_empty());
+    assert_eq!(again.sweep(NOW).unwrap().undelivered, 1);
+    assert_eq!(read_all(&again, ALICE).len(), 1);
+}
+
+#[test]
+fn two_processes_cannot_use_one_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mail");
+    let first = disk::DirectoryDisk::open(&path).unwrap();
+    assert!(matches!(
+        disk::DirectoryDisk::open(&path),
+        Err(disk::DiskError::InUse(_))
+    ));
+    drop(first);
+    disk::DirectoryDisk::open(&path).unwrap();
+    assert!(matches!(
+        disk::DirectoryDisk::open(&dir.path().join("no/mail")),
+        Err(disk::DiskError::File { .. })
+    ));
+}
+
+#[tokio::test]
+async fn a_log_in_files_is_written_by_its_thread_and_closed_by_dropping() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("mail");
+    let open = || {
+        let disk = Arc::new(disk::DirectoryDisk::open(&path).unwrap());
+        Mailboxes::open(disk, &MailOptions::default()).unwrap()
+    };
+    let mailboxes = open();
+    let epoch = mailboxes.epoch();
+    let waiting: Vec<_> = (1..=50)
+        .map(|sequence| post(&mailboxes, sequence, 1, &[1; 100], PLENTY).unwrap())
+        .collect();
+    for appended in waiting {
+        assert_eq!(appended.accepted().await, Ok(()));
+    }
+    mailboxes.acknowledge(&device(1), mailboxes.status(&device(1)).head - 2);
+    drop(mailboxes);
+    let size: u64 = std::fs::read_dir(&path)
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    assert!(size < 64 << 10, "what was set aside is given back: {size}");
+    let mailboxes = open();
+    assert_eq!(mailboxes.epoch(), epoch);
+    assert_eq!(mailboxes.opened().damaged, 0);
+    assert_eq!(held(&mailboxes, 1).0, 2);
+    #[cfg(unix)]
+    for entry in std::fs::read_dir(&path).unwrap() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = entry.unwrap().metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+}
