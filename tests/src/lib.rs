@@ -17,6 +17,7 @@
 
 mod device;
 mod issuer;
+pub mod kill;
 mod town;
 mod wire;
 
