@@ -92,7 +92,8 @@ async fn count(
 ) {
     let mut buffer = vec![0; 64 << 10];
     while let Ok(read @ 1..) = from.read(&mut buffer).await {
-        if to.write_all(&buffer[..read]).await.is_err() {
+        let bytes_read = buffer.get(..read).unwrap_or_default();
+        if to.write_all(bytes_read).await.is_err() {
             return;
         }
         bytes.fetch_add(read as u64, Ordering::Relaxed);

@@ -1,12 +1,18 @@
 //! How what happens to a device is shown: messages on standard output, everything else on standard error.
 
-use sealwire_client::{ConnectionState, Event, MailboxGap, NotDelivered, NotSent, Received};
+use std::cell::Cell;
+use std::path::Path;
+
+use sealwire_client::{
+    ConnectionState, Event, FileOffer, MailboxGap, NotDelivered, NotSent, Received,
+};
 use sealwire_protocol::base64url;
 use sealwire_protocol::name::User;
 use serde_json::{Value, json};
 
 use crate::exit::Failure;
 use crate::output::{Block, Output, Printable, Written};
+use crate::progress::Size;
 use crate::when::Moment;
 
 /// What an event was.
@@ -20,14 +26,44 @@ pub(crate) enum Shown {
     Unread,
 }
 
+/// Files that were shown and not saved. Their messages stay in the store for whoever saves them: so many, and no more, so that nobody fills it.
+#[derive(Debug, Default)]
+pub(crate) struct Unsaved(Cell<u32>);
+
+/// How many messages of files stay unsaved.
+const MAX_UNSAVED: u32 = 64;
+
+/// What became of a file that a message names.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum File<'a> {
+    /// It was not asked for; its message stays.
+    Waits,
+    /// It is here.
+    SavedAt(&'a Path),
+    /// It cannot be had.
+    Lost(&'a sealwire_client::FileError),
+}
+
 /// Shows an event of a device of `own`. A message is acknowledged once it is shown: what nobody has seen comes again. With `read`, its sender
-/// is told.
+/// is told. One that names a file stays instead, for `listen --save`, and is shown once.
 pub(crate) fn show(
     event: &Event,
     own: &User,
     read: bool,
+    unsaved: &Unsaved,
     output: Output,
 ) -> Result<Shown, Failure> {
+    if let Some((received, _, offer)) = file_in(event) {
+        let kept = unsaved.0.get();
+        unsaved.0.set(kept.saturating_add(1));
+        if kept >= MAX_UNSAVED {
+            received.ack();
+        } else if received.redelivered {
+            return Ok(Shown::Other);
+        } else {
+            return show_file(event, &offer, File::Waits, read, output);
+        }
+    }
     let (received, to, shown) = if let Event::Message(received) = event {
         (received, None, Shown::Message)
     } else if let Event::Copy { to, message } = event {
@@ -36,7 +72,7 @@ pub(crate) fn show(
         notice(event, own, output);
         return Ok(Shown::Other);
     };
-    if message(received, to, output)? == Written::Unread {
+    if message(received, to, None, output)? == Written::Unread {
         return Ok(Shown::Unread);
     }
     // What this user has sent is read by nobody else.
@@ -48,8 +84,51 @@ pub(crate) fn show(
     Ok(shown)
 }
 
+/// The message in an event, if it names a file: from whom, or by this user to whom, and which.
+pub(crate) fn file_in(event: &Event) -> Option<(&Received, Option<&str>, FileOffer)> {
+    let (received, to) = if let Event::Message(received) = event {
+        (received, None)
+    } else if let Event::Copy { to, message } = event {
+        (message, Some(&**to))
+    } else {
+        return None;
+    };
+    Some((received, to, FileOffer::in_message(&received.message)?))
+}
+
+/// Shows a message that names a file; it is acknowledged as [`show`] does, unless the file still waits.
+pub(crate) fn show_file(
+    event: &Event,
+    offer: &FileOffer,
+    file: File<'_>,
+    read: bool,
+    output: Output,
+) -> Result<Shown, Failure> {
+    let Some((received, to, _)) = file_in(event) else {
+        return Ok(Shown::Other);
+    };
+    if message(received, to, Some((offer, file)), output)? == Written::Unread {
+        return Ok(Shown::Unread);
+    }
+    match (file, to) {
+        (File::Waits, _) => {}
+        (_, None) if read => received.read(),
+        _ => received.ack(),
+    }
+    Ok(if to.is_some() {
+        Shown::Other
+    } else {
+        Shown::Message
+    })
+}
+
 /// A message; with `to`, one that another device of this user has sent.
-fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Written, Failure> {
+fn message(
+    received: &Received,
+    to: Option<&str>,
+    file: Option<(&FileOffer, File<'_>)>,
+    output: Output,
+) -> Result<Written, Failure> {
     let Received {
         id,
         from,
@@ -68,9 +147,11 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
         "redelivered": redelivered,
         "media_type": message.media_type(),
     });
-    let (member, value): (&str, Value) = match message.as_text() {
-        Some(text) => ("text", text.into()),
-        None => ("body", base64url::encode(message.body()).into()),
+    let (member, value): (&str, Value) = match (file, message.as_text()) {
+        // Its key is for the store only.
+        (Some((offer, file)), _) => ("file", described(offer, file)),
+        (None, Some(text)) => ("text", text.into()),
+        (None, None) => ("body", base64url::encode(message.body()).into()),
     };
     insert(&mut object, member, value);
     if let Some(to) = to {
@@ -80,9 +161,10 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
         Some(to) => format!("you to {}", Printable(to)),
         None => Printable(from).to_string(),
     };
-    let what = match message.as_text() {
-        Some(text) => Block(text).to_string(),
-        None => format!(
+    let what = match (file, message.as_text()) {
+        (Some((offer, file)), _) => shown(offer, file),
+        (None, Some(text)) => Block(text).to_string(),
+        (None, None) => format!(
             "[{}, {} bytes; --json shows them]",
             Printable(message.media_type()),
             message.body().len()
@@ -91,6 +173,32 @@ fn message(received: &Received, to: Option<&str>, output: Output) -> Result<Writ
     let time = Moment::from_millis(*sent_at).time_of_day();
     let again = if *redelivered { " (perhaps again)" } else { "" };
     output.line(&object, format_args!("{time} {who}{again}: {what}"))
+}
+
+fn described(offer: &FileOffer, file: File<'_>) -> Value {
+    let mut object = json!({
+        "name": offer.name(),
+        "size": offer.size(),
+        "media_type": offer.media_type(),
+    });
+    match file {
+        File::Waits => {}
+        File::SavedAt(path) => insert(&mut object, "path", path.to_string_lossy().into()),
+        File::Lost(error) => insert(&mut object, "error", error.to_string().into()),
+    }
+    object
+}
+
+fn shown(offer: &FileOffer, file: File<'_>) -> String {
+    let (name, size) = (Printable(offer.name()), Size(offer.size()));
+    match file {
+        File::Waits => format!("[file {name}, {size}; `sealwire listen --save DIR` fetches it]"),
+        File::SavedAt(path) => {
+            let path = path.to_string_lossy();
+            format!("[file {name}, {size}, saved as {}]", Printable(&path))
+        }
+        File::Lost(error) => format!("[file {name}, {size}, not saved: {error}]"),
+    }
 }
 
 /// Everything but messages, on standard error.

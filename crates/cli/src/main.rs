@@ -18,6 +18,7 @@ mod home;
 mod lines;
 mod logging;
 mod output;
+mod progress;
 mod stop;
 mod when;
 

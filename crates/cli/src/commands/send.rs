@@ -1,13 +1,16 @@
-//! `sealwire send`: one message, or each line of standard input as one.
+//! `sealwire send`: one message, each line of standard input as one, or a file.
 
+mod file;
 pub(super) mod source;
 pub(super) mod way;
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use sealwire_protocol::name::User;
 
+use self::file::File;
 use self::source::{Form, Source};
 use self::way::{Hears, Way};
 use crate::device::{Connect, Device, Unlock};
@@ -31,6 +34,8 @@ Examples:\n  \
     # not in the process list\n  \
     sealwire send bob < letter.txt\n  \
     sealwire send bob --type image/png < photo.png\n  \
+    # of any size; after an interruption, the same again\n  \
+    sealwire send bob --file film.mp4\n  \
     # until all his devices have it\n  \
     sealwire send bob hello --wait delivered --timeout 300\n  \
     # every line as it comes, also while the relay is away\n  \
@@ -46,6 +51,10 @@ pub(crate) struct Send {
     /// The message's media type [default: text]
     #[arg(long = "type", value_name = "MEDIA", conflicts_with = "json_lines")]
     media_type: Option<String>,
+
+    /// Send this file, of any size; the same command goes on from where an earlier one ended
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["text", "lines", "json_lines"])]
+    file: Option<PathBuf>,
 
     /// Send each line of standard input as a message, until its end
     #[arg(long)]
@@ -64,7 +73,7 @@ pub(crate) struct Send {
     #[arg(long, value_enum, default_value_t = Until::Accepted, value_name = "UNTIL")]
     wait: Until,
 
-    /// Give up after so many seconds; what the relay has stays there [default: 60, without a limit for lines]
+    /// Give up after so many seconds; what the relay has stays there [default: 60, without a limit for lines and files]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
 
@@ -85,6 +94,9 @@ pub(super) enum Until {
 pub(crate) fn run(send: Send, home: &Home, output: Output) -> Result<(), Failure> {
     // Nothing is read for a device that is not there.
     home.identity()?;
+    if let Some(path) = send.file.clone() {
+        return run_file(send, &path, home, output);
+    }
     let many = send.lines || send.json_lines;
     let timeout = send.timeout.or((!many).then_some(TIMEOUT_SECONDS));
     let timeout = timeout.map(Duration::from_secs);
@@ -113,6 +125,37 @@ pub(crate) fn run(send: Send, home: &Home, output: Output) -> Result<(), Failure
         let result = tokio::select! {
             result = way.send(source) => result,
             () = stop.requested() => Err(Failure::failed("stopped; what the relay does not have yet goes out with the next command that connects")),
+        };
+        device.close(result).await
+    })
+}
+
+fn run_file(send: Send, path: &Path, home: &Home, output: Output) -> Result<(), Failure> {
+    if send.wait == Until::Read {
+        return Err(Failure::usage(
+            "a file is not read but fetched; wait for accepted or delivered",
+        ));
+    }
+    File::check(path)?;
+    let timeout = send.timeout.map(Duration::from_secs);
+    super::runtime()?.block_on(async {
+        let mut stop = Stop::new()?;
+        let connecting = Device::connect(home, &send.unlock, send.connect);
+        let device = way::within(timeout, connecting).await.ok_or_else(|| {
+            Failure::new(Class::Timeout, "no connection to the relay in this time; try again")
+        })??;
+        let file = File {
+            device: &device,
+            user: send.user.as_str(),
+            path,
+            media_type: send.media_type,
+            until: send.wait,
+            timeout,
+            output,
+        };
+        let result = tokio::select! {
+            result = file.send() => result,
+            () = stop.requested() => Err(Failure::failed("stopped; the same command goes on from here")),
         };
         device.close(result).await
     })

@@ -23,7 +23,7 @@ use super::Until;
 use super::source::{Given, Identified, Source};
 use crate::commands::listen::ended;
 use crate::device::Device;
-use crate::events::{self, Shown};
+use crate::events::{self, Shown, Unsaved};
 use crate::exit::{Class, Failure};
 use crate::output::{Output, Printable};
 
@@ -61,6 +61,7 @@ pub(crate) struct Way<'a> {
     output: Output,
     /// Who waits for a message to be read.
     reads: RefCell<HashMap<MessageId, oneshot::Sender<()>>>,
+    unsaved: Unsaved,
 }
 
 /// A message that has got as far as was asked.
@@ -85,6 +86,7 @@ impl<'a> Way<'a> {
             reports: true,
             output,
             reads: RefCell::new(HashMap::new()),
+            unsaved: Unsaved::default(),
         }
     }
 
@@ -195,7 +197,9 @@ impl<'a> Way<'a> {
         match (self.hears, event) {
             (Hears::Nothing, _) | (Hears::Notices, Event::Message(_) | Event::Copy { .. }) => {}
             (Hears::Notices, _) => events::notice(event, own, self.output),
-            (Hears::Everything { read }, _) => return events::show(event, own, read, self.output),
+            (Hears::Everything { read }, _) => {
+                return events::show(event, own, read, &self.unsaved, self.output);
+            }
         }
         Ok(Shown::Other)
     }
