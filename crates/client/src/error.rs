@@ -197,6 +197,9 @@ pub enum Misuse {
     /// A message id is 22 characters of base64url.
     #[error("a message id is 22 characters of base64url")]
     MessageId,
+    /// The id is that of a message to somebody else.
+    #[error("a message to another user has this id; give each message an id of its own")]
+    MessageIdInUse,
     /// A name of a device is 1 to 64 bytes without control characters.
     #[error("a device's name is 1 to 64 bytes of UTF-8 without control characters")]
     DeviceName,
@@ -219,6 +222,7 @@ impl Misuse {
             Self::OutboxFull => "outbox_full",
             Self::NoOtherDevice => "no_other_device",
             Self::MessageId => "bad_message_id",
+            Self::MessageIdInUse => "message_id_in_use",
             Self::DeviceName => "bad_device_name",
         }
     }

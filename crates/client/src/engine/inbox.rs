@@ -68,22 +68,22 @@ impl Inbox {
         }
     }
 
-    /// Adds an event.
-    pub(super) fn push(&mut self, txn: &mut Txn, event: Event) -> Result<(), Fatal> {
+    /// Adds an event; gives its number, unless it is dropped or is part of another.
+    pub(super) fn push(&mut self, txn: &mut Txn, event: Event) -> Result<Option<u64>, Fatal> {
         if self.events.len() >= EVENT_LIMIT {
             if is_dispensable(&event) {
                 tracing::warn!("the application takes no events: one is dropped");
-                return Ok(());
+                return Ok(None);
             }
             if !is_message(&event) && self.make_room(txn, &event)? {
-                return Ok(());
+                return Ok(None);
             }
         }
         txn.put(Place::number(Table::Inbox, self.next), &event)?;
         self.count(&event, 1);
         self.events.insert(self.next, event);
         self.next += 1;
-        Ok(())
+        Ok(Some(self.next - 1))
     }
 
     /// Adds an event that is not stored: it says what has just happened, and only the last of its kind matters.
@@ -119,7 +119,7 @@ impl Inbox {
         self.failures < FAILURE_LIMIT
     }
 
-    fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Event> {
+    pub(super) fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Event> {
         let event = self.events.remove(&number)?;
         self.count(&event, -1);
         txn.remove(Place::number(Table::Inbox, number));

@@ -53,14 +53,14 @@ use crate::error::{NotAuthorised, Refusal, RelayFault};
 use crate::event::{Event, MailboxGap};
 use crate::issuer::TrustedIssuer;
 use crate::store::vault::{Table, Vault};
-use crate::store::{MAX_SCAN_ROWS, Store, StoreError, StoreKey};
+use crate::store::{Store, StoreError, StoreKey};
 
 use inbox::Inbox;
 use outbox::{Entry, Outbox};
 use peers::Lookup;
 use publish::Publishing;
 use receiving::Seen;
-use records::{Account, MailboxPosition, PublishedCard, Record};
+use records::{Account, MailboxPosition, PublishedState, Record};
 use repair::Lost;
 use tokio::sync::oneshot;
 use txn::Txn;
@@ -117,7 +117,7 @@ pub(crate) struct Engine {
     account: Account,
     mailbox: MailboxPosition,
     mailbox_changed: bool,
-    published_card: PublishedCard,
+    published: PublishedState,
     own: Option<OwnIdentity>,
     outbox: Outbox,
     /// Entries of the outbox from here on are new since the store was opened.
@@ -129,6 +129,8 @@ pub(crate) struct Engine {
     lookups: BTreeMap<Arc<str>, Lookup>,
     /// Devices with which the next session has to be a new one.
     restart: BTreeSet<Thumbprint>,
+    /// Those of them with which there was one that is lost: the application is told.
+    repairs: BTreeSet<Thumbprint>,
     /// Devices to be removed, and who waits for it.
     removals: VecDeque<Removal>,
     link: Option<Link>,
@@ -138,11 +140,17 @@ pub(crate) struct Engine {
     txn: Txn,
     /// A step has begun. Where it has not ended either, it failed, and nothing is committed any more.
     in_step: bool,
-    /// What is told once that is committed; an event if nobody was there to be told.
-    answers: Vec<Box<dyn FnOnce() -> Option<Event>>>,
+    /// What is told once that is committed; the number of an event that says the same, if somebody has heard it.
+    answers: Vec<Box<dyn FnOnce() -> Option<u64>>>,
 }
 
-type Removal = (Thumbprint, oneshot::Sender<Result<(), Error>>);
+/// A device to be removed.
+struct Removal {
+    device: Thumbprint,
+    answer: oneshot::Sender<Result<(), Error>>,
+    /// It was asked for on a link that was lost: it may be done.
+    repeated: bool,
+}
 
 /// What lasts as long as a link.
 struct Link {
@@ -239,7 +247,7 @@ impl Engine {
         };
         let account = read_or_default::<Account>(&vault, &records::account())?;
         let mailbox = read_or_default(&vault, &records::mailbox())?;
-        let published_card = read_or_default(&vault, &records::published_card())?;
+        let published = read_or_default(&vault, &records::published())?;
         let own = match &account.attestation {
             Some(attestation) => {
                 Some(OwnIdentity::new(&keys, attestation).map_err(|_| StoreError::Damaged)?)
@@ -256,16 +264,20 @@ impl Engine {
             account,
             mailbox,
             mailbox_changed: false,
-            published_card,
+            published,
             own,
             first_new_entry: entries.last().map_or(1, |(number, _)| number + 1),
             outbox: Outbox::restore(entries, state),
             inbox: Inbox::restore(scan(&vault, Table::Inbox)?),
-            undelivered: Undelivered::restore(scan(&vault, Table::Undelivered)?),
+            undelivered: Undelivered::restore(
+                scan(&vault, Table::Undelivered)?,
+                read_or_default(&vault, &records::resending())?,
+            ),
             seen: Seen::restore(scan(&vault, Table::Seen)?),
             lost: Lost::restore(scan(&vault, Table::Lost)?),
             lookups: BTreeMap::new(),
             restart: BTreeSet::new(),
+            repairs: BTreeSet::new(),
             removals: VecDeque::new(),
             link: None,
             is_newest_copy: false,
@@ -350,6 +362,7 @@ impl Engine {
             return Err(RelayFault::Record.into());
         }
         self.handle_disconnected();
+        self.lost.link_begins();
         let mut txn = self.begin();
         let restored = self.is_earlier_copy(ready);
         if restored {
@@ -359,12 +372,10 @@ impl Engine {
         self.follow_mailbox(&mut txn, ready)?;
         self.stage(txn);
         let has_card = ready.has_card && self.relay_has_newest_card();
-        // §6.2: those that the relay holds from before cannot be used.
-        let replace = restored || ready.prekeys > 0 && self.prekeys.one_time_count() == 0;
         self.link = Some(Link {
             next_request: 1,
             open: BTreeMap::new(),
-            publishing: Publishing::new(has_card, ready.prekeys, replace),
+            publishing: Publishing::new(has_card, ready.prekeys, self.published.replace),
             own_devices_known: false,
             user: ready.user.into(),
             recovering: Some(Recovering {
@@ -406,7 +417,8 @@ impl Engine {
     pub(crate) fn handle_disconnected(&mut self) {
         if let Some(link) = self.link.take() {
             for (_, open) in link.open {
-                if let Open::Remove(removal) = open {
+                if let Open::Remove(mut removal) = open {
+                    removal.repeated = true;
                     self.removals.push_front(removal);
                 }
             }
@@ -461,6 +473,7 @@ impl Engine {
             self.seal_due(&mut txn, now)?;
         }
         self.outbox.write_changes(&mut txn)?;
+        self.undelivered.write_changes(&mut txn)?;
         if std::mem::take(&mut self.prekeys_changed) {
             txn.put_bytes(records::prekeys(), &self.prekeys.encode());
         }
@@ -468,14 +481,11 @@ impl Engine {
             txn.put(records::mailbox(), &self.mailbox)?;
         }
         self.txn = txn.commit(&mut self.vault, &mut self.rng)?;
-        let unheard: Vec<_> = self
-            .answers
-            .drain(..)
-            .filter_map(|answer| answer())
-            .collect();
+        let answers = std::mem::take(&mut self.answers);
+        let heard: Vec<_> = answers.into_iter().filter_map(|answer| answer()).collect();
         let mut txn = self.begin();
-        for event in unheard {
-            self.inbox.push(&mut txn, event)?;
+        for number in heard {
+            self.inbox.remove(&mut txn, number);
         }
         self.stage(txn);
         Ok(())
@@ -508,7 +518,7 @@ impl Engine {
             });
         }
         if let Some(removal) = self.removals.pop_front() {
-            let device = removal.0;
+            let device = removal.device;
             let request = self.open_request(Open::Remove(removal));
             return Some(Request::RemoveDevice { request, device });
         }
@@ -522,7 +532,8 @@ impl Engine {
 
     /// When [`settle`](Self::settle) has to be called again although nothing else has happened; `None` while it would do nothing.
     pub(crate) fn poll_deadline(&self) -> Option<Moment> {
-        if !self.may_send_now() {
+        // Until something is answered, nothing that is due could be sent.
+        if !self.may_send_now() || !self.outbox.in_flight().1 {
             return None;
         }
         let later = |entry: &Entry| match entry.stage {
@@ -533,7 +544,8 @@ impl Engine {
             | outbox::Stage::Sent => None,
         };
         let later = self.outbox.entries.values().filter_map(later).min();
-        later.into_iter().chain(self.lost.deadline()).min()
+        let others = [self.lost.deadline(), self.undelivered.deadline()];
+        later.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Whether the relay may get another message.
@@ -548,7 +560,11 @@ impl Engine {
         answer: oneshot::Sender<Result<(), Error>>,
     ) {
         if self.removals.len() < limits::MAX_DEVICES {
-            self.removals.push_back((device, answer));
+            self.removals.push_back(Removal {
+                device,
+                answer,
+                repeated: false,
+            });
         } else {
             self.answer(answer, Err(Refusal::RateLimited.into()));
         }
@@ -596,7 +612,10 @@ impl Engine {
                 );
                 self.card_answered(generation, false)?;
             }
-            (Open::Prekeys(count), Reply::Accepted) => self.published_prekeys(count),
+            (Open::Prekeys(count), Reply::Accepted) => {
+                self.published_prekeys(count);
+                self.set_replace(false)?;
+            }
             (Open::Prekeys(_), Reply::Refused(code)) => {
                 tracing::warn!(
                     code = code.name(),
@@ -614,14 +633,20 @@ impl Engine {
             (Open::Send(entry), Reply::Refused(code)) => {
                 self.handle_not_sent(entry, refusal(*code), now)?
             }
-            (Open::Remove((_, answer)), Reply::Accepted) => {
+            (Open::Remove(Removal { answer, .. }), Reply::Accepted) => {
                 self.answer(answer, Ok(()));
                 if let Some(user) = self.account.user.clone() {
                     self.handle_device_changed(&user)?;
                 }
             }
-            (Open::Remove((_, answer)), Reply::Refused(code)) => {
-                self.answer(answer, Err(refusal(*code).into()));
+            (Open::Remove(removal), Reply::Refused(code)) => {
+                let done = removal.repeated && *code == RefusalCode::UnknownDevice;
+                let outcome = if done {
+                    Ok(())
+                } else {
+                    Err(refusal(*code).into())
+                };
+                self.answer(removal.answer, outcome);
             }
             // The connection answers for its own requests before the engine is asked.
             (Open::Reserved, _)
@@ -666,9 +691,9 @@ impl Engine {
         }));
     }
 
-    /// The same, with an event for the case that the caller has gone.
-    fn answer_or<T: 'static>(&mut self, to: oneshot::Sender<T>, answer: T, event: Event) {
-        let tell = move || to.send(answer).is_err().then_some(event);
+    /// The same, for what an event in the inbox says too: it is not given to the application if the caller was there to hear.
+    fn answer_or<T: 'static>(&mut self, to: oneshot::Sender<T>, answer: T, event: u64) {
+        let tell = move || to.send(answer).is_ok().then_some(event);
         self.answers.push(Box::new(tell));
     }
 
@@ -718,7 +743,7 @@ fn read_or_default<R: Record + Default>(
 }
 
 fn scan<R: Record>(vault: &Vault, table: Table) -> Result<Vec<(u64, R)>, StoreError> {
-    let records = vault.scan(table, MAX_SCAN_ROWS)?;
+    let records = vault.scan(table, usize::MAX)?;
     records
         .into_iter()
         .map(|(number, record)| Ok((number, R::decode(&record)?)))

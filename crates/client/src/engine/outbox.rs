@@ -30,6 +30,7 @@ use zeroize::Zeroizing;
 
 use super::records::{self, SendState, Trust};
 use super::txn::Txn;
+use super::undelivered::Heard;
 use super::{Engine, Fatal, Moment};
 use crate::client::Receipt;
 use crate::error::{CardFault, Error, Misuse, Refusal};
@@ -39,8 +40,8 @@ use crate::store::vault::{Place, Table};
 
 /// Messages of the application that may wait in the outbox.
 pub(crate) const OUTBOX_LIMIT: usize = 256;
-/// Beyond these: receipts, repairs and what is sealed again. More of them are not made.
-pub(super) const OWN_LIMIT: usize = 512;
+/// Beyond these: receipts and repairs. More of them are not made.
+const OWN_LIMIT: usize = 512;
 /// How often a message is sealed anew because somebody's devices have changed.
 const MAX_ROUNDS: u8 = 3;
 /// How often one of our own messages is tried again after a refusal that may pass.
@@ -62,8 +63,10 @@ pub(crate) struct Entry {
     pub(super) stage: Stage,
     /// Users whose cards it waits for.
     wants: Vec<Arc<str>>,
-    /// Devices that have confirmed it before the relay has.
-    pub(super) confirmed: Vec<Thumbprint>,
+    /// What was heard of its devices before the relay has answered.
+    pub(super) heard: Vec<(Thumbprint, Heard)>,
+    /// Its new session was asked for.
+    pub(super) restarted: bool,
     rounds: u8,
     tries: u8,
     answer: Option<oneshot::Sender<Result<Receipt, Error>>>,
@@ -133,7 +136,8 @@ impl Entry {
             sequence,
             stage,
             wants: Vec::new(),
-            confirmed: Vec::new(),
+            heard: Vec::new(),
+            restarted: false,
             rounds: 0,
             tries: 0,
             answer: None,
@@ -226,7 +230,13 @@ impl Outbox {
 
     pub(super) fn remove(&mut self, number: u64) -> Option<Entry> {
         self.changed.insert(number);
+        self.open_receipts.retain(|_, open| *open != number);
         self.entries.remove(&number)
+    }
+
+    /// An entry has changed.
+    pub(super) fn changed(&mut self, number: u64) {
+        self.changed.insert(number);
     }
 
     /// The sequence of the next Send.
@@ -255,9 +265,16 @@ impl Outbox {
         (count, next.saturating_sub(lowest) < SEND_WINDOW)
     }
 
-    /// How many entries are not the application's.
+    /// How many entries are receipts and repairs.
     pub(super) fn own_count(&self) -> usize {
-        self.entries.values().filter(|entry| entry.is_own()).count()
+        let direct = |entry: &&Entry| matches!(entry.purpose, Purpose::Direct { .. });
+        self.entries.values().filter(direct).count()
+    }
+
+    /// How many entries are sealed again.
+    pub(super) fn again_count(&self) -> usize {
+        let again = |entry: &&Entry| matches!(entry.purpose, Purpose::Again(_));
+        self.entries.values().filter(again).count()
     }
 
     /// Adds what has changed to a commit.
@@ -359,13 +376,26 @@ impl Engine {
             entry.answer = Some(answer);
             return None;
         }
-        match self.undelivered.receipt(id.0, user) {
+        let same = self.undelivered.user_of(id.0) == Some(user);
+        match same.then(|| self.receipt_again(id.0)).flatten() {
             Some(receipt) => {
                 self.answer(answer, Ok(receipt));
                 None
             }
             None => Some(answer),
         }
+    }
+
+    /// Whether the application uses an id for a message to somebody else already.
+    fn is_in_use(&self, id: MessageId, user: &str) -> bool {
+        let other = |entry: &Entry| {
+            entry.id == id.0 && entry.purpose == Purpose::Message && *entry.user != *user
+        };
+        self.outbox.entries.values().any(other)
+            || self
+                .undelivered
+                .user_of(id.0)
+                .is_some_and(|known| known != user)
     }
 
     fn may_send(
@@ -379,6 +409,9 @@ impl Engine {
         }
         if User::new(user).is_err() {
             return Ok(Err(Misuse::User.into()));
+        }
+        if message.id().is_some_and(|id| self.is_in_use(id, user)) {
+            return Ok(Err(Misuse::MessageIdInUse.into()));
         }
         let entries = self.outbox.entries.values();
         let waiting = entries.filter(|entry| !entry.is_own()).count();
@@ -447,10 +480,7 @@ impl Engine {
             tracing::warn!("too many messages wait in the outbox: a receipt or repair is not sent");
             return None;
         }
-        let id = match purpose {
-            Purpose::Message | Purpose::Again(_) => content.id,
-            Purpose::Direct { .. } => self.random_id(),
-        };
+        let id = content.id;
         let content = encode(content)?;
         let entry = Entry::stored(id, user, purpose, content, Vec::new(), 0);
         Some(self.outbox.insert(entry))
@@ -465,7 +495,7 @@ impl Engine {
         let receipt = match entry.purpose {
             Purpose::Message => {
                 let answer = entry.answer.take();
-                let receipt = self.undelivered.insert(&mut txn, entry)?;
+                let receipt = self.keep_undelivered(&mut txn, entry)?;
                 answer.map(|answer| (answer, receipt))
             }
             Purpose::Direct { .. } => {
@@ -536,6 +566,11 @@ impl Engine {
                 let delay = RETRY_DELAY * u64::from(entry.tries);
                 entry.stage = Stage::Later(Moment(now.0.saturating_add(delay)));
                 self.outbox.put(number, entry);
+            } else if let Purpose::Again(target) = entry.purpose
+                && why.may_pass()
+            {
+                // Nobody asks for it a second time, and what is behind it must not overtake it.
+                self.undelivered.resend_again(entry.id, target.device);
             }
             return Ok(());
         }
@@ -544,13 +579,11 @@ impl Engine {
             user: entry.user,
             reason: why.reason(),
         };
-        match entry.answer.take() {
-            Some(answer) => {
-                self.answer_or(answer, Err(why.error()), event);
-                Ok(())
-            }
-            None => self.inbox.push(txn, event),
+        let number = self.inbox.push(txn, event)?;
+        if let (Some(answer), Some(number)) = (entry.answer.take(), number) {
+            self.answer_or(answer, Err(why.error()), number);
         }
+        Ok(())
     }
 }
 

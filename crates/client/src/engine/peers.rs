@@ -178,6 +178,11 @@ impl Engine {
         if pinned.present().contains(&device) {
             return Ok(());
         }
+        if pinned.complete && pinned.device(device).is_some() {
+            // What a device has sent before it was removed. That it is back only the directory says.
+            self.look_up(Arc::clone(user), false);
+            return Ok(());
+        }
         let first = !pinned.complete && pinned.devices.is_empty();
         pinned.insert(device, None, now);
         if self.is_own(user) {
@@ -406,14 +411,18 @@ impl Engine {
             removed,
             was_verified,
         };
-        self.inbox.push(txn, event)
+        self.inbox.push(txn, event).map(drop)
     }
 
     fn answer_query(&mut self, txn: &Txn, user: &Arc<str>, query: Query) -> Result<(), Fatal> {
         match query {
-            Query::Devices(answer) => drop(answer.send(Ok(self.list_devices(txn, user)?))),
+            Query::Devices(answer) => {
+                let devices = self.list_devices(txn, user)?;
+                self.answer(answer, Ok(devices));
+            }
             Query::SafetyNumber(answer) => {
-                drop(answer.send(self.compute_safety_number(txn, user)?))
+                let number = self.compute_safety_number(txn, user)?;
+                self.answer(answer, number);
             }
             Query::OwnForSafetyNumber(peer, answer) => {
                 self.query(&peer, Query::SafetyNumber(answer))
@@ -463,6 +472,12 @@ impl Engine {
             txn.put_user(user, pinned);
         }
         Ok(())
+    }
+
+    /// Whether this user's application has ever written to `user`.
+    pub(super) fn has_written_to(&self, txn: &Txn, user: &str) -> Result<bool, Fatal> {
+        let pinned = txn.user(&self.vault, user)?;
+        Ok(pinned.is_some_and(|pinned| pinned.written_to))
     }
 
     /// Names this device, for the user's own devices.

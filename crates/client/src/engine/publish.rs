@@ -3,7 +3,7 @@
 use sealwire_e2e::one_time::OneTimePrekey;
 use sealwire_protocol::limits;
 
-use super::records::{self, PublishedCard};
+use super::records;
 use super::{Engine, Fatal, Moment, Open, Request};
 
 /// Below this many one-time prekeys at the relay, more are published.
@@ -127,15 +127,15 @@ impl Engine {
     /// Whether the relay has answered that it has the newest card. One whose answer was lost may never have arrived: another
     /// is made.
     pub(super) fn relay_has_newest_card(&self) -> bool {
-        self.prekeys.newest_generation() == Some(self.published_card.0)
+        self.prekeys.newest_generation() == Some(self.published.generation)
     }
 
     /// The relay has answered for the card of `generation`.
     pub(super) fn card_answered(&mut self, generation: u32, accepted: bool) -> Result<(), Fatal> {
         if accepted {
-            self.published_card = PublishedCard(generation);
+            self.published.generation = generation;
             let mut txn = self.begin();
-            txn.put(records::published_card(), &self.published_card)?;
+            txn.put(records::published(), &self.published)?;
             self.stage(txn);
         }
         if let Some(link) = &mut self.link {
@@ -144,6 +144,17 @@ impl Engine {
             } else {
                 Published::Refused
             };
+        }
+        Ok(())
+    }
+
+    /// Whether the one-time prekeys that the relay holds have to be replaced: kept until it has taken others.
+    pub(super) fn set_replace(&mut self, replace: bool) -> Result<(), Fatal> {
+        if self.published.replace != replace {
+            self.published.replace = replace;
+            let mut txn = self.begin();
+            txn.put(records::published(), &self.published)?;
+            self.stage(txn);
         }
         Ok(())
     }

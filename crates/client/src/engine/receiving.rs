@@ -9,7 +9,7 @@
 //!
 //! A message that cannot be opened is recorded and passed: a mailbox never gets stuck.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use sealwire_e2e::content::{Body, Content, Kind, MessageIds};
@@ -18,9 +18,10 @@ use sealwire_e2e::message::SealedMessage;
 use sealwire_e2e::peer::{Local, Opened};
 use sealwire_protocol::frame::{Deliver, Undelivered};
 use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::{ClaimDefect, TokenError};
 
 use super::outbox::{Purpose, encode};
-use super::records::SeenMessage;
+use super::records::{SeenMessage, SeenRecord};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment, policy};
 use crate::error::RelayFault;
@@ -28,36 +29,54 @@ use crate::event::{Event, MailboxGap, NotDelivered};
 use crate::message::{Message, MessageId, Received};
 use crate::store::vault::{Place, Table};
 
-/// Messages that are remembered as shown; the oldest are forgotten first.
+/// Messages that are remembered; the oldest are forgotten first.
 const SEEN_LIMIT: usize = 4_096;
 /// Messages that one receipt tells of.
 const RECEIPT_IDS: usize = 256;
 
-/// The messages that arrived last.
+/// The messages that arrived last, and what became of them: the sender's word for those that were opened, the relay's for others.
 pub(super) struct Seen {
     next: u64,
     order: VecDeque<(u64, SeenMessage)>,
-    messages: HashSet<SeenMessage>,
+    /// The row of each, and whether it was opened.
+    messages: HashMap<SeenMessage, (u64, bool)>,
 }
 
 impl Seen {
-    pub(super) fn restore(records: Vec<(u64, SeenMessage)>) -> Self {
+    pub(super) fn restore(records: Vec<(u64, SeenRecord)>) -> Self {
         let next = records.last().map_or(1, |(number, _)| number + 1);
-        let messages = records.iter().map(|(_, message)| *message).collect();
+        let order = records.iter().map(|(number, seen)| (*number, seen.message));
+        let messages = records
+            .iter()
+            .map(|(number, seen)| (seen.message, (*number, seen.opened)));
         Self {
             next,
-            order: records.into(),
-            messages,
+            order: order.collect(),
+            messages: messages.collect(),
         }
     }
 
+    /// Whether it was opened, or told as one that cannot be.
     pub(super) fn contains(&self, message: &SeenMessage) -> bool {
-        self.messages.contains(message)
+        self.messages.contains_key(message)
     }
 
-    pub(super) fn insert(&mut self, txn: &mut Txn, message: SeenMessage) -> Result<(), Fatal> {
-        if !self.messages.insert(message) {
-            return Ok(());
+    /// Notes that a message was opened, or told; `false` if it was opened before.
+    pub(super) fn insert(
+        &mut self,
+        txn: &mut Txn,
+        message: SeenMessage,
+        opened: bool,
+    ) -> Result<bool, Fatal> {
+        let record = SeenRecord { message, opened };
+        match self.messages.get_mut(&message) {
+            Some((_, true)) => return Ok(false),
+            Some((number, known)) => {
+                *known = opened;
+                txn.put(Place::number(Table::Seen, *number), &record)?;
+                return Ok(true);
+            }
+            None => {}
         }
         while self.order.len() >= SEEN_LIMIT {
             let Some((number, oldest)) = self.order.pop_front() else {
@@ -66,10 +85,11 @@ impl Seen {
             self.messages.remove(&oldest);
             txn.remove(Place::number(Table::Seen, number));
         }
-        txn.put(Place::number(Table::Seen, self.next), &message)?;
+        txn.put(Place::number(Table::Seen, self.next), &record)?;
         self.order.push_back((self.next, message));
+        self.messages.insert(message, (self.next, opened));
         self.next += 1;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -111,7 +131,7 @@ impl Engine {
                 UndeliveredReason::DeviceRemoved => NotDelivered::DeviceRemoved,
             };
             let mut txn = self.begin();
-            self.handle_undeliverable(&mut txn, notice.id, notice.user, notice.device, reason)?;
+            self.hear(&mut txn, notice.id, notice.device, Err(reason), None)?;
             self.stage(txn);
         }
         Ok(())
@@ -131,7 +151,8 @@ impl Engine {
     fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
         let user: Arc<str> = deliver.user.into();
         if !self.admits_device(txn, &user, deliver.device)? {
-            return self.not_opened(txn, deliver, user, NotOpened::Refused);
+            // The directory was asked: it may have taken the place of another.
+            return self.not_opened(txn, deliver, user, NotOpened::Lost);
         }
         let opened = match self.open_message(txn, deliver, now)? {
             Ok(opened) => opened,
@@ -144,6 +165,7 @@ impl Engine {
                 link.publishing.used_one();
             }
         }
+        txn.touch(deliver.device);
         // What the issuer attests decides whose device it is; that the relay says the same is checked.
         let attested = txn
             .peer(&self.vault, deliver.device)?
@@ -180,10 +202,17 @@ impl Engine {
         content: &Content<'_>,
         now: Moment,
     ) -> Result<(), Fatal> {
-        // It may be one that was asked for again, or that is sealed again because its receipt was lost.
-        self.lost.remove(txn, &message);
-        let shown = self.seen.contains(&message);
-        self.seen.insert(txn, message)?;
+        // What the relay calls it is not known to be true; what is in it is.
+        let opened = SeenMessage {
+            id: content.id,
+            ..message
+        };
+        // It may be one that was asked for, or that is sealed again because its receipt was lost.
+        self.lost.remove(txn, &opened);
+        let new = self.seen.insert(txn, opened, true)?;
+        if !new && !matches!(content.kind, Kind::Message(_) | Kind::Copy { .. }) {
+            return Ok(());
+        }
         let device = message.device;
         let received = |body: &Body<'_>| Received {
             id: MessageId(message.id),
@@ -209,7 +238,8 @@ impl Engine {
                 return Ok(());
             }
             Kind::Read(ids) => {
-                for id in *ids {
+                let known = own || self.has_written_to(txn, &user)?;
+                for id in ids.iter().filter(|_| known) {
                     self.handle_delivered(txn, *id, &user, device)?;
                     let (id, user) = (MessageId(*id), Arc::clone(&user));
                     self.inbox.push(txn, Event::Read { id, user, device })?;
@@ -217,8 +247,7 @@ impl Engine {
                 return Ok(());
             }
             Kind::Resend(ids) => {
-                self.handle_resend(&user, device, *ids, now);
-                return Ok(());
+                return self.handle_resend(txn, &user, device, *ids, now);
             }
             Kind::Unavailable(ids) => {
                 for id in *ids {
@@ -232,7 +261,7 @@ impl Engine {
                 return self.undecryptable(txn, message, user);
             }
         };
-        if !shown {
+        if new {
             self.inbox.push(txn, event)?;
         }
         self.confirm(txn, &user, device, message.id, false, now)
@@ -250,11 +279,7 @@ impl Engine {
         now: Moment,
     ) -> Result<(), Fatal> {
         let own = self.account.user.as_ref() == Some(user);
-        let known = || {
-            let pinned = txn.user(&self.vault, user)?;
-            Ok::<_, Fatal>(pinned.is_some_and(|pinned| pinned.written_to))
-        };
-        if !self.options.delivery_receipts || !own && !known()? {
+        if !self.options.delivery_receipts || !own && !self.has_written_to(txn, user)? {
             return Ok(());
         }
         let key = (device, read);
@@ -315,13 +340,27 @@ impl Engine {
             Err(error) => {
                 tracing::info!(%error, "a message does not open");
                 // A repetition is also what the next message of a session is that was started without a one-time prekey and is
-                // lost here.
+                // lost here. Clocks that differ, and mail that has waited long, are nobody's fault.
                 let lost = matches!(
                     error,
                     E2eError::Decrypt
                         | E2eError::Gone(_)
-                        | E2eError::Misbehaved(Misbehaved::Replay)
+                        | E2eError::Misbehaved(
+                            Misbehaved::Replay
+                                | Misbehaved::ProofTooOld
+                                | Misbehaved::ProofInFuture
+                        )
+                        | E2eError::Attestation(TokenError::Claim {
+                            defect: ClaimDefect::TooOld | ClaimDefect::InFuture,
+                            ..
+                        })
                 );
+                // Only a first message is asked for of somebody of whom nothing is known: what follows may be anything.
+                let known = message.header().first.is_some()
+                    || txn
+                        .user(&self.vault, deliver.user)?
+                        .is_some_and(|pinned| pinned.present().contains(&deliver.device));
+                let lost = lost && known;
                 Ok(Err(if lost {
                     NotOpened::Lost
                 } else {
@@ -359,13 +398,13 @@ impl Engine {
         message: SeenMessage,
         user: Arc<str>,
     ) -> Result<(), Fatal> {
-        self.seen.insert(txn, message)?;
+        self.seen.insert(txn, message, false)?;
         let event = Event::Undecryptable {
             id: MessageId(message.id),
             user,
             device: message.device,
         };
-        self.inbox.push(txn, event)
+        self.inbox.push(txn, event).map(drop)
     }
 }
 

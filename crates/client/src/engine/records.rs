@@ -12,6 +12,7 @@ use sealwire_protocol::limits;
 use zeroize::Zeroizing;
 
 use super::outbox::{Entry, Purpose, Sealed, Target};
+use crate::event::NotDelivered;
 use crate::store::StoreError;
 use crate::store::vault::{Place, Table};
 
@@ -40,12 +41,16 @@ pub(super) fn mailbox() -> Place {
     Place::number(Table::Singleton, 4)
 }
 
-pub(super) fn published_card() -> Place {
+pub(super) fn published() -> Place {
     Place::number(Table::Singleton, 5)
 }
 
 pub(super) fn send_state() -> Place {
     Place::number(Table::Singleton, 6)
+}
+
+pub(super) fn resending() -> Place {
+    Place::number(Table::Singleton, 7)
 }
 
 /// A record that is read from the store.
@@ -112,18 +117,48 @@ impl Record for Account {
     }
 }
 
-/// The generation of the newest card that the relay is known to have; 0 for none.
+/// What the relay is known to have of this device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct PublishedCard(pub(super) u32);
+pub(super) struct PublishedState {
+    /// The generation of the newest card; 0 for none.
+    pub(super) generation: u32,
+    /// Its one-time prekeys have no secrets here any more, and have to be replaced.
+    pub(super) replace: bool,
+}
 
-impl Record for PublishedCard {
+impl Record for PublishedState {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
-        writer.u32(self.0);
+        writer.u32(self.generation).bool(self.replace);
         Ok(())
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self(reader.u32()?))
+        Ok(Self {
+            generation: reader.u32()?,
+            replace: reader.bool()?,
+        })
+    }
+}
+
+/// For each device that lost its session, from which message on it gets everything again: at most
+/// [`MAX_RESENDING`](super::undelivered::MAX_RESENDING).
+#[derive(Default)]
+pub(super) struct Resending(pub(super) std::collections::BTreeMap<Thumbprint, u64>);
+
+impl Record for Resending {
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer.count8(self.0.len(), 0..=super::undelivered::MAX_RESENDING)?;
+        for (device, from) in &self.0 {
+            writer.bytes(device.as_bytes()).u64(*from);
+        }
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        (0..reader.count8(0..=super::undelivered::MAX_RESENDING)?)
+            .map(|_| Ok((device(reader)?, reader.u64()?)))
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -305,6 +340,14 @@ impl Record for Entry {
             write_target(writer, part.target);
             writer.vec24(&part.message, 1..=limits::MAX_SEALED_MESSAGE_BYTES)?;
         }
+        writer.count8(self.heard.len(), 0..=MAX_PARTS)?;
+        for (device, heard) in &self.heard {
+            writer.bytes(device.as_bytes()).u8(match heard {
+                Ok(()) => 0,
+                Err(NotDelivered::Expired) => 1,
+                Err(NotDelivered::DeviceRemoved) => 2,
+            });
+        }
         Ok(())
     }
 
@@ -329,7 +372,17 @@ impl Record for Entry {
                 message: reader.vec24(1..=limits::MAX_SEALED_MESSAGE_BYTES)?.to_vec(),
             });
         }
-        Ok(Self::stored(id, user, purpose, content, parts, sequence))
+        let mut entry = Self::stored(id, user, purpose, content, parts, sequence);
+        for _ in 0..reader.count8(0..=MAX_PARTS)? {
+            let heard = match (device(reader)?, reader.u8()?) {
+                (device, 0) => (device, Ok(())),
+                (device, 1) => (device, Err(NotDelivered::Expired)),
+                (device, 2) => (device, Err(NotDelivered::DeviceRemoved)),
+                (_, _) => return Err(DecodeError::UnknownValue),
+            };
+            entry.heard.push(heard);
+        }
+        Ok(entry)
     }
 }
 
@@ -402,7 +455,30 @@ impl Record for LostRecord {
     }
 }
 
-/// A message that has arrived, so that it is not shown twice.
+/// What became of a message that has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct SeenRecord {
+    pub(super) message: SeenMessage,
+    /// It was opened, and its sender is who it is said to be. Otherwise the application was told that it cannot be opened.
+    pub(super) opened: bool,
+}
+
+impl Record for SeenRecord {
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        self.message.write(writer)?;
+        writer.bool(self.opened);
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            message: SeenMessage::read(reader)?,
+            opened: reader.bool()?,
+        })
+    }
+}
+
+/// A message that has arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct SeenMessage {
     pub(super) device: Thumbprint,

@@ -15,8 +15,8 @@ use sealwire_e2e::content::{Content, Kind, MessageIds};
 use sealwire_protocol::frame::Ready;
 use sealwire_protocol::key::Thumbprint;
 
-use super::outbox::{GivenUp, Purpose};
-use super::records::{LostRecord, SeenMessage};
+use super::outbox::{Entry, GivenUp, Purpose};
+use super::records::{self, LostRecord, SeenMessage};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
 use crate::event::Event;
@@ -24,6 +24,8 @@ use crate::store::vault::{Place, Table};
 
 /// Messages that are asked for again at a time; what is more is told as undecryptable at once.
 const LOST_LIMIT: usize = 256;
+/// How many of them of one device.
+const LOST_LIMIT_OF_A_DEVICE: usize = 64;
 /// How often a message is asked for.
 const MAX_ASKED: u8 = 3;
 /// Between two such requests to one device, in milliseconds.
@@ -36,6 +38,8 @@ pub(super) struct Lost {
     next: u64,
     /// When a device was last asked.
     asked: BTreeMap<Thumbprint, Moment>,
+    /// Since when everything that had waited at the relay is here: before, an answer may be among it.
+    caught_up: Option<Moment>,
 }
 
 impl Lost {
@@ -47,7 +51,13 @@ impl Lost {
             numbers: numbers.collect(),
             messages: records.into_iter().collect(),
             asked: BTreeMap::new(),
+            caught_up: None,
         }
+    }
+
+    /// There is a new link.
+    pub(super) fn link_begins(&mut self) {
+        self.caught_up = None;
     }
 
     /// Remembers a message to be asked for; `false` if there are too many.
@@ -60,7 +70,10 @@ impl Lost {
         if self.numbers.contains_key(&message) {
             return Ok(true);
         }
-        if self.messages.len() >= LOST_LIMIT {
+        let of_device = |lost: &&LostRecord| lost.message.device == message.device;
+        if self.messages.len() >= LOST_LIMIT
+            || self.messages.values().filter(of_device).count() >= LOST_LIMIT_OF_A_DEVICE
+        {
             return Ok(false);
         }
         let lost = LostRecord {
@@ -81,19 +94,19 @@ impl Lost {
         self.messages.remove(&number)
     }
 
-    /// When a device may be asked next.
-    fn due(&self, device: Thumbprint) -> Moment {
-        let last = self.asked.get(&device);
-        last.map_or(Moment(0), |last| {
-            Moment(last.0.saturating_add(ASK_INTERVAL))
-        })
-    }
-
+    /// When something is to be asked for, or given up.
     pub(super) fn deadline(&self) -> Option<Moment> {
-        self.messages
-            .values()
-            .map(|lost| self.due(lost.message.device))
-            .min()
+        let due = |lost: &LostRecord| {
+            let asked = self.asked.get(&lost.message.device).copied();
+            let from = if lost.asked >= MAX_ASKED {
+                asked.max(Some(self.caught_up?))
+            } else {
+                asked
+            };
+            let after = |from: Moment| Moment(from.0.saturating_add(ASK_INTERVAL));
+            Some(from.map_or(Moment(0), after))
+        };
+        self.messages.values().filter_map(due).min()
     }
 }
 
@@ -105,31 +118,52 @@ impl Engine {
         }
         // A clock that was put back must not keep anybody waiting.
         self.lost.asked.retain(|_, last| *last <= now);
-        let mut due: BTreeMap<Thumbprint, (Arc<str>, Vec<[u8; 16]>)> = BTreeMap::new();
+        if self
+            .link
+            .as_ref()
+            .is_some_and(|link| link.recovering.is_none())
+        {
+            self.lost.caught_up.get_or_insert(now);
+        }
+        let in_vain = |last: Moment| now.0 >= last.0.saturating_add(ASK_INTERVAL);
+        let mut due: BTreeMap<Thumbprint, (Arc<str>, Vec<u64>)> = BTreeMap::new();
         let mut given_up = Vec::new();
-        for (number, lost) in &mut self.lost.messages {
+        for (number, lost) in &self.lost.messages {
             let device = lost.message.device;
-            let last = self.lost.asked.get(&device);
-            if last.is_some_and(|last| now.0 < last.0.saturating_add(ASK_INTERVAL)) {
+            let last = self.lost.asked.get(&device).copied();
+            if last.is_some_and(|last| !in_vain(last)) {
                 continue;
             }
             if lost.asked >= MAX_ASKED {
-                given_up.push(lost.message);
+                if self.lost.caught_up.is_some_and(in_vain) {
+                    given_up.push(lost.message);
+                }
                 continue;
             }
-            lost.asked += 1;
-            txn.put(Place::number(Table::Lost, *number), lost)?;
-            let (_, ids) = due
+            let (_, numbers) = due
                 .entry(device)
                 .or_insert_with(|| (Arc::clone(&lost.user), Vec::new()));
-            ids.push(lost.message.id);
+            numbers.push(*number);
         }
         for message in given_up {
             self.never_comes(txn, message)?;
         }
-        for (device, (user, ids)) in due {
+        for (device, (user, numbers)) in due {
             self.lost.asked.insert(device, now);
-            self.ask(device, user, &ids, now);
+            let of = |number: &u64| self.lost.messages.get(number).map(|lost| lost.message.id);
+            let ids: Vec<_> = numbers.iter().filter_map(of).collect();
+            if self.has_device(txn, &user, device)? {
+                self.repairs.insert(device);
+            }
+            if !self.ask(device, user, &ids, now) {
+                continue;
+            }
+            for number in numbers {
+                if let Some(lost) = self.lost.messages.get_mut(&number) {
+                    lost.asked += 1;
+                    txn.put(Place::number(Table::Lost, number), lost)?;
+                }
+            }
         }
         let lost = &self.lost.messages;
         let wanted = |device: &Thumbprint| lost.values().any(|lost| lost.message.device == *device);
@@ -137,8 +171,14 @@ impl Engine {
         Ok(())
     }
 
-    /// Starts a new session with a device, and asks in it for messages.
-    fn ask(&mut self, device: Thumbprint, user: Arc<str>, ids: &[[u8; 16]], now: Moment) {
+    /// Starts a new session with a device, and asks in it for messages; `false` if there is no room to do so.
+    pub(super) fn ask(
+        &mut self,
+        device: Thumbprint,
+        user: Arc<str>,
+        ids: &[[u8; 16]],
+        now: Moment,
+    ) -> bool {
         let content = Content {
             id: self.random_id(),
             time: now.0,
@@ -148,7 +188,7 @@ impl Engine {
             device,
             fresh: true,
         };
-        self.enqueue_own(user, purpose, &content);
+        self.enqueue_own(user, purpose, &content).is_some()
     }
 
     /// A message that did not open does not come again.
@@ -159,12 +199,12 @@ impl Engine {
         }
     }
 
-    /// Whether the store is an earlier copy of one that was used since: the relay has accepted a Send, or an acknowledgement, that it
-    /// knows nothing of. Only the first Ready after the store was opened can tell.
+    /// Whether the store is an earlier copy of one that was used since, or the whole process is, on a machine that was put back: the
+    /// relay has accepted a Send, or an acknowledgement, that is not known here, and both are stored before they are sent.
     pub(super) fn is_earlier_copy(&self, ready: &Ready<'_>) -> bool {
         let received =
             self.mailbox.epoch == ready.epoch && self.mailbox.position < ready.acknowledged;
-        !self.is_newest_copy && (received || self.outbox.state.sequence < ready.sent)
+        received || self.outbox.state.sequence < ready.sent
     }
 
     /// Makes an earlier copy of the store into a new one: no session or prekey of it is used again, and whoever had a session is asked for
@@ -182,18 +222,19 @@ impl Engine {
         txn.forget_all_sessions();
         self.prekeys.forget_secrets();
         self.prekeys_changed = true;
+        self.published.replace = true;
+        txn.put(records::published(), &self.published)?;
         self.outbox.skip_to(ready.sent);
         if self.mailbox.epoch == ready.epoch {
             self.mailbox.position = self.mailbox.position.max(ready.acknowledged);
         }
         // Before what became of each message: the application should know why.
         self.inbox.push(txn, Event::StoreRestored)?;
-        let old: Vec<_> = self
-            .outbox
-            .entries
-            .range(..self.first_new_entry)
-            .map(|(number, _)| *number)
-            .collect();
+        // What is new since the store was opened, and was not sealed, is as good as ever.
+        let first_new = self.first_new_entry;
+        let old = |(number, entry): &(&u64, &Entry)| **number < first_new || entry.sequence != 0;
+        let old = self.outbox.entries.iter().filter(old);
+        let old: Vec<_> = old.map(|(number, _)| *number).collect();
         for number in old {
             self.give_up(txn, number, &GivenUp::Restored, now)?;
         }

@@ -48,14 +48,19 @@ impl Engine {
         if !self.may_seal() {
             return Ok(());
         }
-        self.resend();
-        // What is behind a message that waits for cards waits with it, so that they arrive in order.
-        let entries = self.outbox.entries.values();
-        let mut blocked: BTreeSet<Arc<str>> = entries
-            .filter(|entry| entry.stage == Stage::NeedsCards && entry.is_in_order())
+        self.resend(now);
+        // What is behind a message that waits for cards, or for better times, waits with it, so that they arrive in order.
+        let held = |entry: &&Entry| match entry.stage {
+            Stage::NeedsCards => entry.is_in_order(),
+            Stage::Later(at) => entry.is_in_order() && at > now,
+            Stage::Waiting | Stage::Sealed | Stage::Sent => false,
+        };
+        let entries = || self.outbox.entries.values().filter(held);
+        let mut blocked: BTreeSet<Arc<str>> = entries()
             .map(|entry| Arc::clone(&entry.user))
             .chain(self.undelivered.resending())
             .collect();
+        let mut blocked_devices: BTreeSet<Thumbprint> = entries().filter_map(again_to).collect();
         let (mut out, mut in_window) = self.outbox.in_flight();
         for number in self.due(now) {
             if out >= MAX_IN_FLIGHT || !in_window {
@@ -64,8 +69,12 @@ impl Engine {
             let Some(mut entry) = self.outbox.entries.remove(&number) else {
                 continue;
             };
-            let again = matches!(entry.purpose, Purpose::Again(_));
-            if entry.is_in_order() && !again && blocked.contains(&entry.user) {
+            let is_blocked = match again_to(&entry) {
+                Some(device) => blocked_devices.contains(&device),
+                None => entry.is_in_order() && blocked.contains(&entry.user),
+            };
+            if is_blocked {
+                blocked.insert(Arc::clone(&entry.user));
                 self.outbox.entries.insert(number, entry);
                 continue;
             }
@@ -82,6 +91,7 @@ impl Engine {
                     let may_wait = entry.wait_for_cards(wanted.collect());
                     if entry.is_in_order() {
                         blocked.insert(Arc::clone(&entry.user));
+                        blocked_devices.extend(again_to(&entry));
                     }
                     self.outbox.entries.insert(number, entry);
                     if may_wait {
@@ -128,12 +138,12 @@ impl Engine {
         };
         if let Purpose::Direct {
             device,
-            fresh: fresh @ true,
-        } = &mut entry.purpose
+            fresh: true,
+        } = entry.purpose
+            && !entry.restarted
         {
-            // Said once: whoever starts the session has it from then on.
-            *fresh = false;
-            self.restart.insert(*device);
+            entry.restarted = true;
+            self.restart.insert(device);
             return Ok(Outcome::Wants(vec![(Arc::clone(&entry.user), true)]));
         }
         let own = self.account.user.clone();
@@ -166,14 +176,18 @@ impl Engine {
                 (_, false) => &entry.content,
             };
             let peer = txn.peer(&self.vault, target.device)?;
-            match peer.seal(content, &mut self.rng) {
+            let sealed = peer.seal(content, &mut self.rng);
+            if sealed.is_err() {
+                peer.forget_sessions();
+            }
+            txn.touch(target.device);
+            match sealed {
                 Ok(message) => entry.parts.push(Sealed {
                     target: *target,
                     message,
                 }),
                 Err(error) => {
                     tracing::warn!(%error, "a session seals no more; a new one is needed");
-                    peer.forget_sessions();
                     let of_own = own.filter(|_| target.copy);
                     let user = of_own.unwrap_or_else(|| Arc::clone(&entry.user));
                     return Ok(Outcome::Wants(vec![(user, true)]));
@@ -191,9 +205,7 @@ impl Engine {
     fn targets(&self, txn: &Txn, entry: &Entry) -> Result<Result<Vec<Target>, Outcome>, Fatal> {
         let own = self.account.user.as_ref();
         let to_own = own == Some(&entry.user);
-        if entry.purpose == Purpose::Message
-            && self.trust(txn, &entry.user)? == Some(Trust::Changed)
-        {
+        if entry.is_in_order() && self.trust(txn, &entry.user)? == Some(Trust::Changed) {
             return Ok(Err(Outcome::GivenUp(GivenUp::PeerChanged)));
         }
         let wants = |user: &Arc<str>| Outcome::Wants(vec![(Arc::clone(user), true)]);
@@ -245,7 +257,12 @@ impl Engine {
         Ok(Ok(targets))
     }
 
-    fn has_device(&self, txn: &Txn, user: &str, device: Thumbprint) -> Result<bool, Fatal> {
+    pub(super) fn has_device(
+        &self,
+        txn: &Txn,
+        user: &str,
+        device: Thumbprint,
+    ) -> Result<bool, Fatal> {
         let pinned = txn.user(&self.vault, user)?;
         Ok(pinned.is_some_and(|pinned| pinned.present().contains(&device)))
     }
@@ -286,8 +303,8 @@ impl Engine {
                     GivenUp::Card(card_fault(&error))
                 }));
             }
-            if restart {
-                self.restart.remove(&device);
+            txn.touch(device);
+            if self.restart.remove(&device) && self.repairs.remove(&device) {
                 let event = Event::SessionRepaired {
                     user: Arc::clone(user),
                     device,
@@ -296,6 +313,14 @@ impl Engine {
             }
         }
         Ok(Ok(()))
+    }
+}
+
+/// The device that an entry is for, if it is sealed again.
+fn again_to(entry: &Entry) -> Option<Thumbprint> {
+    match entry.purpose {
+        Purpose::Again(target) => Some(target.device),
+        Purpose::Message | Purpose::Direct { .. } => None,
     }
 }
 

@@ -20,28 +20,31 @@ const PEERS_IN_MEMORY: usize = 64;
 pub(super) struct Txn {
     changes: Changes,
     peers: BTreeMap<Thumbprint, Peer>,
-    /// Which of `peers` may differ from the store.
+    /// Which of `peers` differ from the store.
     touched: BTreeSet<Thumbprint>,
     users: BTreeMap<Box<str>, PinnedUser>,
 }
 
 impl Txn {
-    /// The sessions with a device, to be changed.
+    /// The sessions with a device. What changes them says so with [`touch`](Self::touch).
     pub(super) fn peer(
         &mut self,
         vault: &Vault,
         device: Thumbprint,
     ) -> Result<&mut Peer, StoreError> {
         use std::collections::btree_map::Entry;
-        let peer = match self.peers.entry(device) {
+        Ok(match self.peers.entry(device) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(match vault.read(&sessions(device))? {
                 Some(record) => Peer::decode(&record).map_err(|_| StoreError::Damaged)?,
                 None => Peer::new(device),
             }),
-        };
+        })
+    }
+
+    /// The sessions with a device have changed.
+    pub(super) fn touch(&mut self, device: Thumbprint) {
         self.touched.insert(device);
-        Ok(peer)
     }
 
     /// Erases all sessions with everybody.

@@ -15,8 +15,8 @@ use sealwire_protocol::key::Thumbprint;
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::outbox::{Entry, OWN_LIMIT, Purpose, Stage, Target};
-use super::records::UndeliveredRecord;
+use super::outbox::{Entry, Purpose, Stage, Target};
+use super::records::{self, Resending, UndeliveredRecord};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
 use crate::client::Receipt;
@@ -30,6 +30,15 @@ const UNDELIVERED_LIMIT: usize = 2_048;
 const UNDELIVERED_BYTES: usize = 8 << 20;
 /// Messages of our own that are kept in case their device asks for them; nobody confirms these.
 const DIRECT_LIMIT: usize = 256;
+/// Devices that get messages again at a time.
+pub(super) const MAX_RESENDING: usize = 128;
+/// Messages in the outbox that are sealed again; the rest follows.
+const AGAIN_LIMIT: usize = 256;
+/// A device that asks again sooner than this, in milliseconds, waits.
+const RESEND_INTERVAL: u64 = 30_000;
+
+/// What was heard of a message from, or of, a device that it was for.
+pub(super) type Heard = Result<(), NotDelivered>;
 
 /// Messages that the relay has, and that not every device has confirmed.
 pub(super) struct Undelivered {
@@ -41,109 +50,63 @@ pub(super) struct Undelivered {
     direct: VecDeque<u64>,
     /// For each device that lost its session, from which message on it gets everything again.
     resending: BTreeMap<Thumbprint, u64>,
+    resending_changed: bool,
+    /// When a device was last sent anything again.
+    resent: BTreeMap<Thumbprint, Moment>,
 }
 
 struct Waiting {
     record: UndeliveredRecord,
+    /// A device of the recipient has it.
+    delivered: bool,
     /// A device of the recipient will not get it.
     failed: Option<NotDelivered>,
     receipt: ReceiptSenders,
 }
 
+type ReceiptSender = oneshot::Sender<Result<(), NotDelivered>>;
+
 #[derive(Default)]
 struct ReceiptSenders {
-    one: Option<oneshot::Sender<Result<(), NotDelivered>>>,
-    all: Option<oneshot::Sender<Result<(), NotDelivered>>>,
-}
-
-impl ReceiptSenders {
-    fn receipt(&mut self, id: [u8; 16]) -> Receipt {
-        let ((one, to_one), (all, to_all)) = (oneshot::channel(), oneshot::channel());
-        (self.one, self.all) = (Some(one), Some(all));
-        Receipt {
-            id: MessageId(id),
-            to_one,
-            to_all,
-        }
-    }
+    one: Option<ReceiptSender>,
+    all: Option<ReceiptSender>,
 }
 
 impl Undelivered {
-    pub(super) fn restore(records: Vec<(u64, UndeliveredRecord)>) -> Self {
-        let next = records.last().map_or(1, |(number, _)| number + 1);
-        let numbers = records.iter().map(|(number, record)| (record.id, *number));
-        let numbers = numbers.collect();
-        let bytes = records.iter().map(|(_, record)| record.content.len()).sum();
-        let direct = records.iter().filter(|(_, record)| record.direct);
-        let direct = direct.map(|(number, _)| *number).collect();
-        let waiting = |record| Waiting {
-            record,
-            failed: None,
-            receipt: ReceiptSenders::default(),
+    pub(super) fn restore(records: Vec<(u64, UndeliveredRecord)>, resending: Resending) -> Self {
+        let mut undelivered = Self {
+            next: records.last().map_or(1, |(number, _)| number + 1),
+            messages: BTreeMap::new(),
+            numbers: HashMap::new(),
+            bytes: 0,
+            direct: VecDeque::new(),
+            resending: resending.0,
+            resending_changed: false,
+            resent: BTreeMap::new(),
         };
-        let messages = records
-            .into_iter()
-            .map(|(number, record)| (number, waiting(record)))
-            .collect();
-        Self {
-            next,
-            messages,
-            numbers,
-            bytes,
-            direct,
-            resending: BTreeMap::new(),
+        for (number, record) in records {
+            undelivered.put(number, Waiting::new(record));
         }
-    }
-
-    /// Keeps a message of the application that the relay has accepted.
-    pub(super) fn insert(&mut self, txn: &mut Txn, entry: Entry) -> Result<Receipt, Fatal> {
-        let targets = entry.parts.iter().map(|part| part.target);
-        let (confirmed, pending): (Vec<_>, Vec<_>) =
-            targets.partition(|target| entry.confirmed.contains(&target.device));
-        let mut waiting = Waiting {
-            record: UndeliveredRecord {
-                id: entry.id,
-                user: entry.user,
-                pending,
-                direct: false,
-                content: entry.content,
-            },
-            failed: None,
-            receipt: ReceiptSenders::default(),
-        };
-        let receipt = waiting.receipt.receipt(entry.id);
-        if confirmed.iter().any(|target| !target.copy) {
-            waiting.tell_one();
-        }
-        waiting.tell_all();
-        if !waiting.record.pending.is_empty() {
-            self.keep(txn, waiting)?;
-        }
-        Ok(receipt)
+        undelivered
     }
 
     /// Keeps one of our own messages that the relay has accepted: a receipt or a request must not be lost with a session either.
     pub(super) fn insert_direct(&mut self, txn: &mut Txn, entry: Entry) -> Result<(), Fatal> {
         while self.direct.len() >= DIRECT_LIMIT {
-            let Some(oldest) = self.direct.pop_front() else {
+            let Some(oldest) = self.direct.front().copied() else {
                 break;
             };
             self.remove(txn, oldest);
         }
-        self.direct.push_back(self.next);
         let pending = entry.parts.iter().map(|part| part.target).collect();
-        let waiting = Waiting {
-            record: UndeliveredRecord {
-                id: entry.id,
-                user: entry.user,
-                pending,
-                direct: true,
-                content: entry.content,
-            },
-            failed: None,
-            receipt: ReceiptSenders::default(),
+        let record = UndeliveredRecord {
+            id: entry.id,
+            user: entry.user,
+            pending,
+            direct: true,
+            content: entry.content,
         };
-        self.keep(txn, waiting)
+        self.keep(txn, Waiting::new(record))
     }
 
     fn keep(&mut self, txn: &mut Txn, waiting: Waiting) -> Result<(), Fatal> {
@@ -156,17 +119,24 @@ impl Undelivered {
         let number = self.next;
         self.next += 1;
         txn.put(Place::number(Table::Undelivered, number), &waiting.record)?;
-        self.bytes += waiting.record.content.len();
-        self.numbers.insert(waiting.record.id, number);
-        self.messages.insert(number, waiting);
+        self.put(number, waiting);
         Ok(())
     }
 
-    /// A new receipt for a message that is kept.
-    pub(super) fn receipt(&mut self, id: [u8; 16], user: &str) -> Option<Receipt> {
-        let waiting = self.messages.get_mut(self.numbers.get(&id)?)?;
-        let same = *waiting.record.user == *user && !waiting.record.direct;
-        same.then(|| waiting.receipt.receipt(id))
+    fn put(&mut self, number: u64, waiting: Waiting) {
+        let record = &waiting.record;
+        self.bytes += record.content.len();
+        self.numbers.insert(record.id, number);
+        if record.direct {
+            self.direct.push_back(number);
+        }
+        self.messages.insert(number, waiting);
+    }
+
+    /// To whom a message of the application went under this id, if it is kept.
+    pub(super) fn user_of(&self, id: [u8; 16]) -> Option<&str> {
+        let waiting = self.messages.get(self.numbers.get(&id)?)?;
+        (!waiting.record.direct).then_some(&*waiting.record.user)
     }
 
     /// Users to whom nothing new goes, because one of their devices, or of this user's own, gets something again first.
@@ -179,49 +149,153 @@ impl Undelivered {
         })
     }
 
+    /// When somebody who has asked too soon gets an answer.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        self.resending.keys().map(|device| self.ripe(device)).min()
+    }
+
+    fn ripe(&self, device: &Thumbprint) -> Moment {
+        let last = self.resent.get(device);
+        last.map_or(Moment(0), |last| {
+            Moment(last.0.saturating_add(RESEND_INTERVAL))
+        })
+    }
+
+    /// A device gets everything from this message on.
+    pub(super) fn resend_from(&mut self, device: Thumbprint, from: u64) {
+        if self.resending.len() < MAX_RESENDING || self.resending.contains_key(&device) {
+            let known = self.resending.entry(device).or_insert(from);
+            *known = from.min(*known);
+            self.resending_changed = true;
+        }
+    }
+
+    /// The place of a message that a device has to get again after all.
+    pub(super) fn resend_again(&mut self, id: [u8; 16], device: Thumbprint) {
+        if let Some(number) = self.numbers.get(&id).copied() {
+            self.resend_from(device, number);
+        }
+    }
+
+    /// Adds what has changed to a commit.
+    pub(super) fn write_changes(&mut self, txn: &mut Txn) -> Result<(), Fatal> {
+        if std::mem::take(&mut self.resending_changed) {
+            txn.put(records::resending(), &Resending(self.resending.clone()))?;
+        }
+        Ok(())
+    }
+
     fn remove(&mut self, txn: &mut Txn, number: u64) {
         if let Some(waiting) = self.messages.remove(&number) {
             self.bytes = self.bytes.saturating_sub(waiting.record.content.len());
             self.numbers.remove(&waiting.record.id);
+            if waiting.record.direct {
+                self.direct.retain(|direct| *direct != number);
+            }
             txn.remove(Place::number(Table::Undelivered, number));
         }
     }
 }
 
 impl Waiting {
+    fn new(record: UndeliveredRecord) -> Self {
+        Self {
+            record,
+            delivered: false,
+            failed: None,
+            receipt: ReceiptSenders::default(),
+        }
+    }
+
+    fn receipt(&mut self) -> Receipt {
+        let ((one, to_one), (all, to_all)) = (oneshot::channel(), oneshot::channel());
+        (self.receipt.one, self.receipt.all) = (Some(one), Some(all));
+        Receipt {
+            id: MessageId(self.record.id),
+            to_one,
+            to_all,
+        }
+    }
+
     fn is_pending(&self, device: Thumbprint) -> bool {
-        let is = |target: &Target| target.device == device;
-        self.record.pending.iter().any(is)
+        self.target(device).is_some()
     }
 
-    fn tell_one(&mut self) {
-        if let Some(one) = self.receipt.one.take() {
-            // An error means that nobody waits.
-            let _ = one.send(Ok(()));
+    fn target(&self, device: Thumbprint) -> Option<Target> {
+        let mut pending = self.record.pending.iter();
+        pending.find(|target| target.device == device).copied()
+    }
+
+    /// Something was heard of a device that is waited for.
+    fn hear(&mut self, target: Target, heard: Heard) {
+        self.record.pending.retain(|pending| *pending != target);
+        if !target.copy {
+            match heard {
+                Ok(()) => self.delivered = true,
+                Err(why) => self.failed = Some(why),
+            }
         }
     }
 
-    /// Tells whoever waits for every device of the recipient, if all have been heard of.
-    fn tell_all(&mut self) {
-        if self.record.pending.iter().any(|target| !target.copy) {
-            return;
+    /// Who is to be told now, and what.
+    fn told(&mut self) -> Vec<(ReceiptSender, Heard)> {
+        let mut told = Vec::new();
+        if self.delivered {
+            told.extend(self.receipt.one.take().map(|one| (one, Ok(()))));
         }
-        let outcome = self.failed.map_or(Ok(()), Err);
-        let waiting = [self.receipt.one.take(), self.receipt.all.take()];
-        for waiting in waiting.into_iter().flatten() {
-            let _ = waiting.send(outcome);
+        if !self.record.pending.iter().any(|target| !target.copy) {
+            let heard = self.failed.map_or(Ok(()), Err);
+            let waiting = [self.receipt.one.take(), self.receipt.all.take()];
+            told.extend(waiting.into_iter().flatten().map(|sender| (sender, heard)));
         }
-    }
-
-    /// Takes a device out of those that are waited for. `None`: it is not waited for.
-    fn take(&mut self, device: Thumbprint) -> Option<Target> {
-        let is = |target: &Target| target.device == device;
-        let at = self.record.pending.iter().position(is)?;
-        Some(self.record.pending.swap_remove(at))
+        told
     }
 }
 
 impl Engine {
+    /// Keeps a message of the application that the relay has accepted.
+    pub(super) fn keep_undelivered(
+        &mut self,
+        txn: &mut Txn,
+        entry: Entry,
+    ) -> Result<Receipt, Fatal> {
+        let record = UndeliveredRecord {
+            id: entry.id,
+            user: entry.user,
+            pending: entry.parts.iter().map(|part| part.target).collect(),
+            direct: false,
+            content: entry.content,
+        };
+        let mut waiting = Waiting::new(record);
+        for (device, heard) in entry.heard {
+            if let Some(target) = waiting.target(device) {
+                waiting.hear(target, heard);
+            }
+        }
+        let receipt = waiting.receipt();
+        self.tell(&mut waiting);
+        if !waiting.record.pending.is_empty() {
+            self.undelivered.keep(txn, waiting)?;
+        }
+        Ok(receipt)
+    }
+
+    /// A new receipt for a message that is kept.
+    pub(super) fn receipt_again(&mut self, id: [u8; 16]) -> Option<Receipt> {
+        let number = self.undelivered.numbers.get(&id).copied()?;
+        let mut waiting = self.undelivered.messages.remove(&number)?;
+        let receipt = waiting.receipt();
+        self.tell(&mut waiting);
+        self.undelivered.messages.insert(number, waiting);
+        Some(receipt)
+    }
+
+    fn tell(&mut self, waiting: &mut Waiting) {
+        for (sender, heard) in waiting.told() {
+            self.answer(sender, heard);
+        }
+    }
+
     /// A device of `user` has stored the message.
     pub(super) fn handle_delivered(
         &mut self,
@@ -230,123 +304,95 @@ impl Engine {
         user: &Arc<str>,
         device: Thumbprint,
     ) -> Result<(), Fatal> {
-        let own = self.account.user.as_ref() == Some(user);
-        if let Some(number) = self.undelivered.numbers.get(&id).copied()
-            && let Some(waiting) = self.undelivered.messages.get_mut(&number)
-            && (waiting.record.user == *user || own)
-            && !waiting.record.direct
-        {
-            let Some(target) = waiting.take(device) else {
+        self.hear(txn, id, device, Ok(()), Some(user))
+    }
+
+    /// Something was heard of a message: from one of its devices, which are `from`'s, or of it, from the relay.
+    pub(super) fn hear(
+        &mut self,
+        txn: &mut Txn,
+        id: [u8; 16],
+        device: Thumbprint,
+        heard: Heard,
+        from: Option<&Arc<str>>,
+    ) -> Result<(), Fatal> {
+        let is_own = from.is_some() && from == self.account.user.as_ref();
+        // A device speaks for itself: it is of the user that the message went to, or of this user's own.
+        let may_say = |user: &Arc<str>, target: Target| {
+            from.is_none_or(|from| if target.copy { is_own } else { from == user })
+        };
+        let kept = self.undelivered.numbers.get(&id).copied();
+        let (user, target) = if let Some(number) = kept {
+            let Some(mut waiting) = self.undelivered.messages.remove(&number) else {
                 return Ok(());
             };
-            if !target.copy {
-                waiting.tell_one();
-            }
-            waiting.tell_all();
-            if waiting.record.pending.is_empty() {
-                self.undelivered.remove(txn, number);
-            } else {
+            let target = waiting.target(device);
+            let target = target.filter(|target| may_say(&waiting.record.user, *target));
+            let direct = waiting.record.direct;
+            let user = Arc::clone(&waiting.record.user);
+            if let Some(target) = target.filter(|_| !direct) {
+                waiting.hear(target, heard);
+                self.tell(&mut waiting);
                 txn.put(Place::number(Table::Undelivered, number), &waiting.record)?;
             }
-            return if target.copy {
-                Ok(())
-            } else {
-                self.tell_delivered(txn, id, user, device)
+            let over = waiting.record.pending.is_empty() || direct && heard.is_err();
+            self.undelivered.messages.insert(number, waiting);
+            if over {
+                self.undelivered.remove(txn, number);
+            }
+            (user, target.filter(|_| !direct))
+        } else {
+            // The recipient, or news of it, may be faster than the relay's answer.
+            let sent = |(_, entry): &(&u64, &mut Entry)| {
+                entry.id == id && entry.purpose == Purpose::Message
             };
-        }
-        // The recipient may be faster than the relay.
-        let sent = |entry: &&mut Entry| entry.id == id && entry.purpose == Purpose::Message;
-        let Some(entry) = self.outbox.entries.values_mut().find(sent) else {
-            // A receipt for a message that was not sent, or a second one, means nothing.
-            return Ok(());
+            let Some((number, entry)) = self.outbox.entries.iter_mut().find(sent) else {
+                // What is said of a message that was not sent, or said twice, means nothing.
+                return Ok(());
+            };
+            let target = entry
+                .target(device)
+                .filter(|target| may_say(&entry.user, *target));
+            let known = entry.heard.iter().any(|(known, _)| *known == device);
+            let (number, user) = (*number, Arc::clone(&entry.user));
+            let Some(target) = target.filter(|_| !known) else {
+                return Ok(());
+            };
+            entry.heard.push((device, heard));
+            self.outbox.changed(number);
+            (user, Some(target))
         };
-        let part = entry.parts.iter().find(|part| part.target.device == device);
-        let Some(target) = part.map(|part| part.target) else {
-            return Ok(());
+        let id = MessageId(id);
+        let event = match (target, heard) {
+            (Some(Target { copy: false, .. }), Ok(())) => Event::Delivered { id, user, device },
+            (Some(_), Err(reason)) => Event::NotDelivered {
+                id,
+                user,
+                device,
+                reason,
+            },
+            (Some(_), Ok(())) | (None, _) => return Ok(()),
         };
-        if !(entry.user == *user || target.copy && own) || entry.confirmed.contains(&device) {
-            return Ok(());
-        }
-        entry.confirmed.push(device);
-        if target.copy {
-            Ok(())
-        } else {
-            self.tell_delivered(txn, id, user, device)
-        }
-    }
-
-    fn tell_delivered(
-        &mut self,
-        txn: &mut Txn,
-        id: [u8; 16],
-        user: &Arc<str>,
-        device: Thumbprint,
-    ) -> Result<(), Fatal> {
-        let event = Event::Delivered {
-            id: MessageId(id),
-            user: Arc::clone(user),
-            device,
-        };
-        self.inbox.push(txn, event)
-    }
-
-    /// The relay says that a device will not get the message.
-    pub(super) fn handle_undeliverable(
-        &mut self,
-        txn: &mut Txn,
-        id: [u8; 16],
-        user: &str,
-        device: Thumbprint,
-        reason: NotDelivered,
-    ) -> Result<(), Fatal> {
-        // Of a message that is not known here, a receipt for example, there is nobody to tell.
-        let Some(number) = self.undelivered.numbers.get(&id).copied() else {
-            return Ok(());
-        };
-        let Some(waiting) = self.undelivered.messages.get_mut(&number) else {
-            return Ok(());
-        };
-        let Some(target) = waiting.take(device) else {
-            return Ok(());
-        };
-        if waiting.record.direct {
-            self.undelivered.remove(txn, number);
-            return Ok(());
-        }
-        if !target.copy {
-            waiting.failed = Some(reason);
-        }
-        waiting.tell_all();
-        if waiting.record.pending.is_empty() {
-            self.undelivered.remove(txn, number);
-        } else {
-            txn.put(Place::number(Table::Undelivered, number), &waiting.record)?;
-        }
-        let event = Event::NotDelivered {
-            id: MessageId(id),
-            user: user.into(),
-            device,
-            reason,
-        };
-        self.inbox.push(txn, event)
+        self.inbox.push(txn, event).map(drop)
     }
 
     /// A device has lost its session, and asks for these messages and all after them; with no id, for everything (`docs/protocol.md §8.3`).
     pub(super) fn handle_resend(
         &mut self,
+        txn: &Txn,
         user: &Arc<str>,
         device: Thumbprint,
         ids: MessageIds<'_>,
         now: Moment,
-    ) {
-        let mut first = u64::MAX;
+    ) -> Result<(), Fatal> {
+        let mut first = if ids.is_empty() { 0 } else { u64::MAX };
         let mut gone = Vec::new();
         for id in ids.iter().copied() {
             let kept = self.undelivered.numbers.get(&id).copied().filter(|number| {
                 let waiting = self.undelivered.messages.get(number);
                 waiting.is_some_and(|waiting| waiting.is_pending(device))
             });
-            let out = |entry: &Entry| entry.id == id && entry.parts_for(device).is_some();
+            let out = |entry: &Entry| entry.id == id && entry.target(device).is_some();
             match kept {
                 Some(number) => first = first.min(number),
                 // It is behind everything that the relay has accepted.
@@ -356,12 +402,14 @@ impl Engine {
                 None => gone.push(id),
             }
         }
-        if ids.is_empty() {
-            first = 0;
+        let own = self.account.user.as_ref() == Some(user);
+        // A stranger who asks for what was never sent learns nothing, not even that somebody is there.
+        let known = first != u64::MAX && first != 0 || own || self.has_written_to(txn, user)?;
+        if !known {
+            return Ok(());
         }
         if first != u64::MAX {
-            let from = self.undelivered.resending.entry(device).or_insert(first);
-            *from = first.min(*from);
+            self.undelivered.resend_from(device, first);
         }
         if !gone.is_empty() {
             let content = Content {
@@ -375,55 +423,64 @@ impl Engine {
             };
             self.enqueue_own(Arc::clone(user), purpose, &content);
         }
+        Ok(())
     }
 
     /// Puts what devices get again into the outbox, as much as there is room for.
-    pub(super) fn resend(&mut self) {
-        for (device, from) in std::mem::take(&mut self.undelivered.resending) {
-            let mut room = OWN_LIMIT.saturating_sub(self.outbox.own_count());
-            let mut next = from;
-            let mut again = Vec::new();
-            for (number, waiting) in self.undelivered.messages.range(from..) {
-                if room == 0 {
-                    break;
-                }
-                next = number + 1;
-                let is = |target: &&Target| target.device == device;
-                if let Some(target) = waiting.record.pending.iter().find(is) {
-                    let record = &waiting.record;
-                    again.push((
-                        record.id,
-                        Arc::clone(&record.user),
-                        record.content.clone(),
-                        *target,
-                    ));
-                    room -= 1;
-                }
+    pub(super) fn resend(&mut self, now: Moment) {
+        // A clock that was put back must not keep anybody waiting.
+        self.undelivered
+            .resent
+            .retain(|_, last| *last <= now && now.0.saturating_sub(last.0) < RESEND_INTERVAL);
+        let ripe = |undelivered: &Undelivered, device: &Thumbprint| undelivered.ripe(device) <= now;
+        let devices: Vec<_> = self.undelivered.resending.keys().copied().collect();
+        for device in devices {
+            if ripe(&self.undelivered, &device) {
+                self.resend_to(device, now);
             }
+        }
+    }
+
+    fn resend_to(&mut self, device: Thumbprint, now: Moment) {
+        let Some(from) = self.undelivered.resending.get(&device).copied() else {
+            return;
+        };
+        let mut room = AGAIN_LIMIT.saturating_sub(self.outbox.again_count());
+        let mut again = Vec::new();
+        let mut rest = None;
+        for (number, waiting) in self.undelivered.messages.range(from..) {
+            let Some(target) = waiting.target(device) else {
+                continue;
+            };
             if room == 0 {
-                self.undelivered.resending.insert(device, next);
-            } else {
-                // What the relay may have and has not answered was sealed before, so it comes after.
-                let out = self.outbox.entries.values().filter(|entry| {
-                    let again = matches!(entry.purpose, Purpose::Again(_));
-                    !again && !entry.confirmed.contains(&device)
-                });
-                let mut out: Vec<_> = out
-                    .filter_map(|entry| Some((entry.sequence, entry, entry.parts_for(device)?)))
-                    .collect();
-                out.sort_by_key(|(sequence, ..)| *sequence);
-                for (_, entry, target) in out {
-                    again.push((
-                        entry.id,
-                        Arc::clone(&entry.user),
-                        entry.content.clone(),
-                        target,
-                    ));
+                rest = Some(*number);
+                break;
+            }
+            let record = &waiting.record;
+            let (user, content) = (Arc::clone(&record.user), record.content.clone());
+            again.push((record.id, user, content, target));
+            room -= 1;
+        }
+        self.undelivered.resending_changed = true;
+        if let Some(rest) = rest {
+            self.undelivered.resending.insert(device, rest);
+        } else {
+            self.undelivered.resending.remove(&device);
+            self.undelivered.resent.insert(device, now);
+            // What the relay may have and has not answered comes after.
+            for entry in self.outbox.entries.values() {
+                let heard = entry.heard.iter().any(|(heard, _)| *heard == device);
+                if let Some(target) = entry.target(device)
+                    && !heard
+                    && !matches!(entry.purpose, Purpose::Again(_))
+                {
+                    let (user, content) = (Arc::clone(&entry.user), entry.content.clone());
+                    again.push((entry.id, user, content, target));
                 }
             }
-            for (id, user, content, target) in again {
-                self.enqueue_again(id, user, content, target);
-            }
+        }
+        for (id, user, content, target) in again {
+            self.enqueue_again(id, user, content, target);
         }
     }
 
@@ -446,7 +503,8 @@ impl Engine {
 }
 
 impl Entry {
-    fn parts_for(&self, device: Thumbprint) -> Option<Target> {
+    /// For what a device is it among those that this is sealed for.
+    pub(super) fn target(&self, device: Thumbprint) -> Option<Target> {
         let part = self.parts.iter().find(|part| part.target.device == device);
         part.map(|part| part.target)
     }

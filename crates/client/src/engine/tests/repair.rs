@@ -205,7 +205,7 @@ fn resend_of_what_was_shown_is_confirmed_and_not_shown() {
     bob.engine.stage(txn);
     relay.pump(&mut [&mut alice, &mut bob]);
     assert!(bob.texts().is_empty());
-    assert!(alice.engine.undelivered.receipt(held.id, "bob").is_none());
+    assert_eq!(alice.engine.undelivered.user_of(held.id), None);
 }
 
 /// Receipts are asked for again like anything else: whoever lost them is not told of a message that never was.
@@ -435,4 +435,153 @@ fn relay_that_has_accepted_more_than_can_be_sent_is_at_fault() {
     alice.engine.handle_ready(&most, START).unwrap();
     alice.settle();
     assert_eq!(alice.engine.outbox.next_sequence(), MAX_SEQUENCE + 1);
+}
+
+/// docs/protocol.md §8.3
+#[test]
+fn two_restored_devices_stop_asking_each_other() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    for _ in 0..2 {
+        for toy in [&mut alice, &mut bob] {
+            let copy = copy_of(toy);
+            let to = if toy.user == "alice" { "bob" } else { "alice" };
+            drop(toy.send(to, "after the copy"));
+            relay.pump(&mut [toy]);
+            put_back(toy, &copy);
+            relay.later += 61_000;
+            relay.connect(toy);
+        }
+        // `pump` fails if they never come to rest.
+        relay.pump(&mut [&mut alice, &mut bob]);
+    }
+    // And they talk again. What was sent from the future that one of them has lost, nobody has any more.
+    drop(alice.send("bob", "hello"));
+    relay.later += 31_000;
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+/// docs/protocol.md §8.3
+#[test]
+fn peer_that_asks_without_pause_is_answered_twice_a_minute_at_most() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    bob.options.delivery_receipts = false;
+    bob.crash();
+    relay.connect(&mut bob);
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    relay.sent.clear();
+    for _ in 0..20 {
+        bob.engine.ask(alice.device(), "alice".into(), &[], START);
+        relay.later += 1_000;
+        relay.pump(&mut [&mut alice, &mut bob]);
+    }
+    let hello = |sent: &&Sent| sent.user == "bob";
+    let answered = relay.sent.iter().filter(hello).count();
+    // Everything that bob has not confirmed, twice at most.
+    assert!(answered <= 2 * 4, "{answered}");
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+#[test]
+fn message_that_comes_after_it_was_given_up_is_shown() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    drop(alice.send("bob", "late"));
+    relay.pump(&mut [&mut alice]);
+    for _ in 0..5 {
+        relay.pump(&mut [&mut bob]);
+        relay.later += 61_000;
+    }
+    let told = |event: &Event| matches!(event, Event::Undecryptable { .. });
+    assert!(bob.events().iter().any(told));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["late"]);
+}
+
+/// docs/protocol.md §16
+#[test]
+fn process_put_back_with_its_memory_is_found_out_at_the_next_ready() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    // The relay has accepted more than this process knows of.
+    relay.accepted.insert((alice.device(), 1_000));
+    relay.later += 1_000;
+    relay.connect(&mut alice);
+    drop(alice.send("bob", "hello"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert!(alice.events().contains(&Event::StoreRestored));
+    assert!(relay.sent_by(alice.device()) > 1_000);
+    assert_eq!(bob.texts(), ["hello"]);
+}
+
+/// docs/protocol.md §6.2, §16
+#[test]
+fn prekeys_of_an_earlier_copy_are_replaced_although_the_link_breaks() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let copy = copy_of(&alice);
+    drop(alice.send("bob", "after the copy"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let dead = relay.register(&alice).prekeys.clone();
+    put_back(&mut alice, &copy);
+    relay.later += 1_000;
+    relay.connect(&mut alice);
+    // Made and stored, and the link breaks before the relay has them.
+    alice.settle();
+    alice.crash();
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let held = relay.register(&alice).prekeys.clone();
+    assert!(!held.is_empty() && !held.iter().any(|prekey| dead.contains(prekey)));
+}
+
+#[test]
+fn resend_in_parts_goes_on_after_a_crash() {
+    let (mut relay, mut alice, bob) = acquainted();
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    alice.engine.undelivered.resend_from(bob.device(), 0);
+    // Committed, and the process dies before anything is sealed again.
+    alice.engine.handle_disconnected();
+    alice.settle();
+    alice.crash();
+    assert!(alice.engine.undelivered.deadline().is_some());
+}
+
+#[test]
+fn stranger_learns_nothing_by_asking() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    drop(bob.send("alice", "hello"));
+    relay.pump(&mut [&mut bob, &mut alice]);
+    relay.sent.clear();
+    bob.engine
+        .ask(alice.device(), "alice".into(), &[[9; 16]], START);
+    relay.later += 1_000;
+    relay.pump(&mut [&mut bob, &mut alice]);
+    assert!(relay.sent.iter().all(|sent| sent.user == "alice"));
+}
+
+#[test]
+fn late_mail_of_a_removed_own_device_changes_nobodys_verification() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut second = Toy::new("alice");
+    relay.connect(&mut second);
+    relay.pump(&mut [&mut second, &mut alice]);
+    alice.engine.handle_device_changed("alice").unwrap();
+    relay.pump(&mut [&mut second, &mut alice]);
+    drop(second.send("alice", "a note"));
+    relay.pump(&mut [&mut second]);
+    relay.users.get_mut("alice").unwrap().pop();
+    alice.engine.handle_device_changed("alice").unwrap();
+    alice.settle();
+    while let Some(request) = alice.engine.poll_request() {
+        relay.serve(&mut alice, &request);
+    }
+    alice.events();
+    relay.deliver(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = alice.events();
+    assert!(
+        matches!(events.as_slice(), [Event::Message(_)]),
+        "{events:?}"
+    );
 }

@@ -133,6 +133,7 @@ fn refused_message_is_an_error_and_does_not_come_back() {
             "{code:?}"
         );
         relay.refuse_sends = None;
+        alice.settle();
         alice.crash();
         relay.connect(&mut alice);
         relay.pump(&mut [&mut alice, &mut bob]);
@@ -489,6 +490,100 @@ fn receipt_waits_for_every_device() {
     assert!(receipt.to_all.try_recv().is_err());
     relay.pump(&mut [&mut alice, &mut second]);
     assert_eq!(receipt.to_all.try_recv(), Ok(Ok(())));
+}
+
+#[test]
+fn id_of_a_message_to_somebody_else_is_refused() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let message = Message::text("once").with_id(crate::MessageId([7; 16]));
+    let send = |alice: &mut Toy, user: &str| {
+        let (answer, reply) = oneshot::channel();
+        alice.engine.send(user, &message, answer, START).unwrap();
+        alice.settle();
+        Answer(reply)
+    };
+    assert!(send(&mut alice, "bob").is_waiting());
+    for _ in 0..2 {
+        let error = send(&mut alice, "carol").error();
+        assert!(matches!(error, Error::Misuse(Misuse::MessageIdInUse)));
+        relay.pump(&mut [&mut alice]);
+    }
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["once"]);
+}
+
+/// What is heard of a message may come before the relay's answer to it: also over a crash.
+#[test]
+fn what_was_heard_before_the_answer_counts_after_a_crash() {
+    use crate::event::NotDelivered;
+    for heard in [Ok(()), Err(NotDelivered::DeviceRemoved)] {
+        let (mut relay, mut alice, bob) = acquainted();
+        drop(alice.send("bob", "hello"));
+        let Some(Request::Send { entry, .. }) = alice.poll() else {
+            panic!()
+        };
+        let sent = outgoing(&alice, entry);
+        relay.accept(&alice, sent.clone());
+        let mut txn = alice.engine.begin();
+        let bob_user = "bob".into();
+        let from = heard.is_ok().then_some(&bob_user);
+        alice
+            .engine
+            .hear(&mut txn, sent.id, bob.device(), heard, from)
+            .unwrap();
+        alice.engine.stage(txn);
+        alice.settle();
+        alice.crash();
+        relay.connect(&mut alice);
+        relay.pump(&mut [&mut alice]);
+        assert_eq!(alice.engine.undelivered.user_of(sent.id), None);
+        let events = alice.events();
+        let told = |event: &&Event| {
+            let delivered = matches!(event, Event::Delivered { id, .. } if id.0 == sent.id);
+            let not = matches!(event, Event::NotDelivered { id, .. } if id.0 == sent.id);
+            delivered && heard.is_ok() || not && heard.is_err()
+        };
+        assert_eq!(events.iter().filter(told).count(), 1, "{events:?}");
+    }
+}
+
+#[test]
+fn refusal_is_an_event_unless_its_caller_has_heard_it() {
+    for heard in [true, false] {
+        let (mut relay, mut alice, mut bob) = acquainted();
+        alice.events();
+        relay.refuse_sends = Some(RefusalCode::MailboxFull);
+        let mut answer = alice.send("bob", "hello");
+        if heard {
+            relay.pump(&mut [&mut alice, &mut bob]);
+            answer.error();
+        } else {
+            drop(answer);
+            relay.pump(&mut [&mut alice, &mut bob]);
+        }
+        alice.settle();
+        let told = |event: &Event| matches!(event, Event::NotSent { .. });
+        assert_eq!(alice.events().iter().any(told), !heard);
+    }
+}
+
+#[test]
+fn refusal_that_a_crash_kept_from_its_caller_is_an_event() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    relay.refuse_sends = Some(RefusalCode::MailboxFull);
+    let _answer = alice.send("bob", "hello");
+    let Some(Request::Send { request, .. }) = alice.poll() else {
+        panic!()
+    };
+    let refused = Reply::Refused(RefusalCode::MailboxFull);
+    alice.engine.handle_reply(request, &refused, START).unwrap();
+    alice.settle();
+    alice.crash();
+    relay.refuse_sends = None;
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let told = |event: &Event| matches!(event, Event::NotSent { .. });
+    assert!(alice.events().iter().any(told));
 }
 
 /// docs/protocol.md §9.3
