@@ -6,6 +6,7 @@
 mod crashes;
 mod faults;
 mod faulty;
+mod model;
 mod rules;
 
 use sealwire_protocol::limits as protocol_limits;
