@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p sealwire-server --bench mail` prints, for batches of 128 messages of 1 KiB: the floor, the log, and the ratio; what one message costs
 //! when its recipient acknowledges it at once; and how fast a mailbox of 100,000 messages is opened and read. The two sides take turns, so that what
-//! else the machine does meets both.
+//! else the machine does meets both. The log's thread syncs whatever has gathered, so it may need fewer syncs than the floor; with
+//! `--features simulation` it is also measured with exactly as many.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -62,6 +63,17 @@ fn main() {
         floor.as_secs_f64() / ours.as_secs_f64()
     );
 
+    #[cfg(feature = "simulation")]
+    {
+        let path = dir.path().join("stepped");
+        let taken = median((0..rounds).map(|_| stepped(&path, batches)).collect());
+        report("  mail log, exactly as many syncs", messages, taken);
+        println!(
+            "  ratio                         {:>10.2}",
+            floor.as_secs_f64() / taken.as_secs_f64()
+        );
+    }
+
     let count = if quick { 1_000 } else { 300_000 };
     report("online: append, read, acknowledge", count, online(count));
     for devices in if quick {
@@ -93,7 +105,7 @@ fn report(what: &str, messages: usize, taken: Duration) {
     println!("{what:<40} {rate:>10.0} messages/s {each:>8.2} µs each");
 }
 
-/// What the messages of a batch take in the log: 1 KiB and what the record has beside it.
+/// The messages of a batch and nothing else.
 fn append_and_sync(path: &Path, batches: usize) -> Duration {
     let mut file = OpenOptions::new()
         .create(true)
@@ -186,6 +198,26 @@ async fn group_commit(path: &Path, batches: usize) -> Duration {
         accepted.await.unwrap();
     }
     begun.elapsed()
+}
+
+/// Without the thread: one write and one sync for each batch, no more and no less.
+#[cfg(feature = "simulation")]
+fn stepped(path: &Path, batches: usize) -> Duration {
+    let disk = Arc::new(DirectoryDisk::open(path).unwrap());
+    let mailboxes = Mailboxes::open_stepped(disk, &MailOptions::default()).unwrap();
+    let mut sender = Sender::new();
+    let begun = Instant::now();
+    for _ in 0..batches {
+        for number in 0..BATCH as u64 {
+            let posting = sender.posting(number % RECIPIENTS);
+            drop(mailboxes.append(posting, PLENTY, NOW).unwrap());
+        }
+        mailboxes.flush();
+    }
+    let taken = begun.elapsed();
+    drop(mailboxes);
+    std::fs::remove_dir_all(path).unwrap();
+    taken
 }
 
 fn online(count: usize) -> Duration {
