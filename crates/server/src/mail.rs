@@ -45,7 +45,7 @@ use core::Shared;
 use disk::{Disk, MemoryDisk};
 use writer::Writer;
 
-pub use accepted::{Accepted, Appended};
+pub use accepted::{Accepted, Appended, SequenceState};
 pub use quota::{MIN_SENDER_BYTES, MIN_SENDER_MESSAGES, MailboxLimits, SENDER_SHARE};
 pub use recovery::{MailOpenError, Opened};
 
@@ -402,6 +402,12 @@ impl Mailboxes {
         let appended = self.inner.shared.append(posting, limits, now_millis);
         self.after_change();
         appended
+    }
+
+    /// What is known of a sequence of `device` (docs/protocol.md §5.2). What is new now may have been taken when [`Mailboxes::append`] looks again.
+    #[must_use]
+    pub fn sequence(&self, device: &Thumbprint, sequence: u64) -> SequenceState {
+        self.inner.shared.sequence(device, sequence)
     }
 
     /// Waits until there is room in the queue, or the log has failed.

@@ -48,6 +48,17 @@ impl Appended {
     }
 }
 
+/// What is known of a sequence (docs/protocol.md §5.2).
+#[derive(Debug)]
+pub enum SequenceState {
+    /// It was not accepted.
+    New,
+    /// It was taken, and is accepted when this says so.
+    Repeated(Accepted),
+    /// It is 64 or more below the highest of the device.
+    Stale,
+}
+
 /// Resolves when every part is durable or acknowledged by its recipient, whichever is first. To
 /// [`StorageError::Unavailable`] if the log fails before: then nobody knows what became of it. It may be dropped at any time.
 #[must_use]

@@ -13,7 +13,7 @@ use sealwire_protocol::limits as protocol_limits;
 use sealwire_protocol::name::User;
 use tokio::sync::Notify;
 
-use super::accepted::{Accepted, Appended};
+use super::accepted::{Accepted, Appended, SequenceState};
 use super::disk::LogFile;
 use super::index::{DeviceNumber, Entry, Full, Index, Sequence, What};
 use super::recent::{Post, PostPart, Recent};
@@ -628,6 +628,24 @@ impl Shared {
                 place,
             },
         })
+    }
+
+    pub(super) fn sequence(self: &Arc<Self>, device: &Thumbprint, sequence: u64) -> SequenceState {
+        let core = self.lock();
+        let Some(number) = core.index.find(device.as_bytes()) else {
+            return SequenceState::New;
+        };
+        match core.index.sequence(number, sequence) {
+            Sequence::New => SequenceState::New,
+            Sequence::Stale => SequenceState::Stale,
+            Sequence::Repeated => SequenceState::Repeated(Accepted {
+                shared: Arc::clone(self),
+                place: core
+                    .recent
+                    .find_undurable(device, sequence)
+                    .unwrap_or_default(),
+            }),
+        }
     }
 
     /// How the posting at `place` has ended, if it has. If not, `waker` is woken when it does.
