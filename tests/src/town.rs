@@ -2,11 +2,15 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sealwire_client::{Tls, TrustedIssuer};
 use sealwire_protocol::invite::Invitation;
+use sealwire_server::data_dir::DataDir;
+use sealwire_server::mail::disk::DirectoryDisk;
+use sealwire_server::mail::{MailOptions, Mailboxes};
 use sealwire_server::storage::{Storage, StorageOptions};
 use sealwire_server::{Relay, RelayBuilder};
 use sha2::{Digest as _, Sha256};
@@ -117,10 +121,18 @@ impl Town {
         within("the relay's end", relay.shutdown()).await;
     }
 
-    /// What the relay has stored, to look at and to tamper with while it does not run.
+    /// What the relay knows of devices, to look at and to tamper with while it does not run.
     pub fn stored(&self) -> Storage {
         assert!(self.relay.is_none(), "the relay was stopped");
         Storage::open(&self.data(), &StorageOptions::default()).unwrap()
+    }
+
+    /// The relay's mailboxes, likewise.
+    pub fn mailboxes(&self) -> Mailboxes {
+        assert!(self.relay.is_none(), "the relay was stopped");
+        let path = DataDir::open(&self.data()).unwrap().mail_path();
+        let disk = DirectoryDisk::open(&path).unwrap();
+        Mailboxes::open(Arc::new(disk), &MailOptions::default()).unwrap()
     }
 
     /// Starts the relay again, on the same directory and port.

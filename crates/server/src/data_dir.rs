@@ -5,7 +5,8 @@
 //!   relay.key       the relay's identity: a private Ed25519 JWK (RFC 8037 §2)
 //!   issuer.key      the built-in issuer's key, likewise; a different one
 //!   tls-cert.pem    a self-signed certificate, and tls-key.pem, its key
-//!   relay.redb      the store; made when the relay first runs
+//!   relay.redb      directory and issuer; made when the relay first runs, as is
+//!   mail/           the mailboxes
 //!   invites/        invitations that nobody has redeemed
 //!   blobs/          sealed files that devices have left; made when the relay first runs
 //!   relay.json      what this is; written last, so that an interrupted `init` is noticed
@@ -38,6 +39,7 @@ const CERTIFICATE: &str = "tls-cert.pem";
 const CERTIFICATE_KEY: &str = "tls-key.pem";
 const INVITES: &str = "invites";
 const BLOBS: &str = "blobs";
+const MAIL: &str = "mail";
 const DESCRIPTION: &str = "relay.json";
 /// The layout this code writes; a directory with a higher number is refused.
 const LAYOUT_VERSION: u32 = 1;
@@ -308,6 +310,12 @@ impl DataDir {
     /// Where sealed files are that devices have left.
     pub(crate) fn blobs_path(&self) -> PathBuf {
         self.path.join(BLOBS)
+    }
+
+    /// Where the mailboxes are, for [`crate::mail::disk::DirectoryDisk::open`].
+    #[must_use]
+    pub fn mail_path(&self) -> PathBuf {
+        self.path.join(MAIL)
     }
 
     /// The address, `wss://host[:port]/v1`, that [`DataDir::init`] was told.

@@ -10,7 +10,9 @@
 use redb::ReadableTable;
 use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
-use crate::storage::{CARDS, DeviceId, PREKEYS, Storage, StorageError, Tables, USER_DEVICES};
+use crate::storage::{
+    CARDS, DeviceId, ENROLLED, PREKEYS, Storage, StorageError, Tables, USER_DEVICES,
+};
 
 /// Bytes of a one-time prekey on the wire (docs/protocol.md §6.2).
 pub const PREKEY_BYTES: usize = 4 + 32 + 1_184 + 64;
@@ -89,7 +91,7 @@ pub enum PublishError {
     /// An id of a one-time prekey is not higher than every earlier one (docs/protocol.md §6.2).
     #[error("a one-time prekey's id has been used before; ids have to increase")]
     PrekeyIdUsed,
-    /// The operator has removed the device (docs/protocol.md §3.6); whatever of it is still under way comes too late.
+    /// The device has been removed (docs/protocol.md §5.2); whatever of it is still under way comes too late.
     #[error("the device has been removed; join again with a new device key")]
     Removed,
     /// The user has 16 devices.
@@ -212,6 +214,44 @@ impl Directory {
             .read(|read| current(&read.open_table(USER_DEVICES)?, user, now))
     }
 
+    /// The devices of two users, each as [`Directory::devices`], at one moment. Of the same user twice, the second is empty.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`].
+    pub(crate) fn devices_of_both(
+        &self,
+        one: &User,
+        other: &User,
+        now: u64,
+    ) -> Result<(Vec<Thumbprint>, Vec<Thumbprint>), StorageError> {
+        self.storage.read(|read| {
+            let table = read.open_table(USER_DEVICES)?;
+            let second = if one == other {
+                Vec::new()
+            } else {
+                current(&table, other, now)?
+            };
+            Ok((current(&table, one, now)?, second))
+        })
+    }
+
+    /// Devices that were removed, so that what a crash left of one is found.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`].
+    pub(crate) fn removed(&self) -> Result<Vec<Thumbprint>, StorageError> {
+        self.storage.read(|read| {
+            let mut removed = Vec::new();
+            for entry in read.open_table(ENROLLED)?.iter()? {
+                let (device, row) = entry?;
+                if row.value().2 {
+                    removed.push(Thumbprint::from_bytes(*device.value()));
+                }
+            }
+            Ok(removed)
+        })
+    }
+
     /// What `device` has published, for Ready (docs/protocol.md §5.2).
     ///
     /// # Errors
@@ -275,8 +315,8 @@ impl Directory {
         })
     }
 
-    /// Removes `device`, if it is one of `of` where that is given: its card and prekeys are forgotten, its ids stay used, and the built-in issuer gives
-    /// it no more tokens and never enrols it again. Returns whose device it was, or `None` if there is no such device.
+    /// Removes `device` for good, if it is one of `of` where that is given: its card and prekeys are forgotten, its ids stay used, it publishes nothing more,
+    /// and the built-in issuer gives it no more tokens and never enrols it again. Returns whose device it was, or `None` if there is no such device.
     ///
     /// Its live link and its mailbox are for the caller.
     ///
@@ -412,7 +452,7 @@ impl Tables<'_> {
         Ok(entries)
     }
 
-    /// Whether the built-in issuer has removed the device.
+    /// Whether the device was removed.
     fn is_removed(&self, device: &DeviceId) -> Result<bool, redb::Error> {
         Ok(self.enrolled.get(device)?.is_some_and(|row| row.value().2))
     }
@@ -437,10 +477,10 @@ impl Tables<'_> {
         if of.is_some_and(|of| *of != owner) {
             return Ok(None);
         }
-        if let Some((user, enrolled)) = enrolled {
-            self.enrolled
-                .insert(device, (user.as_str(), enrolled, true))?;
-        }
+        // Also where another issuer enrols: that it was removed is remembered.
+        let enrolled = enrolled.map_or(0, |(_, enrolled)| enrolled);
+        self.enrolled
+            .insert(device, (owner.as_str(), enrolled, true))?;
         if let Some(user) = card {
             self.cards.remove(device)?;
             self.user_devices.remove((user.as_str(), device))?;

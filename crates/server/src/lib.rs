@@ -17,7 +17,7 @@
 //! ```
 //!
 //! ```text
-//!  listener ─▶ http ─▶ handshake ─▶ link ─▶ requests ─▶ mailbox, directory, issuer ─▶ storage
+//!  listener ─▶ http ─▶ handshake ─▶ link ─▶ requests ─▶ mail │ directory, issuer ─▶ storage
 //!  (TCP, TLS)  (upgrade)  │           ▲                        │
 //!                     authority       └───────── hub ◀─────────┘  "there is mail"
 //! ```
@@ -40,7 +40,6 @@ pub mod issuer;
 mod link;
 mod listener;
 pub mod mail;
-pub mod mailbox;
 #[cfg_attr(
     not(feature = "simulation"),
     allow(unreachable_pub, reason = "a simulation tells the time from outside")

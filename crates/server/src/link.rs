@@ -15,7 +15,9 @@ mod keep_alive;
 mod outbox;
 mod window;
 
+use std::collections::VecDeque;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
@@ -24,7 +26,9 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::LinkError;
-use sealwire_protocol::frame::{Deliver, Ready, ToDevice, ToRelay};
+use sealwire_protocol::frame::{
+    Deliver, Ready, RequestId, Send as SendFrame, ToDevice, ToRelay, Undelivered, UndeliveredReason,
+};
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, MAX_OPEN_REQUESTS};
 
 use crate::bounds::{MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT_MILLIS, MAX_WAITING_BYTES};
@@ -32,9 +36,11 @@ use crate::closing::End;
 use crate::handshake::Established;
 use crate::hub::{Doorbell, News, Rung};
 use crate::issuer::Minted;
+use crate::mail::{self, Accepted, Delivery};
 use crate::now::Now;
-use crate::requests::{Outcome, Reply, Requester};
+use crate::requests::{Letter, Outcome, Reply, Requester, Sending};
 use crate::shared::Shared;
+use crate::storage::StorageError;
 use keep_alive::{Due, KeepAlive};
 use outbox::Outbox;
 use window::Window;
@@ -48,29 +54,45 @@ pub(crate) struct Link {
     keep_alive: KeepAlive,
     ping_due: bool,
     /// What waits for a store.
-    pending: FuturesUnordered<BoxFuture<'static, Finished>>,
+    pending: FuturesUnordered<Waiting>,
     /// Requests among it, and the bytes that came with them.
     requests: usize,
     waiting_bytes: usize,
-    acknowledgement: Acknowledgement,
-    /// Whether the limits of the mailbox are being stored.
-    limits_under_way: bool,
-    /// Whether they have changed since.
-    limits_wanted: bool,
-}
-
-/// The one acknowledgement that is being stored, and what came since.
-#[derive(Debug, Default)]
-struct Acknowledgement {
-    under_way: bool,
-    wanted: Option<u64>,
+    /// Sends for which there was no room, in their order.
+    letters: VecDeque<Box<Letter>>,
+    /// The position that the device has acknowledged since the last record was opened.
+    acknowledged: Option<u64>,
 }
 
 /// Something that waited for a store and has ended.
 enum Finished {
     Request(Reply, usize),
-    Acknowledgement,
-    Limits,
+    /// A Send is safe, or the mailboxes have failed.
+    Send(RequestId, Result<(), StorageError>),
+    /// There may be room for letters.
+    Room,
+}
+
+/// What waits for a store. Sends are too many for a box each.
+enum Waiting {
+    Send(RequestId, Accepted),
+    Other(BoxFuture<'static, Finished>),
+}
+
+impl Future for Waiting {
+    type Output = Finished;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
+        match self.get_mut() {
+            Self::Send(request, accepted) => {
+                let request = *request;
+                accepted
+                    .poll_unpin(cx)
+                    .map(|accepted| Finished::Send(request, accepted))
+            }
+            Self::Other(future) => future.poll_unpin(cx),
+        }
+    }
 }
 
 /// What there is to send.
@@ -104,9 +126,8 @@ impl Link {
             pending: FuturesUnordered::new(),
             requests: 0,
             waiting_bytes: 0,
-            acknowledgement: Acknowledgement::default(),
-            limits_under_way: false,
-            limits_wanted: false,
+            letters: VecDeque::new(),
+            acknowledged: None,
         };
         link.greet(minted, now)?;
         Ok(link)
@@ -121,7 +142,9 @@ impl Link {
             return Err(End::Revoked);
         }
         // The hub knows the link already, so mail that comes after this look rings.
-        let mailbox = self.requester.shared.mailboxes.status(&device)?;
+        let mailboxes = &self.requester.shared.mailboxes;
+        mailboxes.limit(&device, self.requester.allowance.mailbox);
+        let (mailbox, sent) = (mailboxes.status(&device), mailboxes.sent(&device));
         let published = self.requester.shared.directory.published(&device)?;
         self.window = Window::new(mailbox.acknowledged);
         let token = self.requester.link.token().claims();
@@ -138,13 +161,12 @@ impl Link {
             epoch: mailbox.epoch,
             acknowledged: mailbox.acknowledged,
             head: mailbox.head,
-            sent: 0,
-            waiting: 0,
+            sent,
+            waiting: u32::try_from(mailbox.waiting).unwrap_or(u32::MAX),
         }))?;
         if let Some(minted) = minted {
             self.answer(&Reply::Token(0, Box::new(minted)))?;
         }
-        self.remember_limits();
         Ok(())
     }
 
@@ -154,7 +176,7 @@ impl Link {
         for frame in self.requester.link.handle_message(record)? {
             self.on_frame(frame, now)?;
         }
-        self.acknowledge(now);
+        self.acknowledge();
         Ok(())
     }
 
@@ -281,7 +303,9 @@ impl Link {
 
     /// Whether the next record may be given to it. Not while a lot of the last ones waits for a store, or for [`Link::poll_transmit`].
     pub(crate) fn takes_records(&self) -> bool {
-        self.waiting_bytes < MAX_WAITING_BYTES && self.outbox.bytes() < MAX_BACKLOG_BYTES
+        self.letters.is_empty()
+            && self.waiting_bytes < MAX_WAITING_BYTES
+            && self.outbox.bytes() < MAX_BACKLOG_BYTES
     }
 
     /// Leaves the hub, and gives what is left to do: what was begun comes to its end, so that others hear of it.
@@ -297,7 +321,7 @@ impl Link {
         }
         let outcome = match frame {
             ToRelay::Ack { position } => return self.on_ack(position),
-            ToRelay::Send(send) => self.requester.send(&send, now),
+            ToRelay::Send(send) => return self.on_send(&send, now),
             ToRelay::FetchCards {
                 request,
                 user,
@@ -328,13 +352,7 @@ impl Link {
                 request,
                 proof,
                 token,
-            } => {
-                let reply = self.requester.refresh(request, proof, token, now);
-                if !matches!(reply, Reply::Refused(..)) {
-                    self.remember_limits();
-                }
-                Outcome::Answered(reply)
-            }
+            } => Outcome::Answered(self.requester.refresh(request, proof, token, now)),
         };
         match outcome {
             Outcome::Answered(reply) => self.answer(&reply),
@@ -342,17 +360,69 @@ impl Link {
                 self.requests += 1;
                 self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
                 let finished = reply.map(move |reply| Finished::Request(reply, bytes));
-                self.begin(Box::pin(finished), now)
+                self.begin(Waiting::Other(Box::pin(finished)))
             }
         }
     }
 
+    fn on_send(&mut self, send: &SendFrame<'_>, now: Now) -> Result<(), End> {
+        let request = send.request;
+        let wait = !self.letters.is_empty();
+        match self.requester.send(send, wait, now) {
+            Sending::Answered(reply) => self.answer(&reply),
+            Sending::Failed(error) => Err(error.into()),
+            Sending::Appended(accepted) => {
+                self.requests += 1;
+                self.begin(Waiting::Send(request, accepted))
+            }
+            Sending::Waits(letter) => {
+                self.requests += 1;
+                self.letters.push_back(letter);
+                if wait {
+                    return Ok(());
+                }
+                self.wait_for_room()
+            }
+        }
+    }
+
+    /// Puts the letters into the mailboxes, as far as there is room.
+    fn on_room(&mut self, now: Now) -> Result<(), End> {
+        while let Some(letter) = self.letters.pop_front() {
+            let request = letter.request();
+            match self.requester.send_again(letter, now) {
+                Sending::Answered(reply) => {
+                    self.requests = self.requests.saturating_sub(1);
+                    self.answer(&reply)?;
+                }
+                Sending::Failed(error) => return Err(error.into()),
+                Sending::Appended(accepted) => self.begin(Waiting::Send(request, accepted))?,
+                Sending::Waits(letter) => {
+                    self.letters.push_front(letter);
+                    return self.wait_for_room();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wait_for_room(&mut self) -> Result<(), End> {
+        let mailboxes = self.requester.shared.mailboxes.clone();
+        let room = async move {
+            mailboxes.room().await;
+            Finished::Room
+        };
+        // Not looked at before the next `poll_finished`, so that this cannot turn in a circle.
+        self.pending.push(Waiting::Other(Box::pin(room)));
+        Ok(())
+    }
+
     /// Starts a future at once, so that stores see requests in the order of their frames, and leaves it for [`Link::poll_finished`].
-    fn begin(&mut self, mut future: BoxFuture<'static, Finished>, now: Now) -> Result<(), End> {
-        match future.poll_unpin(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(finished) => self.on_finished(finished, now),
+    fn begin(&mut self, mut waiting: Waiting) -> Result<(), End> {
+        match waiting.poll_unpin(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(finished) => self.on_ended(finished),
             Poll::Pending => {
-                self.pending.push(future);
+                self.pending.push(waiting);
                 Ok(())
             }
         }
@@ -360,23 +430,25 @@ impl Link {
 
     fn on_finished(&mut self, finished: Finished, now: Now) -> Result<(), End> {
         match finished {
+            Finished::Room => self.on_room(now),
+            ended @ (Finished::Request(..) | Finished::Send(..)) => self.on_ended(ended),
+        }
+    }
+
+    fn on_ended(&mut self, finished: Finished) -> Result<(), End> {
+        match finished {
             Finished::Request(reply, bytes) => {
                 self.requests = self.requests.saturating_sub(1);
                 self.waiting_bytes = self.waiting_bytes.saturating_sub(bytes);
                 self.answer(&reply)
             }
-            Finished::Acknowledgement => {
-                self.acknowledgement.under_way = false;
-                self.acknowledge(now);
-                Ok(())
+            Finished::Send(request, accepted) => {
+                // docs/protocol.md §5.2: where the store fails, nobody knows, and the device asks again.
+                accepted?;
+                self.requests = self.requests.saturating_sub(1);
+                self.answer(&Reply::Accepted(request))
             }
-            Finished::Limits => {
-                self.limits_under_way = false;
-                if std::mem::take(&mut self.limits_wanted) {
-                    self.remember_limits();
-                }
-                Ok(())
-            }
+            Finished::Room => Ok(()),
         }
     }
 
@@ -405,58 +477,22 @@ impl Link {
             return Ok(());
         }
         if position > self.window.position() {
-            let mailbox = self
-                .requester
-                .shared
-                .mailboxes
-                .status(&self.requester.device())?;
-            if position > mailbox.head {
+            let mailboxes = &self.requester.shared.mailboxes;
+            if position > mailboxes.status(&self.requester.device()).head {
                 return Err(End::AckBeyondMailbox);
             }
         }
         self.window.acknowledged(position);
-        self.acknowledgement.wanted = self.acknowledgement.wanted.max(Some(position));
+        self.acknowledged = self.acknowledged.max(Some(position));
         Ok(())
     }
 
-    /// Has the store erase what is acknowledged: one erasing at a time, for all acknowledgements since the last.
-    fn acknowledge(&mut self, now: Now) {
-        if self.acknowledgement.under_way {
-            return;
+    /// Has the mailbox drop what is acknowledged; whoever sent it may be waiting for just that.
+    fn acknowledge(&mut self) {
+        if let Some(position) = self.acknowledged.take() {
+            let mailboxes = &self.requester.shared.mailboxes;
+            mailboxes.acknowledge(&self.requester.device(), position);
         }
-        let Some(position) = self.acknowledgement.wanted.take() else {
-            return;
-        };
-        self.acknowledgement.under_way = true;
-        let (shared, device) = (Arc::clone(&self.requester.shared), self.requester.device());
-        self.pending.push(Box::pin(async move {
-            if let Err(error) = shared
-                .mailboxes
-                .acknowledge(&device, position, now.millis)
-                .await
-            {
-                // What is not erased is delivered again, and the device knows it by its id.
-                tracing::warn!(%error, "acknowledged mail not erased");
-            }
-            Finished::Acknowledgement
-        }));
-    }
-
-    /// Notes how much the device's mailbox may hold by its token, for when it is away: one noting at a time, and the last token wins.
-    fn remember_limits(&mut self) {
-        if self.limits_under_way {
-            self.limits_wanted = true;
-            return;
-        }
-        self.limits_under_way = true;
-        let (shared, device) = (Arc::clone(&self.requester.shared), self.requester.device());
-        let limits = self.requester.allowance.mailbox;
-        self.pending.push(Box::pin(async move {
-            if let Err(error) = shared.mailboxes.limit(&device, limits).await {
-                tracing::warn!(%error, "limits of a mailbox not stored");
-            }
-            Finished::Limits
-        }));
     }
 
     /// Moves mail from the mailbox to the outbox, as far as window and room allow.
@@ -473,20 +509,49 @@ impl Link {
                 next.messages,
                 next.bytes,
             )?;
-            for mail in &batch.mail {
-                let deliver = ToDevice::Deliver(Deliver {
+            for delivery in &batch.deliveries {
+                self.deliver_one(delivery)?;
+            }
+            self.window.read_to(batch.last);
+        }
+        Ok(())
+    }
+
+    fn deliver_one(&mut self, delivery: &Delivery) -> Result<(), End> {
+        let (frame, bytes) = match delivery {
+            Delivery::Mail(mail) => (
+                ToDevice::Deliver(Deliver {
                     position: mail.position,
                     id: mail.id,
                     user: mail.from_user.as_str(),
                     device: mail.from_device,
                     time: mail.time_millis,
                     message: &mail.message,
-                });
-                self.say(&deliver)?;
-                self.window.sent(mail.position, mail.message.len());
-            }
-            self.window.read_to(batch.last);
-        }
+                }),
+                mail.message.len(),
+            ),
+            Delivery::Undelivered(notice) => (
+                ToDevice::Undelivered(Undelivered {
+                    position: notice.position,
+                    id: notice.id,
+                    user: notice.user.as_str(),
+                    device: notice.device,
+                    reason: match notice.reason {
+                        mail::UndeliveredReason::Expired => UndeliveredReason::Expired,
+                        mail::UndeliveredReason::DeviceRemoved => UndeliveredReason::DeviceRemoved,
+                    },
+                }),
+                0,
+            ),
+            Delivery::Damaged { position } => (
+                ToDevice::Damaged {
+                    position: *position,
+                },
+                0,
+            ),
+        };
+        self.say(&frame)?;
+        self.window.sent(delivery.position(), bytes);
         Ok(())
     }
 }

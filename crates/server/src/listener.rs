@@ -166,7 +166,7 @@ async fn speak_http(
                 request,
                 &shared.settings.origins,
                 &shared.authority,
-                &shared.storage,
+                shared.is_writable(),
                 &slot,
             ))
         }

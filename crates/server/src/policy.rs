@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use sealwire_protocol::{limits::MAX_SEALED_MESSAGE_BYTES, permissions::Permissions};
 
 use crate::blobs::BlobLimits;
-use crate::mailbox::MailboxLimits;
+use crate::mail::MailboxLimits;
 
 /// Messages that a device may send in a minute; one to several devices counts once for each.
 pub const MESSAGES_PER_MINUTE: u64 = 600;

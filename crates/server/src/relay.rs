@@ -23,6 +23,8 @@ use crate::bounds::SWEEP_INTERVAL;
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
 use crate::hub::News;
 use crate::issuer::IssuerError;
+use crate::mail::disk::{DirectoryDisk, DiskError};
+use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::policy::Allowance;
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
@@ -114,8 +116,8 @@ impl Relay {
         })
     }
 
-    /// Removes a device: its card and prekeys are gone, its link is closed with 4102, and the built-in issuer gives it no more tokens. Returns
-    /// whether the relay knew it. With an issuer of the operator's, the device comes back for as long as that issuer lets it.
+    /// Removes a device for good: its card, prekeys and mailbox are gone, its link is closed with 4102, it publishes nothing more, and the built-in issuer gives it no more
+    /// tokens. Returns whether the relay knew it. An issuer of the operator's has to stop giving it tokens as well: with one the device can still send.
     ///
     /// # Errors
     /// [`RelayError`] if storage fails.
@@ -292,7 +294,7 @@ impl RelayBuilder {
             (Tls::SelfSigned, None) => return Err(RelayError::NoCertificate),
         };
         let blobs = directory.as_ref().map(DataDir::blobs_path);
-        let (storage, waiting, address, (relay_key, issuer_key)) = match directory {
+        let (storage, mailboxes, waiting, address, (relay_key, issuer_key)) = match directory {
             None => {
                 let mut rng = rand::rng();
                 let keys = (
@@ -301,18 +303,22 @@ impl RelayBuilder {
                 );
                 (
                     Storage::in_memory()?,
+                    Mailboxes::in_memory()?,
                     None,
                     self.address(local_addr, &keys.0)?,
                     keys,
                 )
             }
             Some(directory) => {
-                // The store is locked first: a directory in use is left as it is.
+                // The stores are locked first: a directory in use is left as it is.
                 let storage = Storage::open(directory.path(), &StorageOptions::default())?;
+                let disk = DirectoryDisk::open(&directory.mail_path())?;
                 let address = self.address(local_addr, directory.relay_key())?;
                 directory.announce(&address, certificate.is_some())?;
+                let mailboxes = Mailboxes::open(Arc::new(disk), &MailOptions::default())?;
                 (
                     storage,
+                    mailboxes,
                     Some(directory.invites_path()),
                     address,
                     directory.into_keys(),
@@ -324,7 +330,7 @@ impl RelayBuilder {
             None => Issuing::BuiltIn(Box::new(issuer_key), waiting),
         };
         let limits = self.settings.allowance.blobs;
-        let mut shared = Shared::new(relay_key, issuing, storage, self.settings);
+        let mut shared = Shared::new(relay_key, issuing, storage, mailboxes, self.settings);
         if let Some(path) = blobs {
             shared.blobs =
                 Blobs::open(&path, limits).map_err(|error| RelayError::Blobs { path, error })?;
@@ -403,6 +409,12 @@ pub enum RelayError {
         #[source]
         error: std::io::Error,
     },
+    /// The directory of the mailboxes could not be used.
+    #[error(transparent)]
+    MailDirectory(#[from] DiskError),
+    /// The mailboxes could not be opened.
+    #[error(transparent)]
+    Mail(#[from] MailOpenError),
     /// There is no built-in issuer: the operator's issues the tokens.
     #[error(
         "this relay has no issuer of its own; its users get their tokens from the configured one"
@@ -470,8 +482,11 @@ impl Drop for Tasks {
     }
 }
 
-/// Erases what is too old, now and then.
+/// Gives back what is too old, now and then.
 async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    if let Err(error) = shared.finish_removals(clock::now()).await {
+        tracing::warn!(%error, "removed devices not looked for");
+    }
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -481,9 +496,9 @@ async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
             _ = ticks.tick() => {}
         }
         loop {
-            match shared.mailboxes.sweep(clock::now().millis).await {
-                Ok(swept) if swept.more => {}
-                Ok(_) => break,
+            match shared.sweep(clock::now()) {
+                Ok(true) => tokio::task::yield_now().await,
+                Ok(false) => break,
                 Err(error) => {
                     tracing::warn!(%error, "old mail not swept");
                     break;

@@ -7,15 +7,15 @@
 //! Permission comes first, so that what a token does not allow looks the same whether or not the recipient exists (§5.3). What takes a store's time is
 //! left as a future that owns all it needs; everything decided before it is created.
 mod blobs;
+mod sending;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sealwire_protocol::TokenError;
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::NotAuthorised;
-use sealwire_protocol::frame::{Blob, CardEntry, List, OneTimePrekey, RequestId, Send, ToDevice};
+use sealwire_protocol::frame::{Blob, CardEntry, List, OneTimePrekey, RequestId, ToDevice};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::link::RelayLink;
 use sealwire_protocol::name::User;
@@ -26,14 +26,15 @@ use crate::bounds::{
 };
 use crate::card_check::{self, PrekeyError};
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
-use crate::hub::{News, Registration};
+use crate::hub::Registration;
 use crate::issuer::{IssuerError, Minted};
-use crate::mailbox::{PostError, Posting};
 use crate::now::Now;
 use crate::policy::Allowance;
 use crate::shared::Shared;
 use crate::storage::StorageError;
 use blobs::Piece;
+
+pub(crate) use sending::{Letter, Sending};
 
 /// The answer to a request, owned.
 pub(crate) enum Reply {
@@ -109,10 +110,7 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    fn pending(
-        bytes: usize,
-        reply: impl Future<Output = Reply> + core::marker::Send + 'static,
-    ) -> Self {
+    fn pending(bytes: usize, reply: impl Future<Output = Reply> + Send + 'static) -> Self {
         Self::Pending {
             reply: Box::pin(reply),
             bytes,
@@ -156,100 +154,11 @@ impl Requester {
         &self.link.token().claims().permissions
     }
 
-    /// Send, §5.2. It has its place in the order once it has been polled.
-    pub(crate) fn send(&mut self, send: &Send<'_>, now: Now) -> Outcome {
-        let request = send.request;
-        let (user, posting) = match self.posting(send, now) {
-            Ok(posting) => posting,
-            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
-        };
-        self.watch(&user);
-        let bytes = posting.parts.iter().map(|(_, message)| message.len()).sum();
-        let shared = Arc::clone(&self.shared);
-        Outcome::pending(bytes, async move {
-            // What a recipient's own token allows its mailbox, the mailbox knows.
-            let limits = shared.settings.allowance.mailbox;
-            let enqueued = shared
-                .mailboxes
-                .enqueue_for(user, posting, limits, now.millis)
-                .await;
-            let posted = match enqueued {
-                Ok(enqueued) => enqueued.durable().await,
-                Err(error) => Err(error),
-            };
-            match posted {
-                Ok(posted) => {
-                    for part in posted {
-                        shared.hub.ring(part.device.as_bytes(), News::MAIL);
-                    }
-                    Reply::Accepted(request)
-                }
-                Err(error) => Reply::Refused(request, post_refusal(error)),
-            }
-        })
-    }
-
     /// Has the link hear of changes of the user's devices; of those of its own user it hears anyway.
     fn watch(&mut self, user: &User) {
         if user != self.user() {
             self.registration.watch(user.as_str());
         }
-    }
-
-    /// Everything about a Send that is decided before it is stored, and who it is for.
-    fn posting(&self, send: &Send<'_>, now: Now) -> Result<(User, Posting), RefusalCode> {
-        let user = self.permitted(send.user)?;
-        if !send.copies.is_empty() {
-            return Err(RefusalCode::Unavailable);
-        }
-        // A part's length is at most 98,304, so it fits into any usize.
-        if send
-            .parts
-            .iter()
-            .any(|part| part.message.len() as u64 > self.allowance.max_message_bytes)
-        {
-            return Err(RefusalCode::TooLarge);
-        }
-        self.shared
-            .message_rates
-            .take_many(
-                &self.device(),
-                send.parts.len() as u64,
-                self.allowance.messages_per_minute,
-                now.millis,
-            )
-            .map_err(|_| RefusalCode::RateLimited)?;
-
-        let mut devices = self
-            .shared
-            .directory
-            .devices(&user, now.seconds())
-            .map_err(unavailable)?;
-        if user == *self.user() {
-            devices.retain(|device| *device != self.device());
-        }
-        if devices.is_empty() {
-            return Err(RefusalCode::UnknownUser);
-        }
-        // §5.2: distinct, and exactly the recipient's. The directory's are distinct. The store looks again when it appends; a refusal
-        // here costs no copy.
-        let mut named: Vec<Thumbprint> = send.parts.iter().map(|part| part.device).collect();
-        named.sort_unstable();
-        devices.sort_unstable();
-        if named != devices {
-            return Err(RefusalCode::DevicesChanged);
-        }
-        let posting = Posting {
-            from_user: self.user().clone(),
-            from_device: self.device(),
-            id: send.id,
-            parts: send
-                .parts
-                .iter()
-                .map(|part| (part.device, Bytes::copy_from_slice(part.message)))
-                .collect(),
-        };
-        Ok((user, posting))
     }
 
     /// FetchCards, §5.1.
@@ -483,6 +392,9 @@ impl Requester {
             .settings
             .allowance
             .under(&self.link.token().claims().permissions);
+        self.shared
+            .mailboxes
+            .limit(&self.device(), self.allowance.mailbox);
         Ok(minted)
     }
 
@@ -519,11 +431,6 @@ impl RefreshError {
             }
         }
     }
-}
-
-fn post_refusal(error: PostError) -> RefusalCode {
-    tracing::debug!(%error, "sending refused");
-    error.refusal()
 }
 
 fn publish_refusal(error: PublishError) -> RefusalCode {

@@ -1,7 +1,7 @@
 //! What every connection of a relay shares.
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use sealwire_protocol::jws::SignatureVerifier;
@@ -16,7 +16,7 @@ use crate::directory::Directory;
 use crate::http::Origins;
 use crate::hub::{Hub, News};
 use crate::issuer::Issuer;
-use crate::mailbox::Mailboxes;
+use crate::mail::{Mailboxes, PostError, Swept};
 use crate::now::Now;
 use crate::policy::{Allowance, Rates};
 use crate::storage::{Storage, StorageError};
@@ -28,9 +28,11 @@ pub(crate) struct Shared {
     pub(crate) authority: Authority,
     pub(crate) issuer: Option<Issuer>,
     pub(crate) directory: Directory,
-    pub(crate) mailboxes: Mailboxes,
-    /// What the three above are in.
+    /// What the two above are in.
     pub(crate) storage: Storage,
+    pub(crate) mailboxes: Mailboxes,
+    /// Held for reading from looking at a user's devices until the messages for them are in their mailboxes.
+    devices: RwLock<()>,
     pub(crate) blobs: Blobs,
     pub(crate) hub: Arc<Hub>,
     pub(crate) settings: Settings,
@@ -96,6 +98,7 @@ impl Shared {
         relay_key: SigningKey,
         issuing: Issuing,
         storage: Storage,
+        mailboxes: Mailboxes,
         settings: Settings,
     ) -> Self {
         let (issuer, authority) = match issuing {
@@ -122,8 +125,9 @@ impl Shared {
             authority,
             issuer,
             directory: Directory::new(storage.clone()),
-            mailboxes: Mailboxes::new(storage.clone()),
             storage,
+            mailboxes,
+            devices: RwLock::default(),
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             settings,
@@ -149,7 +153,58 @@ impl Shared {
         };
         self.hub.ring(device.as_bytes(), News::REVOKED);
         self.tell_of_devices(&user, device, now);
+        // Whoever has seen the device has written to it when this returns, and nobody sees it any more.
+        drop(self.devices.write().unwrap_or_else(PoisonError::into_inner));
+        self.empty_mailbox(device, now).await;
         Ok(true)
+    }
+
+    /// While this is held, no mailbox of a device that is seen now is emptied because the device is removed.
+    pub(crate) fn see_devices(&self) -> RwLockReadGuard<'_, ()> {
+        self.devices.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives back to their senders what is in the mailbox of a device that was removed.
+    async fn empty_mailbox(&self, device: &Thumbprint, now: Now) {
+        loop {
+            match self.mailboxes.remove(device, now.millis) {
+                Ok(swept) => return self.ring(&swept),
+                Err(PostError::Busy) => self.mailboxes.room().await,
+                // The next start finds it.
+                Err(error) => {
+                    tracing::error!(%error, "the mailbox of a removed device was not emptied");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Does what a removal that a crash or a fault interrupted has left to do.
+    pub(crate) async fn finish_removals(&self, now: Now) -> Result<(), StorageError> {
+        for device in self.directory.removed()? {
+            if self.mailboxes.status(&device).waiting > 0 {
+                self.empty_mailbox(&device, now).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives back to their senders, a bounded amount at a time, what nobody fetched in time. Returns whether there is more to do.
+    pub(crate) fn sweep(&self, now: Now) -> Result<bool, StorageError> {
+        let swept = self.mailboxes.sweep(now.millis)?;
+        self.ring(&swept);
+        Ok(swept.more)
+    }
+
+    fn ring(&self, swept: &Swept) {
+        for device in &swept.ring {
+            self.hub.ring(device.as_bytes(), News::MAIL);
+        }
+    }
+
+    /// Whether the stores still take what devices send. For health checks.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.storage.is_writable() && self.mailboxes.is_writable()
     }
 
     /// Tells the user's devices but one, and who watches the user, that the set of devices changed (docs/protocol.md §5.2).

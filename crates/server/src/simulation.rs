@@ -22,6 +22,8 @@ use crate::bounds::MAX_READ_BYTES;
 use crate::closing::End;
 use crate::handshake::{self, Accepting};
 use crate::link;
+use crate::mail::disk::Disk;
+use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::policy::Allowance;
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
@@ -41,8 +43,8 @@ pub struct Config {
     pub audience: String,
     /// The issuer's keys.
     pub issuer_keys: Arc<dyn SignatureVerifier + Send + Sync>,
-    /// The epoch of a new store.
-    pub epoch: [u8; 16],
+    /// How the mailboxes' log is opened; its `identity` is to be given.
+    pub mail: MailOptions,
     /// As [`crate::RelayBuilder::allowance`].
     pub allowance: Allowance,
     /// As [`crate::RelayBuilder::keep_alive`].
@@ -68,6 +70,17 @@ pub struct Relay {
     shared: Arc<Shared>,
 }
 
+/// Why a relay does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum Unopened {
+    /// Its directory's store does not.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The log of its mailboxes does not.
+    #[error(transparent)]
+    Mail(#[from] MailOpenError),
+}
+
 /// Why a connection ended.
 #[derive(Debug)]
 pub struct Ended {
@@ -87,15 +100,20 @@ impl From<End> for Ended {
 }
 
 impl Relay {
-    /// Opens the relay whose directory is in `store`.
+    /// Opens the relay whose directory is in `store` and whose mailboxes are on `disk`.
     ///
     /// # Errors
-    /// [`OpenError`].
-    pub fn open(store: impl StorageBackend, config: Config) -> Result<Self, OpenError> {
+    /// [`Unopened`].
+    pub fn open(
+        store: impl StorageBackend,
+        disk: Arc<dyn Disk>,
+        config: Config,
+    ) -> Result<Self, Unopened> {
         let options = StorageOptions {
             cache_bytes: config.cache_bytes,
         };
-        let storage = Storage::by_hand(store, &options, config.epoch)?;
+        let storage = Storage::by_hand(store, &options)?;
+        let mailboxes = Mailboxes::open_stepped(disk, &config.mail)?;
         let external = ExternalIssuer {
             name: config.issuer,
             audience: config.audience,
@@ -112,6 +130,7 @@ impl Relay {
                 config.relay_key,
                 Issuing::External(external),
                 storage,
+                mailboxes,
                 settings,
             )),
         })
@@ -146,21 +165,50 @@ impl Relay {
         self.shared.storage.flush();
     }
 
-    /// Writes what waits for the mailboxes' store.
-    pub fn flush_mail(&self) {
-        self.shared.storage.flush();
+    /// Writes what waits for the mailboxes' log, and does one step of what keeps it small. Says whether there is more to do.
+    pub fn flush_mail(&self) -> bool {
+        self.shared.mailboxes.flush()
     }
 
     /// Whether the stores still accept writes.
     #[must_use]
     pub fn is_writable(&self) -> bool {
-        self.shared.storage.is_writable()
+        self.shared.is_writable()
     }
 
-    /// Erases mail that is too old, a bounded amount. The future is to be polled to its end; it waits for [`Relay::flush_mail`].
-    pub fn sweep(&self, now: Now) -> impl Future<Output = Result<(), StorageError>> + Send + use<> {
-        let shared = Arc::clone(&self.shared);
-        async move { shared.mailboxes.sweep(now.millis).await.map(drop) }
+    /// The mailboxes.
+    #[must_use]
+    pub fn mailboxes(&self) -> &Mailboxes {
+        &self.shared.mailboxes
+    }
+
+    /// What a relay does when it starts: finishes removals that a crash has interrupted. To be polled to its end.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub async fn start(&self, now: Now) -> Result<(), StorageError> {
+        self.shared.finish_removals(now).await
+    }
+
+    /// Gives back to its senders mail that is too old, a bounded amount. Returns whether there is more to do.
+    ///
+    /// # Errors
+    /// The mailboxes do not work.
+    pub fn sweep(&self, now: Now) -> Result<bool, StorageError> {
+        self.shared.sweep(now)
+    }
+
+    /// As [`crate::Relay::remove_device`]. To be polled to its end.
+    ///
+    /// # Errors
+    /// The store does not work.
+    pub async fn remove_device(&self, device: &Thumbprint, now: Now) -> Result<bool, StorageError> {
+        self.shared.remove_device(device, None, now).await
+    }
+
+    /// Ends it in good order, as far as the mailboxes go: what is queued is written.
+    pub fn close_mail(&self) {
+        self.shared.mailboxes.close();
     }
 }
 

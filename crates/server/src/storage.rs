@@ -1,4 +1,4 @@
-//! The relay's store: one redb file, one thread that writes to it, many readers.
+//! What the relay knows of devices, in one redb file: one thread that writes to it, many readers.
 //!
 //! ```text
 //!  write(job) ──► bounded queue ──► writer thread: one transaction for all that is queued ──► commit + fsync ──► answers
@@ -11,7 +11,7 @@
 //!   until the store is opened again: after a failed fsync nobody knows what the disk holds (docs/protocol.md §5.2).
 //! * Reads are short, bounded by their caller and mostly served from redb's cache; they may be called from async code.
 //!
-//! What the tables mean is left to [`crate::mailbox`], [`crate::directory`] and [`crate::issuer`].
+//! What the tables mean is left to [`crate::directory`] and [`crate::issuer`]. Mail is elsewhere ([`crate::mail`]).
 mod schema;
 
 use std::fs::{File, OpenOptions};
@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use rand::TryRng as _;
 use redb::backends::{FileBackend, InMemoryBackend};
 use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend,
@@ -33,17 +32,17 @@ pub(crate) use schema::*;
 
 /// The file's name in the relay's data directory.
 pub const STORE_FILE: &str = "relay.redb";
-/// The format this code writes; a store with a higher number is refused.
-pub const FORMAT_VERSION: u32 = 2;
+/// The format this code writes; a store of another is refused.
+pub const FORMAT_VERSION: u32 = 3;
 /// Bytes of pages that redb keeps in memory, by default.
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// Writes that may wait for the writer thread.
 const MAX_QUEUED_JOBS: usize = 1_024;
-/// KiB of message bytes that may wait for the writer thread or its commit.
+/// KiB of cards and prekeys that may wait for the writer thread or its commit.
 const MAX_QUEUED_KIB: u32 = 64 << 10;
 /// Writes that share one commit; it bounds how long the first of them waits for the others.
 const MAX_BATCH_JOBS: usize = 256;
-/// KiB of message bytes after which a commit takes no further write, for the same reason.
+/// KiB of them after which a commit takes no further write, for the same reason.
 const MAX_BATCH_KIB: usize = 8 << 10;
 
 /// How a store is opened.
@@ -71,7 +70,6 @@ pub struct Storage {
 #[derive(Debug)]
 struct Inner {
     database: Arc<Database>,
-    epoch: [u8; 16],
     /// Held by whoever is next to get a place in the queue; its waiters are served in order.
     line: Mutex<()>,
     queued_kib: Arc<Semaphore>,
@@ -129,7 +127,7 @@ impl Storage {
     /// Makes an empty store that ends with the process, for tests and for a relay that need not remember.
     ///
     /// # Errors
-    /// [`OpenError`] if the operating system gives neither randomness nor a thread.
+    /// [`OpenError`] if the operating system gives no thread.
     pub fn in_memory() -> Result<Self, OpenError> {
         Self::with_backend(
             InMemoryBackend::new(),
@@ -143,7 +141,7 @@ impl Storage {
         options: &StorageOptions,
         path: &Path,
     ) -> Result<Self, OpenError> {
-        let (database, epoch) = open_database(backend, options, path, random_epoch)?;
+        let database = open_database(backend, options, path)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let writer = std::thread::Builder::new()
             .name("sealwire-store".into())
@@ -155,19 +153,17 @@ impl Storage {
                 path: path.to_owned(),
                 error,
             })?;
-        Ok(Self::new(database, epoch, jobs, Some(writer)))
+        Ok(Self::new(database, jobs, Some(writer)))
     }
 
     fn new(
         database: Arc<Database>,
-        epoch: [u8; 16],
         jobs: mpsc::Sender<Job>,
         writer: Option<JoinHandle<()>>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 database,
-                epoch,
                 line: Mutex::new(()),
                 queued_kib: Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize)),
                 jobs: Some(jobs),
@@ -178,17 +174,16 @@ impl Storage {
         }
     }
 
-    /// Opens a store without a thread: what is submitted waits for [`Storage::flush`]. `epoch` is a new store's.
+    /// Opens a store without a thread: what is submitted waits for [`Storage::flush`].
     #[cfg(feature = "simulation")]
     pub(crate) fn by_hand(
         backend: impl StorageBackend,
         options: &StorageOptions,
-        epoch: [u8; 16],
     ) -> Result<Self, OpenError> {
         let path = Path::new("(simulation)");
-        let (database, epoch) = open_database(backend, options, path, || Ok(epoch))?;
+        let database = open_database(backend, options, path)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
-        let storage = Self::new(database, epoch, jobs, None);
+        let storage = Self::new(database, jobs, None);
         *storage.queue_by_hand() = Some(queue);
         Ok(storage)
     }
@@ -212,12 +207,6 @@ impl Storage {
             .by_hand
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    /// The random name of this store's history, made with the store: `epoch` in Ready (docs/protocol.md §5.2).
-    #[must_use]
-    pub fn epoch(&self) -> [u8; 16] {
-        self.inner.epoch
     }
 
     /// Whether writes are still accepted: false for good once one has failed. For health checks.
@@ -340,6 +329,14 @@ pub enum OpenError {
         /// The format it has.
         found: u32,
     },
+    /// It was written by an older version of this program, whose stores are not taken over.
+    #[error("{} has format {found}, older than this program reads ({FORMAT_VERSION}); use the older program, or begin with a new data directory", .path.display())]
+    Older {
+        /// The store's file.
+        path: PathBuf,
+        /// The format it has.
+        found: u32,
+    },
     /// It is a database, but not one of a relay, or its description is damaged.
     #[error("{} is not a relay's store; restore it from a backup or name another directory", .path.display())]
     NotAStore {
@@ -364,9 +361,6 @@ pub enum OpenError {
         #[source]
         error: Box<redb::Error>,
     },
-    /// The operating system gave no randomness.
-    #[error("the operating system gives no randomness; try again later")]
-    Randomness,
 }
 
 /// Why an open store did not do what was asked.
@@ -403,65 +397,39 @@ fn open_private(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-fn random_epoch() -> Result<[u8; 16], OpenError> {
-    let mut epoch = [0; 16];
-    rand::rngs::SysRng
-        .try_fill_bytes(&mut epoch)
-        .map_err(|_| OpenError::Randomness)?;
-    Ok(epoch)
-}
-
 fn open_database(
     backend: impl StorageBackend,
     options: &StorageOptions,
     path: &Path,
-    new_epoch: impl FnOnce() -> Result<[u8; 16], OpenError>,
-) -> Result<(Arc<Database>, [u8; 16]), OpenError> {
+) -> Result<Arc<Database>, OpenError> {
     let database = Database::builder()
         .set_cache_size(options.cache_bytes)
         .create_with_backend(backend)
         .map_err(|error| OpenError::from_database(error, path))?;
-    let epoch = prepare(&database, path, new_epoch)?;
-    Ok((Arc::new(database), epoch))
+    prepare(&database, path)?;
+    Ok(Arc::new(database))
 }
 
-/// Checks the format of a store that has one, or writes that of an empty one, and returns the epoch.
-fn prepare(
-    database: &Database,
-    path: &Path,
-    new_epoch: impl FnOnce() -> Result<[u8; 16], OpenError>,
-) -> Result<[u8; 16], OpenError> {
+/// Checks the format of a store that has one, or writes that of an empty one.
+fn prepare(database: &Database, path: &Path) -> Result<(), OpenError> {
     let failed = |error: redb::Error| OpenError::Database {
         path: path.to_owned(),
         error: Box::new(error),
     };
+    let path = path.to_owned();
     match read_format(database).map_err(failed)? {
-        Format::Known { version, .. } if version > FORMAT_VERSION => Err(OpenError::Newer {
-            path: path.to_owned(),
-            found: version,
-        }),
-        Format::Known {
-            version: FORMAT_VERSION,
-            epoch: Some(epoch),
-        } => Ok(epoch),
-        Format::Known { .. } | Format::Foreign => Err(OpenError::NotAStore {
-            path: path.to_owned(),
-        }),
-        Format::Empty => {
-            let epoch = new_epoch()?;
-            write_format(database, &epoch).map_err(failed)?;
-            Ok(epoch)
-        }
+        Format::Empty => write_format(database).map_err(failed),
+        Format::Foreign => Err(OpenError::NotAStore { path }),
+        Format::Known(FORMAT_VERSION) => Ok(()),
+        Format::Known(found) if found > FORMAT_VERSION => Err(OpenError::Newer { path, found }),
+        Format::Known(found) => Err(OpenError::Older { path, found }),
     }
 }
 
 enum Format {
     Empty,
     Foreign,
-    Known {
-        version: u32,
-        epoch: Option<[u8; 16]>,
-    },
+    Known(u32),
 }
 
 fn read_format(database: &Database) -> Result<Format, redb::Error> {
@@ -485,18 +453,14 @@ fn read_format(database: &Database) -> Result<Format, redb::Error> {
         .get(META_FORMAT)?
         .and_then(|value| value.value().try_into().ok())
         .map(u32::from_be_bytes);
-    let epoch = meta
-        .get(META_EPOCH)?
-        .and_then(|value| value.value().try_into().ok());
-    Ok(version.map_or(Format::Foreign, |version| Format::Known { version, epoch }))
+    Ok(version.map_or(Format::Foreign, Format::Known))
 }
 
-fn write_format(database: &Database, epoch: &[u8; 16]) -> Result<(), redb::Error> {
+fn write_format(database: &Database) -> Result<(), redb::Error> {
     let write = database.begin_write()?;
     {
         let mut meta = write.open_table(META)?;
         meta.insert(META_FORMAT, FORMAT_VERSION.to_be_bytes().as_slice())?;
-        meta.insert(META_EPOCH, epoch.as_slice())?;
         // Readers find every table from the first moment on.
         Tables::open(&write)?;
     }

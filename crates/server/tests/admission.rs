@@ -70,7 +70,7 @@ async fn a_device_gets_a_link_over_plain_and_over_tls() {
         };
         assert_eq!(
             (named, user.as_str(), has_card, prekeys, acknowledged, head),
-            (device.id(), "alice", false, 0, 0, 0)
+            (device.id(), "alice", false, 0, 0, FIRST_START)
         );
         assert_eq!(relay.address().relay(), relay.thumbprint());
     }

@@ -1,126 +1,103 @@
-//! What the relay has accepted is there after its process was killed with SIGKILL (docs/protocol.md §5.2), and two processes do not
-//! share a store. The second process is this test binary again, told by an environment variable what to be.
-#![expect(
+//! A relay whose process is killed with SIGKILL in the middle of sending loses nothing that it accepted, delivers nothing twice under a new
+//! number, and keeps the order (docs/protocol.md §5.2); and two processes do not share a data directory. The relay's process is this test binary
+//! again, told by environment variables what to be.
+#![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
     clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "a test fails by panicking"
 )]
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
 
-use bytes::Bytes;
-use sealwire_protocol::key::Thumbprint;
-use sealwire_protocol::name::User;
-use sealwire_server::mailbox::{MailboxLimits, Mailboxes, Posting};
-use sealwire_server::storage::{OpenError, Storage, StorageOptions};
+mod support;
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use sealwire_protocol::frame::ToRelay;
+use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_server::policy::Allowance;
+use sealwire_server::storage::OpenError;
+use sealwire_server::{Relay, RelayBuilder, RelayError, Tls};
+use support::*;
 
 const DIRECTORY: &str = "SEALWIRE_TEST_CRASH_DIRECTORY";
-const LIMITS: MailboxLimits = MailboxLimits {
-    messages: u64::MAX,
-    bytes: u64::MAX,
-    retention_seconds: 60,
-};
-const NOW: u64 = 1_800_000_000_000;
+/// Sends that are open at a time.
+const OPEN: usize = 32;
 
-fn device(number: u8) -> Thumbprint {
-    Thumbprint::from_bytes([number; 32])
+fn builder(directory: &Path) -> RelayBuilder {
+    let mut allowance = Allowance::default();
+    allowance.messages_per_minute = 1_000_000;
+    Issuer::fixed()
+        .configure(Relay::builder(directory))
+        .tls(Tls::Plain)
+        .allowance(allowance)
 }
 
-fn posting(number: u64) -> Posting {
-    let mut id = [0; 16];
-    id[..8].copy_from_slice(&number.to_be_bytes());
-    let message = Bytes::from(number.to_be_bytes().repeat(200));
-    Posting {
-        from_user: User::new("alice").unwrap(),
-        from_device: device(0xaa),
-        id,
-        parts: vec![(device(1), message.clone()), (device(2), message)],
-    }
-}
-
-fn open(dir: &Path) -> Result<Storage, OpenError> {
-    Storage::open(dir, &StorageOptions::default())
-}
-
-fn numbers(mailboxes: &Mailboxes, of: u8) -> Vec<u64> {
-    let batch = mailboxes
-        .read(&device(of), 0, usize::MAX, usize::MAX)
-        .unwrap();
-    assert!(batch.damaged.is_empty());
-    let number = |message: Bytes| u64::from_be_bytes(message[..8].try_into().unwrap());
-    batch
-        .mail
-        .into_iter()
-        .map(|mail| number(mail.message))
-        .collect()
-}
-
-/// Not a test by itself: the process that is killed. It sends without end, eight messages at a time, and says what was accepted.
-#[tokio::test]
+/// Not a test by itself: the process that is killed. It says where it is, and ends by itself when its standard input does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn process_that_is_killed() {
-    let Ok(dir) = std::env::var(DIRECTORY) else {
+    let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
     };
-    let mailboxes = Mailboxes::new(open(Path::new(&dir)).unwrap());
-    let mut number = mailboxes.status(&device(1)).unwrap().head;
-    loop {
-        let mut under_way = Vec::new();
-        for _ in 0..8 {
-            number += 1;
-            under_way.push(
-                mailboxes
-                    .enqueue(posting(number), LIMITS, NOW)
-                    .await
-                    .unwrap(),
-            );
-        }
-        for enqueued in under_way {
-            let posted = enqueued.durable().await.unwrap();
-            let position = posted[0].position.unwrap();
-            // Straight to the pipe: the test harness would keep `println!`.
-            writeln!(std::io::stderr(), "accepted {position}").unwrap();
-        }
-    }
+    let relay = builder(Path::new(&directory))
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    // Straight to the pipe: the test harness would keep `println!`.
+    writeln!(
+        std::io::stderr(),
+        "listening {} {}",
+        relay.local_addr(),
+        relay.thumbprint()
+    )
+    .unwrap();
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new()))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
-/// The process above, running; killed when dropped. It ends by itself if nobody holds the other end of its pipe.
-struct Sending {
+/// The process above, running; killed when dropped.
+struct Running {
     child: Child,
-    said: BufReader<ChildStderr>,
+    target: Target,
 }
 
-impl Sending {
-    fn start(dir: &Path) -> Self {
+impl Running {
+    fn start(directory: &Path) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "process_that_is_killed", "--nocapture"])
-            .env(DIRECTORY, dir)
+            .env(DIRECTORY, directory)
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let said = BufReader::new(child.stderr.take().unwrap());
-        Self { child, said }
-    }
-
-    /// Reads until the process has accepted position `count`, and returns the last position that it said.
-    fn wait_for(&mut self, count: u64) -> u64 {
+        let mut said = BufReader::new(child.stderr.take().unwrap());
         let mut line = String::new();
-        loop {
+        let target = loop {
             line.clear();
-            let read = self.said.read_line(&mut line).unwrap();
-            assert_ne!(read, 0, "the process ended by itself");
-            let accepted = line
-                .strip_prefix("accepted ")
-                .and_then(|number| number.trim_end().parse().ok());
-            if let Some(accepted) = accepted.filter(|accepted| *accepted >= count) {
-                return accepted;
+            assert_ne!(said.read_line(&mut line).unwrap(), 0, "it ended by itself");
+            if let Some((address, thumbprint)) = line
+                .strip_prefix("listening ")
+                .and_then(|rest| rest.trim_end().split_once(' '))
+            {
+                break Target {
+                    address: address.parse().unwrap(),
+                    thumbprint: thumbprint.parse().unwrap(),
+                    certificate: None,
+                };
             }
-        }
+        };
+        Self { child, target }
     }
 }
 
-impl Drop for Sending {
+impl Drop for Running {
     fn drop(&mut self) {
         // On Unix this is SIGKILL.
         drop(self.child.kill());
@@ -128,49 +105,163 @@ impl Drop for Sending {
     }
 }
 
-// docs/protocol.md §5.2
-#[tokio::test]
-async fn what_was_accepted_survives_sigkill() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut last = 0;
-    for round in 1..=5 {
-        let mut sending = Sending::start(dir.path());
-        let accepted = sending.wait_for(last + 10 * round);
-        // It is in the middle of sending.
-        drop(sending);
+/// What a sender remembers: message n is its n-th Send.
+#[derive(Default)]
+struct Sender {
+    accepted: BTreeSet<u64>,
+    open: BTreeSet<u64>,
+    last: u64,
+    /// Of the link that there is now.
+    requests: HashMap<u32, u64>,
+}
 
-        let mailboxes = Mailboxes::new(open(dir.path()).unwrap());
-        let (one, two) = (numbers(&mailboxes, 1), numbers(&mailboxes, 2));
-        let head = mailboxes.status(&device(1)).unwrap().head;
-        assert!(
-            head >= accepted,
-            "round {round}: {accepted} was accepted, {head} is there"
-        );
-        assert_eq!(
-            one,
-            (1..=head).collect::<Vec<_>>(),
-            "in order, nothing missing or twice"
-        );
-        assert_eq!(one, two, "both parts or none");
-        // What the sender cannot know was accepted it sends again.
-        for number in [accepted, head] {
-            let posted = mailboxes
-                .append(posting(number), LIMITS, NOW)
-                .await
-                .unwrap();
-            assert_eq!(posted[0].position, None);
+impl Sender {
+    /// Begins on a new link: repeats what is open.
+    async fn repeat(&mut self, alice: &mut Device, to: Thumbprint) {
+        self.requests.clear();
+        for number in self.open.clone() {
+            self.requests.insert(begin(alice, to, number).await, number);
         }
-        last = head;
+    }
+
+    /// Sends on until `enough` more are accepted, or the relay is gone.
+    async fn run(&mut self, alice: &mut Device, to: Thumbprint, enough: usize) {
+        let goal = self.accepted.len().saturating_add(enough);
+        while self.accepted.len() < goal {
+            while self.open.len() < OPEN {
+                self.last += 1;
+                self.open.insert(self.last);
+                let request = begin(alice, to, self.last).await;
+                self.requests.insert(request, self.last);
+            }
+            match alice.next_or_end().await {
+                Some(Said::Accepted(request)) => {
+                    let number = self.requests.remove(&request).unwrap();
+                    self.open.remove(&number);
+                    self.accepted.insert(number);
+                }
+                None => return,
+                Some(other) => panic!("{other:?}"),
+            }
+        }
     }
 }
 
-#[test]
-fn a_store_that_another_process_has_open_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut sending = Sending::start(dir.path());
-    sending.wait_for(1);
-    let refused = open(dir.path()).unwrap_err();
-    drop(sending);
-    assert!(matches!(refused, OpenError::InUse { .. }), "{refused}");
-    open(dir.path()).unwrap();
+async fn begin(alice: &mut Device, to: Thumbprint, number: u64) -> u32 {
+    let (parts, message) = ([to], number.to_be_bytes().repeat(100));
+    alice
+        .try_begin(&Post::new(number, 1, "bob", &parts, &message))
+        .await
+}
+
+/// What a recipient remembers: the last message, and the last position.
+#[derive(Default)]
+struct Recipient {
+    last: u64,
+    position: u64,
+}
+
+impl Recipient {
+    fn take(&mut self, said: Said) {
+        let Said::Deliver {
+            position, message, ..
+        } = said
+        else {
+            panic!("{said:?}")
+        };
+        let number = u64::from_be_bytes(message[..8].try_into().unwrap());
+        // One that it has already: the relay did not learn of it in time. Else the very next: none is left out, none overtakes.
+        assert!(number <= self.last + 1, "{number} came after {}", self.last);
+        if number > self.last {
+            assert!(position > self.position, "{position:x}");
+        }
+        self.last = self.last.max(number);
+        self.position = self.position.max(position);
+    }
+
+    /// Takes and acknowledges until the relay is gone, or everything up to `until` is here.
+    async fn run(&mut self, bob: &mut Device, until: u64) {
+        while self.last < until
+            && let Some(said) = bob.next_or_end().await
+        {
+            self.take(said);
+            bob.try_say(&ToRelay::Ack {
+                position: self.position,
+            })
+            .await;
+        }
+    }
+}
+
+// docs/protocol.md §5.2
+#[tokio::test]
+async fn what_was_accepted_survives_sigkill() {
+    let directory = tempfile::tempdir().unwrap();
+    let issuer = Issuer::fixed();
+    let (alice_key, bob_key) = (new_key(), new_key());
+    let join = async |target: &Target, key: &SigningKey, user: &str| {
+        let key = SigningKey::from_seed(&key.seed());
+        let token = issuer.token(user, &key);
+        Device::connect(target, key, token).await
+    };
+    let (mut sender, mut recipient) = (Sender::default(), Recipient::default());
+    for round in 0..8 {
+        let running = Running::start(directory.path());
+        let target = running.target.clone();
+        let (mut alice, ready) = join(&target, &alice_key, "alice").await;
+        let Said::Ready { sent, .. } = ready else {
+            panic!()
+        };
+        assert!(sent <= sender.last);
+        let (mut bob, ready) = join(&target, &bob_key, "bob").await;
+        let bob_id = bob.id();
+        if round == 0 {
+            let card = bob.card("bob", 1);
+            assert_accepted(&bob.publish_card(&card).await);
+        } else {
+            assert!(
+                mailbox(&ready).1 >= recipient.position,
+                "a head below what was given"
+            );
+        }
+        sender.repeat(&mut alice, bob_id).await;
+        let enough = 20 + 17 * round;
+        if round % 3 == 2 {
+            // Nobody acknowledges, so it is the disk that makes them accepted.
+            drop(bob);
+            within(sender.run(&mut alice, bob_id, enough)).await;
+            drop(running);
+        } else {
+            let sending = async {
+                sender.run(&mut alice, bob_id, enough).await;
+                // Both are in the middle of it.
+                drop(running);
+                sender.run(&mut alice, bob_id, usize::MAX).await;
+            };
+            within(async { tokio::join!(sending, recipient.run(&mut bob, u64::MAX)) }).await;
+        }
+    }
+
+    let running = Running::start(directory.path());
+    let (mut alice, _) = join(&running.target, &alice_key, "alice").await;
+    let (mut bob, _) = join(&running.target, &bob_key, "bob").await;
+    let (bob_id, open) = (bob.id(), sender.open.len());
+    sender.repeat(&mut alice, bob_id).await;
+    within(sender.run(&mut alice, bob_id, open)).await;
+    let highest = *sender.accepted.last().unwrap();
+    within(recipient.run(&mut bob, highest)).await;
+    assert!(sender.accepted.len() > 300, "{}", sender.accepted.len());
+}
+
+#[tokio::test]
+async fn a_data_directory_that_another_process_uses_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let running = Running::start(directory.path());
+    let refused = builder(directory.path()).bind("127.0.0.1:0").await;
+    drop(running);
+    assert!(matches!(
+        refused,
+        Err(RelayError::Store(OpenError::InUse { .. }))
+    ));
+    builder(directory.path()).bind("127.0.0.1:0").await.unwrap();
 }

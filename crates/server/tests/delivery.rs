@@ -1,4 +1,4 @@
-//! What the relay does for devices that have a link (docs/protocol.md §4 to §6).
+//! How mail gets from one device to another (docs/protocol.md §5.2).
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,59 +10,33 @@
 
 mod support;
 
-use std::time::Duration;
-
 use sealwire_protocol::close::RefusalCode;
-use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToRelay};
+use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToRelay, UndeliveredReason};
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_server::Relay;
 use serde_json::json;
 use support::*;
 
-async fn relay(issuer: &Issuer) -> Relay {
-    issuer.relay().bind("127.0.0.1:0").await.unwrap()
+/// Two devices of different users.
+async fn alice_and_bob(relay: &Relay, issuer: &Issuer) -> (Device, Device) {
+    (
+        Device::join(relay, issuer, "alice").await,
+        Device::join(relay, issuer, "bob").await,
+    )
 }
 
-/// A message as its recipient gets it.
-fn delivery(position: u64, id: u8, from: &Device, user: &str, message: &[u8]) -> Said {
-    Said::Deliver {
-        position,
-        id: [id; 16],
-        user: user.to_owned(),
-        device: from.id(),
-        message: message.to_vec(),
-    }
-}
-
-fn mailbox(ready: &Said) -> (u64, u64) {
-    match ready {
-        Said::Ready {
-            acknowledged, head, ..
-        } => (*acknowledged, *head),
-        other => panic!("{other:?}"),
-    }
-}
-
-/// The last refusal or acceptance of a request, without its number.
-fn refused(said: Said) -> RefusalCode {
-    match said {
-        Said::Refused(_, code) => code,
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-fn assert_accepted(said: &Said) {
-    assert!(matches!(said, Said::Accepted(_)), "{said:?}");
+/// Hangs up.
+fn leave(device: Device) -> (SigningKey, String, Thumbprint) {
+    let id = device.id();
+    let Device { key, token, .. } = device;
+    (key, token, id)
 }
 
 #[tokio::test]
 async fn message_reaches_a_device_that_is_connected() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let (mut alice, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
     assert_accepted(&alice.send("bob", 1, &[bob.id()], b"sealed").await);
     assert_eq!(bob.next().await, delivery(1, 1, &alice, "alice", b"sealed"));
 }
@@ -71,19 +45,14 @@ async fn message_reaches_a_device_that_is_connected() {
 async fn message_waits_for_a_device_that_is_away_until_it_acknowledges() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let bob = Device::join(&relay, &issuer, "bob").await;
-    let Device {
-        key, token, socket, ..
-    } = bob;
-    drop(socket);
-    let id = key.thumbprint();
+    let (mut alice, bob) = alice_and_bob(&relay, &issuer).await;
+    let (key, token, id) = leave(bob);
     for message in 1..=3 {
         assert_accepted(&alice.send("bob", message, &[id], &[message]).await);
     }
 
     let (mut bob, ready) = Device::connect(&relay, key, token).await;
-    assert_eq!(mailbox(&ready), (0, 3));
+    assert_eq!(mailbox(&ready), (0, FIRST_START + 3, 3));
     for message in 1..=3 {
         assert_eq!(
             bob.next().await,
@@ -91,28 +60,14 @@ async fn message_waits_for_a_device_that_is_away_until_it_acknowledges() {
         );
     }
     // Cumulative: 1 and 2 are done with, 3 is not.
-    bob.say(&ToRelay::Ack { position: 2 }).await;
-    bob.nothing_waits().await;
-    let (mut bob, ready) = acknowledged(bob, &relay, 2).await;
-    assert_eq!(mailbox(&ready), (2, 3));
+    bob.ack(FIRST_START + 2).await;
+    let (mut bob, ready) = bob.reconnect(&relay).await;
+    assert_eq!(mailbox(&ready), (FIRST_START + 2, FIRST_START + 3, 1));
     assert_eq!(bob.next().await, delivery(3, 3, &alice, "alice", &[3]));
-    bob.say(&ToRelay::Ack { position: 3 }).await;
-    let (mut bob, _) = acknowledged(bob, &relay, 3).await;
+    bob.ack(FIRST_START + 3).await;
+    let (mut bob, ready) = bob.reconnect(&relay).await;
+    assert_eq!(mailbox(&ready), (FIRST_START + 3, FIRST_START + 3, 0));
     bob.nothing_waits().await;
-}
-
-/// Reconnects until the acknowledgement has been stored, which happens beside the answers to requests.
-async fn acknowledged(mut device: Device, relay: &Relay, position: u64) -> (Device, Said) {
-    within(async move {
-        loop {
-            let (again, ready) = device.reconnect(relay).await;
-            if mailbox(&ready).0 >= position {
-                return (again, ready);
-            }
-            device = again;
-        }
-    })
-    .await
 }
 
 // docs/protocol.md §5.2
@@ -120,76 +75,166 @@ async fn acknowledged(mut device: Device, relay: &Relay, position: u64) -> (Devi
 async fn acknowledgement_beyond_the_mailbox_is_a_violation() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    bob.say(&ToRelay::Ack { position: 1 }).await;
-    assert_eq!(bob.closed().await, code(4201, "violation"));
+    for (mail, beyond) in [(0, FIRST_START + 1), (1, FIRST_START + 2), (1, u64::MAX)] {
+        let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+        for _ in 0..mail {
+            let others = alice.send("bob", 1, &[bob.id()], b"x").await;
+            // Those of earlier rounds are still bob's devices.
+            assert!(matches!(others, Said::Accepted(_) | Said::Refused(..)));
+        }
+        bob.say(&ToRelay::Ack { position: beyond }).await;
+        assert_eq!(bob.closed().await, code(4201, "violation"), "{beyond}");
+        assert!(relay.remove_device(&bob.id()).await.unwrap());
+    }
 }
 
-// docs/protocol.md §5.2
+// docs/protocol.md §5.2: up to the head is no violation, also where nothing was delivered; twice and backwards neither
+#[tokio::test]
+async fn acknowledgement_within_the_mailbox_is_taken_whatever_its_order() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    for position in [0, 1, FIRST_START] {
+        bob.ack(position).await;
+    }
+    for id in 1..=3 {
+        assert_accepted(&alice.send("bob", id, &[bob.id()], b"x").await);
+        bob.next().await;
+    }
+    for position in [3, 1, 3, 2] {
+        bob.ack(FIRST_START + position).await;
+    }
+    let (_, ready) = bob.reconnect(&relay).await;
+    assert_eq!(mailbox(&ready), (FIRST_START + 3, FIRST_START + 3, 0));
+}
+
+// docs/protocol.md §5.2, Sequences
 #[tokio::test]
 async fn repeated_send_is_accepted_and_delivers_nothing_new() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let (mut alice, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    for _ in 0..2 {
-        assert_accepted(&alice.send("bob", 1, &[bob.id()], b"once").await);
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    let bob_id = [bob.id()];
+    let post = Post::new(1, 1, "bob", &bob_id, b"once");
+    assert_accepted(&alice.post(&post).await);
+    let stranger = [new_key().thumbprint()];
+    for again in [
+        post.clone(),
+        Post {
+            id: 9,
+            ..post.clone()
+        },
+        Post {
+            message: b"other",
+            ..post.clone()
+        },
+        Post {
+            parts: &stranger,
+            ..post.clone()
+        },
+        Post {
+            user: "nobody",
+            ..post.clone()
+        },
+        Post {
+            whole: false,
+            ..post.clone()
+        },
+        Post {
+            copies: &stranger,
+            ..post.clone()
+        },
+    ] {
+        assert_accepted(&alice.post(&again).await);
     }
-    assert_accepted(&alice.send("bob", 2, &[bob.id()], b"next").await);
+    assert_accepted(&alice.post(&Post::new(2, 2, "bob", &bob_id, b"next")).await);
     assert_eq!(bob.next().await, delivery(1, 1, &alice, "alice", b"once"));
     assert_eq!(bob.next().await, delivery(2, 2, &alice, "alice", b"next"));
 }
 
-/// `requests` Sends to one device in one record. A relay takes a whole record before it sees what its store has done.
-async fn send_at_once(from: &mut Device, to: &Device, requests: u8) {
-    let parts = [Part {
-        device: to.id(),
-        message: b"m",
-    }];
-    let frames: Vec<_> = (1..=requests)
-        .map(|number| {
-            ToRelay::Send(SendFrame {
-                request: 100 + u32::from(number),
-                sequence: 100 + u64::from(number),
-                id: [number; 16],
-                user: "bob",
-                whole: true,
-                parts: List::from(parts.as_slice()),
-                copies: List::empty(),
-            })
-        })
-        .collect();
-    from.say_all(&frames).await;
-}
-
-// docs/protocol.md §5, §12
+// docs/protocol.md §5.2, Sequences
 #[tokio::test]
-async fn device_may_have_64_requests_open() {
+async fn send_whose_answer_was_lost_is_repeated_on_the_next_link() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let (mut alice, bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    send_at_once(&mut alice, &bob, 64).await;
-    for _ in 0..64 {
-        assert_accepted(&alice.next().await);
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    let bob_id = [bob.id()];
+    alice.begin(&Post::new(1, 1, "bob", &bob_id, b"one")).await;
+    // The answer is on its way, and is never read.
+    assert_eq!(bob.next().await, delivery(1, 1, &alice, "alice", b"one"));
+    bob.ack(FIRST_START + 1).await;
+    let (mut alice, ready) = alice.reconnect(&relay).await;
+    assert!(matches!(ready, Said::Ready { sent: 1, .. }));
+    assert_accepted(&alice.post(&Post::new(1, 1, "bob", &bob_id, b"one")).await);
+    bob.nothing_waits().await;
+    // The id tells nobody apart: the same id under a new sequence is a new message.
+    assert_accepted(&alice.post(&Post::new(2, 1, "bob", &bob_id, b"one")).await);
+    assert_eq!(bob.next().await, delivery(2, 1, &alice, "alice", b"one"));
+}
+
+// docs/protocol.md §5.2, Sequences: a window of 64, as in RFC 4303 §3.4.3
+#[tokio::test]
+async fn sequence_is_known_to_63_below_the_highest_and_stale_at_64() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    let bob_id = [bob.id()];
+    let post = |sequence| Post::new(sequence, 1, "bob", &bob_id, b"m");
+    assert_accepted(&alice.post(&post(100)).await);
+    bob.next().await;
+    for stale in [36, 35, 1] {
+        assert_eq!(refused(alice.post(&post(stale)).await), RefusalCode::Stale);
     }
+    bob.nothing_waits().await;
+    // Not accepted before, and within: new, once.
+    assert_accepted(&alice.post(&post(37)).await);
+    bob.next().await;
+    assert_accepted(&alice.post(&post(37)).await);
+    assert_accepted(&alice.post(&post(100)).await);
+    bob.nothing_waits().await;
+    // One further: what was just within is not known any more.
+    assert_accepted(&alice.post(&post(101)).await);
+    bob.next().await;
+    assert_eq!(refused(alice.post(&post(37)).await), RefusalCode::Stale);
+    // Far further: everything before is forgotten, nothing repeated.
+    assert_accepted(&alice.post(&post(u64::MAX)).await);
+    bob.next().await;
+    for stale in [100, 101, u64::MAX - 64] {
+        assert_eq!(refused(alice.post(&post(stale)).await), RefusalCode::Stale);
+    }
+    let (_, ready) = alice.reconnect(&relay).await;
+    assert!(matches!(ready, Said::Ready { sent: u64::MAX, .. }));
+    bob.nothing_waits().await;
 }
 
-// docs/protocol.md §5, §13: well over 64, for the case that the store is done with some of them in the meantime
+// docs/protocol.md §5.2, Sequences
 #[tokio::test]
-async fn device_with_more_than_64_requests_open_is_a_violation() {
+async fn refused_send_uses_up_no_sequence() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let (mut alice, bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    let (bob_id, stranger) = ([bob.id()], [new_key().thumbprint()]);
+    assert_eq!(
+        refused(alice.post(&Post::new(1, 1, "bob", &stranger, b"x")).await),
+        RefusalCode::DevicesChanged
     );
-    send_at_once(&mut alice, &bob, 250).await;
-    assert_eq!(alice.closed().await, code(4201, "violation"));
+    assert_accepted(&alice.post(&Post::new(1, 1, "bob", &bob_id, b"x")).await);
+    assert_eq!(bob.next().await, delivery(1, 1, &alice, "alice", b"x"));
+}
+
+// docs/protocol.md §5.2, Sequences: of each device
+#[tokio::test]
+async fn sequences_of_two_devices_have_nothing_to_do_with_each_other() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    let mut carol = Device::join(&relay, &issuer, "carol").await;
+    let bob_id = [bob.id()];
+    let post = Post::new(7, 1, "bob", &bob_id, b"x");
+    assert_accepted(&alice.post(&post).await);
+    assert_accepted(&carol.post(&post).await);
+    assert_eq!(bob.next().await, delivery(1, 1, &alice, "alice", b"x"));
+    assert_eq!(bob.next().await, delivery(2, 1, &carol, "carol", b"x"));
 }
 
 // docs/protocol.md §5.2
@@ -197,10 +242,7 @@ async fn device_with_more_than_64_requests_open_is_a_violation() {
 async fn messages_of_one_record_arrive_in_its_order() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let (mut alice, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
     let bodies: Vec<[u8; 1]> = (1..=50).map(|body| [body]).collect();
     let parts: Vec<_> = bodies
         .iter()
@@ -217,7 +259,7 @@ async fn messages_of_one_record_arrive_in_its_order() {
         .map(|(parts, number)| {
             ToRelay::Send(SendFrame {
                 request: 100 + u32::from(number),
-                sequence: 100 + u64::from(number),
+                sequence: u64::from(number),
                 id: [number; 16],
                 user: "bob",
                 whole: true,
@@ -273,623 +315,312 @@ async fn recipient_that_is_not_permitted_looks_the_same_whether_or_not_it_exists
     }
 }
 
-// docs/protocol.md §5.5
-#[tokio::test]
-async fn each_scope_allows_only_its_own() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    let with_scope = async |user: &str, scope: &str| {
-        let key = new_key();
-        let token = issuer.token_with(user, &key, &json!({ "scope": scope }));
-        Device::connect(&relay, key, token).await.0
-    };
-
-    let mut listener = with_scope("alice", "sealwire:receive other").await;
-    assert_eq!(
-        refused(listener.send("bob", 1, &[bob.id()], b"x").await),
-        RefusalCode::NotPermitted
-    );
-    assert_eq!(
-        refused(listener.fetch("bob", false).await),
-        RefusalCode::NotPermitted
-    );
-    let card = listener.card("alice", 1);
-    assert_eq!(
-        refused(listener.publish_card(&card).await),
-        RefusalCode::NotPermitted
-    );
-    let prekey = Prekey::new(1, listener.id(), &listener.key);
-    assert_eq!(
-        refused(listener.publish_prekeys(&[prekey]).await),
-        RefusalCode::NotPermitted
-    );
-
-    let mut deaf = with_scope("carol", "sealwire:send sealwire:publish").await;
-    let card = deaf.card("carol", 1);
-    assert_accepted(&deaf.publish_card(&card).await);
-    assert_accepted(&bob.send("carol", 1, &[deaf.id()], b"kept").await);
-    deaf.nothing_waits().await;
-    // What it may not have, it may not erase either.
-    deaf.say(&ToRelay::Ack { position: 1 }).await;
-    let everything = issuer.token("carol", &deaf.key);
-    assert_accepted(&deaf.refresh(&everything).await);
-    assert_eq!(deaf.next().await, delivery(1, 1, &bob, "bob", b"kept"));
+/// alice with two devices, bob with two; alice's first sends.
+struct Four {
+    alice: Device,
+    tablet: Device,
+    phone: Device,
+    laptop: Device,
 }
 
-// docs/protocol.md §5.2
+impl Four {
+    async fn join(relay: &Relay, issuer: &Issuer) -> Self {
+        let mut alice = Device::join(relay, issuer, "alice").await;
+        let tablet = Device::join(relay, issuer, "alice").await;
+        let mut phone = Device::join(relay, issuer, "bob").await;
+        let laptop = Device::join(relay, issuer, "bob").await;
+        assert_eq!(alice.next().await, Said::DeviceChanged("alice".into()));
+        assert_eq!(phone.next().await, Said::DeviceChanged("bob".into()));
+        Self {
+            alice,
+            tablet,
+            phone,
+            laptop,
+        }
+    }
+}
+
+// docs/protocol.md §5.2: whole = 1
 #[tokio::test]
-async fn send_that_is_not_for_exactly_the_recipients_devices_is_refused() {
+async fn whole_send_is_for_exactly_the_recipients_and_the_own_other_devices() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut four = Four::join(&relay, &issuer).await;
+    let (own, phone, laptop) = (four.tablet.id(), four.phone.id(), four.laptop.id());
+    let (alice, stranger) = (four.alice.id(), new_key().thumbprint());
+    let both = [laptop, phone];
+    let wrong_parts: [&[Thumbprint]; 7] = [
+        &[phone],
+        &[stranger],
+        &[phone, laptop, stranger],
+        &[phone, stranger],
+        &[phone, phone],
+        &[phone, laptop, laptop],
+        &[phone, laptop, own],
+    ];
+    for parts in wrong_parts {
+        let post = Post {
+            copies: &[own],
+            ..Post::new(1, 1, "bob", parts, b"x")
+        };
+        assert_eq!(
+            refused(four.alice.post(&post).await),
+            RefusalCode::DevicesChanged,
+            "{parts:?}"
+        );
+    }
+    let wrong_copies: [&[Thumbprint]; 6] = [
+        &[],
+        &[stranger],
+        &[own, stranger],
+        &[own, own],
+        &[own, alice],
+        &[alice],
+    ];
+    for copies in wrong_copies {
+        let post = Post {
+            copies,
+            ..Post::new(1, 1, "bob", &both, b"x")
+        };
+        assert_eq!(
+            refused(four.alice.post(&post).await),
+            RefusalCode::OwnDevicesChanged,
+            "{copies:?}"
+        );
+    }
+    for device in [&mut four.phone, &mut four.laptop, &mut four.tablet] {
+        device.nothing_waits().await;
+    }
+    let post = Post {
+        copies: &[own],
+        ..Post::new(1, 1, "bob", &both, b"x")
+    };
+    assert_accepted(&four.alice.post(&post).await);
+    for device in [&mut four.phone, &mut four.laptop, &mut four.tablet] {
+        let expected = delivery(1, 1, &four.alice, "alice", b"x");
+        assert_eq!(device.next().await, expected);
+    }
+}
+
+// docs/protocol.md §5.2: whole = 0
+#[tokio::test]
+async fn send_for_some_devices_is_for_distinct_ones_among_them_and_has_no_copies() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut four = Four::join(&relay, &issuer).await;
+    let (own, phone, laptop) = (four.tablet.id(), four.phone.id(), four.laptop.id());
+    let stranger = new_key().thumbprint();
+    let wrong: [(&[Thumbprint], &[Thumbprint]); 6] = [
+        (&[stranger], &[]),
+        (&[phone, stranger], &[]),
+        (&[phone, phone], &[]),
+        (&[phone, own], &[]),
+        (&[phone], &[own]),
+        (&[phone, laptop], &[own]),
+    ];
+    for (parts, copies) in wrong {
+        let post = Post {
+            whole: false,
+            copies,
+            ..Post::new(1, 1, "bob", parts, b"x")
+        };
+        assert_eq!(
+            refused(four.alice.post(&post).await),
+            RefusalCode::DevicesChanged,
+            "{parts:?} {copies:?}"
+        );
+    }
+    let one = [laptop];
+    let post = Post {
+        whole: false,
+        ..Post::new(1, 1, "bob", &one, b"x")
+    };
+    assert_accepted(&four.alice.post(&post).await);
+    let expected = delivery(1, 1, &four.alice, "alice", b"x");
+    assert_eq!(four.laptop.next().await, expected);
+    for device in [&mut four.phone, &mut four.tablet] {
+        device.nothing_waits().await;
+    }
+}
+
+// docs/protocol.md §5.2: the own user
+#[tokio::test]
+async fn send_to_the_own_user_is_for_the_others_and_has_no_copies() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut four = Four::join(&relay, &issuer).await;
+    let (alice, own, phone) = (four.alice.id(), four.tablet.id(), four.phone.id());
+    for whole in [true, false] {
+        let wrong: [(&[Thumbprint], &[Thumbprint]); 5] = [
+            (&[alice], &[]),
+            (&[own, alice], &[]),
+            (&[phone], &[]),
+            (&[own], &[own]),
+            (&[own], &[phone]),
+        ];
+        for (parts, copies) in wrong {
+            let post = Post {
+                whole,
+                copies,
+                ..Post::new(1, 1, "alice", parts, b"x")
+            };
+            assert_eq!(
+                refused(four.alice.post(&post).await),
+                RefusalCode::DevicesChanged,
+                "{whole} {parts:?} {copies:?}"
+            );
+        }
+    }
+    for (sequence, whole) in [(1, true), (2, false)] {
+        let others = [own];
+        let post = Post {
+            whole,
+            ..Post::new(sequence, 1, "alice", &others, b"x")
+        };
+        assert_accepted(&four.alice.post(&post).await);
+        let expected = delivery(sequence, 1, &four.alice, "alice", b"x");
+        assert_eq!(four.tablet.next().await, expected);
+    }
+    // Whoever has no other device has nobody to write to.
+    let mut carol = Device::join(&relay, &issuer, "carol").await;
+    let only = [carol.id()];
+    assert_eq!(
+        refused(carol.post(&Post::new(1, 1, "carol", &only, b"x")).await),
+        RefusalCode::UnknownUser
+    );
+}
+
+// docs/protocol.md §5.2: accepted or refused as a whole
+#[tokio::test]
+async fn send_that_one_mailbox_does_not_take_is_in_none() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
     let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let (mut phone, laptop) = (
-        Device::join(&relay, &issuer, "bob").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    let stranger = new_key().thumbprint();
-    let wrong: [&[Thumbprint]; 5] = [
-        &[phone.id()],
-        &[stranger],
-        &[phone.id(), laptop.id(), stranger],
-        &[phone.id(), stranger],
-        &[phone.id(), phone.id()],
-    ];
-    for devices in wrong {
-        assert_eq!(
-            refused(alice.send("bob", 1, devices, b"x").await),
-            RefusalCode::DevicesChanged,
-            "{devices:?}"
-        );
-    }
-    assert_accepted(&alice.send("bob", 1, &[laptop.id(), phone.id()], b"x").await);
-    // To their own user a device writes to the others.
+    let mut phone = Device::join(&relay, &issuer, "bob").await;
+    let key = new_key();
+    let token = issuer.token_limited("bob", &key, &json!({ "mailbox_messages": 1 }));
+    let (mut small, _) = Device::connect(&relay, key, token).await;
+    let card = small.card("bob", 1);
+    assert_accepted(&small.publish_card(&card).await);
     assert_eq!(phone.next().await, Said::DeviceChanged("bob".into()));
-    assert_eq!(phone.next().await, delivery(1, 1, &alice, "alice", b"x"));
+    let both = [phone.id(), small.id()];
+    assert_accepted(&alice.send("bob", 1, &both, b"x").await);
     assert_eq!(
-        refused(phone.send("bob", 2, &[phone.id(), laptop.id()], b"x").await),
-        RefusalCode::DevicesChanged
+        refused(alice.send("bob", 2, &both, b"y").await),
+        RefusalCode::MailboxFull
     );
-    assert_accepted(&phone.send("bob", 2, &[laptop.id()], b"x").await);
+    phone.next().await;
+    phone.nothing_waits().await;
+    assert_eq!(small.next().await, delivery(1, 1, &alice, "alice", b"x"));
+    small.ack(FIRST_START + 1).await;
+    small.nothing_waits().await;
+    assert_accepted(&alice.send("bob", 3, &both, b"z").await);
+    assert_eq!(phone.next().await, delivery(2, 3, &alice, "alice", b"z"));
 }
 
-// docs/protocol.md §5.3, §5.5
+// docs/protocol.md §5.3: quota
 #[tokio::test]
-async fn limits_of_a_token_are_enforced() {
+async fn user_that_fills_its_share_of_a_mailbox_keeps_nobody_else_out() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let mut carol = Device::join(&relay, &issuer, "carol").await;
     let key = new_key();
-    let token = issuer.token_limited("bob", &key, &json!({ "mailbox_messages": 2 }));
+    let token = issuer.token_limited("bob", &key, &json!({ "mailbox_messages": 20 }));
     let (mut bob, _) = Device::connect(&relay, key, token).await;
     let card = bob.card("bob", 1);
     assert_accepted(&bob.publish_card(&card).await);
-
-    let key = new_key();
-    let token = issuer.token_limited(
-        "alice",
-        &key,
-        &json!({ "max_message_bytes": 8, "messages_per_minute": 3 }),
-    );
-    let (mut alice, ready) = Device::connect(&relay, key, token).await;
-    assert!(matches!(ready, Said::Ready { max_message: 8, .. }));
-    assert_eq!(
-        refused(alice.send("bob", 1, &[bob.id()], &[0; 9]).await),
-        RefusalCode::TooLarge
-    );
-    for id in 1..=2 {
-        assert_accepted(&alice.send("bob", id, &[bob.id()], &[0; 8]).await);
+    let (key, token, id) = leave(bob);
+    for message in 1..=16 {
+        assert_accepted(&alice.send("bob", message, &[id], b"x").await);
     }
     assert_eq!(
-        refused(alice.send("bob", 3, &[bob.id()], &[0; 8]).await),
-        RefusalCode::MailboxFull
+        refused(alice.send("bob", 17, &[id], b"x").await),
+        RefusalCode::Quota
     );
-    assert_eq!(
-        refused(alice.send("bob", 3, &[bob.id()], &[0; 8]).await),
-        RefusalCode::RateLimited
-    );
+    assert_accepted(&carol.send("bob", 1, &[id], b"x").await);
+    let (_, ready) = Device::connect(&relay, key, token).await;
+    assert_eq!(mailbox(&ready).2, 17);
 }
 
-// docs/protocol.md §6.1
+// docs/protocol.md §5.2, Undelivered and RemoveDevice
 #[tokio::test]
-async fn card_that_is_not_the_devices_own_is_refused() {
+async fn sender_is_told_of_what_was_in_the_mailbox_of_a_removed_device() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let other = new_key();
-    let stranger = Issuer::new().token("alice", &alice.key);
-    let cases = [
-        (
-            "another device's",
-            card(&other, &other, 2, &issuer.token("alice", &other)),
-        ),
-        (
-            "signed by another device",
-            card(&alice.key, &other, 2, &alice.token),
-        ),
-        (
-            "attested for another device",
-            card(&alice.key, &alice.key, 2, &issuer.token("alice", &other)),
-        ),
-        (
-            "attested for another user",
-            card(&alice.key, &alice.key, 2, &issuer.token("bob", &alice.key)),
-        ),
-        (
-            "attested by a stranger",
-            card(&alice.key, &alice.key, 2, &stranger),
-        ),
-        (
-            "from the future",
-            card_of(&alice.key, &alice.key, 2, &alice.token, now() + 120),
-        ),
-        ("an older generation", alice.card("alice", 0)),
-        ("the same generation again", alice.card("alice", 1)),
-        ("not a card", alice.token.clone()),
-    ];
-    for (what, card) in cases {
-        assert_eq!(
-            refused(alice.publish_card(&card).await),
-            RefusalCode::InvalidCard,
-            "{what}"
-        );
-    }
-    let next = alice.card("alice", 2);
-    assert_accepted(&alice.publish_card(&next).await);
-    let Said::Cards(_, cards) = alice.fetch("alice", false).await else {
-        panic!()
-    };
-    assert_eq!(cards, [(next.into_bytes(), None)]);
-}
-
-// docs/protocol.md §6.2
-#[tokio::test]
-async fn one_time_prekey_is_handed_out_once() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut alice, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    let prekeys = [
-        Prekey::new(1, bob.id(), &bob.key),
-        Prekey::new(2, bob.id(), &bob.key),
-    ];
-    assert_accepted(&bob.publish_prekeys(&prekeys).await);
-    for expected in [Some(1), Some(2), None] {
-        let Said::Cards(_, cards) = alice.fetch("bob", true).await else {
-            panic!()
+    let mut four = Four::join(&relay, &issuer).await;
+    let (own, phone, laptop) = (four.tablet.id(), four.phone.id(), four.laptop.id());
+    drop(four.laptop);
+    for sequence in 1..=2 {
+        let both = [phone, laptop];
+        let post = Post {
+            copies: &[own],
+            ..Post::new(sequence, 1, "bob", &both, b"x")
         };
-        assert_eq!(
-            cards.iter().map(|(_, prekey)| *prekey).collect::<Vec<_>>(),
-            [expected]
-        );
+        assert_accepted(&four.alice.post(&post).await);
+        four.phone.next().await;
+        four.tablet.next().await;
     }
-    let (_, ready) = bob.reconnect(&relay).await;
-    assert!(matches!(
-        ready,
-        Said::Ready {
-            has_card: true,
-            prekeys: 0,
-            ..
-        }
-    ));
-}
-
-// docs/protocol.md §5.2
-#[tokio::test]
-async fn user_who_takes_prekeys_too_often_gets_cards_without_and_leaves_some_for_others() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    let prekeys: Vec<_> = (1..=12)
-        .map(|id| Prekey::new(id, bob.id(), &bob.key))
-        .collect();
-    assert_accepted(&bob.publish_prekeys(&prekeys).await);
-    let mut mallory = Device::join(&relay, &issuer, "mallory").await;
-    let mut carol = Device::join(&relay, &issuer, "carol").await;
-    for expected in (1..=10).map(Some).chain([None]) {
-        let Said::Cards(_, cards) = mallory.fetch("bob", true).await else {
-            panic!()
-        };
-        assert_eq!(cards[0].1, expected);
+    assert_accepted(&four.phone.remove(laptop).await);
+    assert_eq!(four.phone.next().await, Said::DeviceChanged("bob".into()));
+    let mut said = Vec::new();
+    for _ in 0..3 {
+        said.push(four.alice.next().await);
     }
-    let Said::Cards(_, cards) = carol.fetch("bob", true).await else {
-        panic!()
+    let undelivered = |position| Said::Undelivered {
+        position: FIRST_START + position,
+        id: [1; 16],
+        user: "bob".into(),
+        device: laptop,
+        reason: UndeliveredReason::DeviceRemoved,
     };
-    assert_eq!(cards[0].1, Some(11));
-}
-
-// docs/protocol.md §6.2
-#[tokio::test]
-async fn prekey_that_the_device_did_not_sign_is_refused_with_all_that_came_with_it() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    let other = new_key();
-    for forged in [
-        Prekey::new(2, bob.id(), &other),
-        Prekey::new(2, other.thumbprint(), &bob.key),
-    ] {
-        let prekeys = [Prekey::new(1, bob.id(), &bob.key), forged];
-        assert_eq!(
-            refused(bob.publish_prekeys(&prekeys).await),
-            RefusalCode::InvalidCard
-        );
-    }
-    let (_, ready) = bob.reconnect(&relay).await;
-    assert!(matches!(ready, Said::Ready { prekeys: 0, .. }));
-}
-
-// docs/protocol.md §5.2
-#[tokio::test]
-async fn new_device_is_announced_to_the_users_others_and_nobody_else() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut phone, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
+    assert!(
+        said.contains(&Said::DeviceChanged("bob".into())),
+        "{said:?}"
     );
-    let mut laptop = Device::join(&relay, &issuer, "alice").await;
-    assert_eq!(phone.next().await, Said::DeviceChanged("alice".into()));
-    let newer = laptop.card("alice", 2);
-    assert_accepted(&laptop.publish_card(&newer).await);
-    for device in [&mut phone, &mut laptop, &mut bob] {
+    said.retain(|said| *said != Said::DeviceChanged("bob".into()));
+    assert_eq!(said, [undelivered(1), undelivered(2)]);
+    // They wait until they are acknowledged, like mail.
+    four.alice.ack(FIRST_START + 1).await;
+    let (mut alice, ready) = four.alice.reconnect(&relay).await;
+    assert_eq!(mailbox(&ready), (FIRST_START + 1, FIRST_START + 2, 1));
+    assert_eq!(alice.next().await, undelivered(2));
+    // Who did not send, and whose device acknowledged, hear nothing.
+    for device in [&mut four.tablet, &mut four.phone] {
         device.nothing_waits().await;
     }
 }
 
-// docs/protocol.md §5.2, DeviceChanged
+// docs/protocol.md §5.2: at most so much unacknowledged
 #[tokio::test]
-async fn who_wrote_to_a_user_or_fetched_the_cards_hears_of_new_and_removed_devices() {
+async fn device_that_acknowledges_nothing_gets_no_more_than_a_window() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
-    let phone = Device::join(&relay, &issuer, "alice").await;
-    let (mut writer, mut reader, mut other) = (
-        Device::join(&relay, &issuer, "bob").await,
-        Device::join(&relay, &issuer, "carol").await,
-        Device::join(&relay, &issuer, "dave").await,
-    );
-    assert_accepted(&writer.send("alice", 1, &[phone.id()], b"x").await);
-    reader.fetch("alice", false).await;
-    other.fetch("bob", false).await;
-
-    let mut laptop = Device::join(&relay, &issuer, "alice").await;
-    for device in [&mut writer, &mut reader] {
-        assert_eq!(device.next().await, Said::DeviceChanged("alice".into()));
-        device.nothing_waits().await;
+    let (mut alice, bob) = alice_and_bob(&relay, &issuer).await;
+    let (key, token, id) = leave(bob);
+    for message in 0..=255 {
+        assert_accepted(&alice.send("bob", message, &[id], &[message]).await);
     }
-    assert!(relay.remove_device(&phone.id()).await.unwrap());
-    for device in [&mut writer, &mut reader, &mut laptop] {
-        assert_eq!(device.next().await, Said::DeviceChanged("alice".into()));
+    for _ in 0..4 {
+        assert_accepted(&alice.send("bob", 7, &[id], b"more").await);
     }
-    other.nothing_waits().await;
-    // A refused request watches nobody: a new link of the reader, which may not write to alice.
-    let narrow = issuer.token_limited("carol", &reader.key, &json!({ "to": ["bob"] }));
-    let (mut narrow, _) = Device::connect(&relay, reader.key, narrow).await;
-    assert_eq!(
-        refused(narrow.fetch("alice", false).await),
-        RefusalCode::NotPermitted
-    );
-    Device::join(&relay, &issuer, "alice").await;
-    assert_eq!(laptop.next().await, Said::DeviceChanged("alice".into()));
-    narrow.nothing_waits().await;
-}
-
-// docs/protocol.md §5.2, §5.4
-#[tokio::test]
-async fn a_narrower_token_ends_the_news_of_users_it_does_not_allow() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    Device::join(&relay, &issuer, "alice").await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    bob.fetch("alice", false).await;
-    let narrower = issuer.token_limited("bob", &bob.key, &json!({ "to": ["carol"] }));
-    assert_accepted(&bob.refresh(&narrower).await);
-    Device::join(&relay, &issuer, "alice").await;
+    let (mut bob, _) = Device::connect(&relay, key, token).await;
+    for _ in 0..256 {
+        assert!(matches!(bob.next().await, Said::Deliver { .. }));
+    }
     bob.nothing_waits().await;
-}
-
-// docs/protocol.md §5.2, DeviceChanged: more changes at once than a doorbell tells apart
-#[tokio::test]
-async fn many_users_that_change_at_once_are_all_told() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    let users: Vec<_> = (0..24).map(|number| format!("user-{number}")).collect();
-    for user in &users {
-        Device::join(&relay, &issuer, user).await;
-        bob.fetch(user, false).await;
-    }
-    for user in &users {
-        Device::join(&relay, &issuer, user).await;
-    }
-    let mut told = std::collections::BTreeSet::new();
-    while told.len() < users.len() {
-        match bob.next().await {
-            Said::DeviceChanged(user) => told.insert(user),
-            other => panic!("{other:?}"),
-        };
-    }
-}
-
-// docs/protocol.md §5.1, RemoveDevice
-#[tokio::test]
-async fn device_removed_by_another_of_its_user_loses_its_link_and_everybody_hears() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut phone, mut laptop, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    assert_eq!(phone.next().await, Said::DeviceChanged("alice".into()));
-    bob.fetch("alice", false).await;
-    assert_accepted(&phone.remove(laptop.id()).await);
-    assert_eq!(laptop.closed().await, code(4102, "revoked"));
-    assert_eq!(bob.next().await, Said::DeviceChanged("alice".into()));
-    assert_eq!(phone.next().await, Said::DeviceChanged("alice".into()));
-    let Said::Cards(_, cards) = bob.fetch("alice", false).await else {
-        panic!()
-    };
-    assert_eq!(cards.len(), 1);
-    assert_eq!(
-        refused(bob.send("alice", 1, &[phone.id(), laptop.id()], b"x").await),
-        RefusalCode::DevicesChanged
-    );
-    assert_accepted(&bob.send("alice", 1, &[phone.id()], b"x").await);
-    assert_eq!(phone.next().await, delivery(1, 1, &bob, "bob", b"x"));
-    assert_eq!(
-        refused(phone.remove(laptop.id()).await),
-        RefusalCode::UnknownDevice
-    );
-}
-
-// docs/protocol.md §5.1, RemoveDevice
-#[tokio::test]
-async fn device_that_removes_itself_is_told_and_closed() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let own = alice.id();
-    assert_accepted(&alice.remove(own).await);
-    assert_eq!(alice.closed().await, code(4102, "revoked"));
-}
-
-// docs/protocol.md §5.1, RemoveDevice; §5.5
-#[tokio::test]
-async fn device_of_another_user_or_without_permission_to_publish_removes_nothing() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut alice, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    for device in [alice.id(), new_key().thumbprint()] {
+    bob.ack(FIRST_START + 3).await;
+    for position in 257..260 {
         assert_eq!(
-            refused(bob.remove(device).await),
-            RefusalCode::UnknownDevice
+            bob.next().await,
+            delivery(position, 7, &alice, "alice", b"more")
         );
     }
-    let key = new_key();
-    let token = issuer.token_with("alice", &key, &json!({ "scope": "sealwire:send" }));
-    let (mut sender, _) = Device::connect(&relay, key, token).await;
-    assert_eq!(
-        refused(sender.remove(alice.id()).await),
-        RefusalCode::NotPermitted
-    );
-    alice.nothing_waits().await;
-    assert_accepted(&bob.send("alice", 1, &[alice.id()], b"x").await);
-}
-
-// docs/protocol.md §3.6, §5.1
-#[tokio::test]
-async fn device_removed_by_another_is_never_enrolled_again() {
-    let relay = Relay::in_memory().bind("127.0.0.1:0").await.unwrap();
-    let join = async |key: SigningKey| {
-        let invitation = relay
-            .invite("alice", Duration::from_secs(60))
-            .await
-            .unwrap();
-        let credential = sealwire_protocol::handshake::Credential::Invite(invitation.code.expose());
-        let (socket, link, _) = shake_hands(&relay, upgrade(&relay).await, &key, credential).await;
-        (key, socket, link)
-    };
-    let (key, socket, link) = join(new_key()).await;
-    let (mut phone, _) = Device::open(key, String::new(), socket, link).await;
-    assert!(matches!(phone.next().await, Said::Token(0, _)));
-    let (key, socket, link) = join(new_key()).await;
-    let (mut laptop, _) = Device::open(key, String::new(), socket, link).await;
-    assert!(matches!(laptop.next().await, Said::Token(0, _)));
-    // It has no card yet, but the issuer knows whose it is.
-    assert_accepted(&phone.remove(laptop.id()).await);
-    assert_eq!(laptop.closed().await, code(4102, "revoked"));
-    let (_, mut socket, _) = join(laptop.key).await;
-    assert_eq!(closed(&mut socket).await, code(4100, "not_authorised"));
-}
-
-// docs/protocol.md §5.1, PublishPrekeys
-#[tokio::test]
-async fn prekeys_that_are_replaced_are_not_handed_out() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut alice, mut bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    let prekey = |id| Prekey::new(id, bob.id(), &bob.key);
-    let (first, second) = ([prekey(1), prekey(2)], [prekey(3)]);
-    assert_accepted(&bob.publish_prekeys(&first).await);
-    assert_accepted(&bob.replace_prekeys(&second).await);
-    assert_eq!(
-        refused(bob.replace_prekeys(&first).await),
-        RefusalCode::InvalidCard
-    );
-    for expected in [Some(3), None] {
-        let Said::Cards(_, cards) = alice.fetch("bob", true).await else {
-            panic!()
-        };
-        assert_eq!(cards[0].1, expected);
-    }
-}
-
-// docs/protocol.md §4, §13
-#[tokio::test]
-async fn record_that_is_malformed_or_does_not_open_ends_the_link() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    for (message, close) in [
-        (vec![], code(4200, "malformed")),
-        (vec![4; 8], code(4200, "malformed")),
-        (vec![5; 64], code(4200, "malformed")),
-        (vec![4; 64], code(4201, "violation")),
-    ] {
-        let mut device = Device::join(&relay, &issuer, "alice").await;
-        device.send_bytes(message).await;
-        assert_eq!(device.closed().await, close);
-    }
-}
-
-// docs/protocol.md §4
-#[tokio::test]
-async fn replayed_record_ends_the_link() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let record = alice
-        .link
-        .seal_frame(&ToRelay::FetchCards {
-            request: 9,
-            user: "alice",
-            take: false,
-        })
-        .unwrap();
-    alice.send_bytes(record.clone()).await;
-    assert!(matches!(alice.next().await, Said::Cards(9, _)));
-    alice.send_bytes(record).await;
-    assert_eq!(alice.closed().await, code(4201, "violation"));
-}
-
-// docs/protocol.md §12
-#[tokio::test]
-async fn record_over_the_limit_ends_the_link() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    alice.send_bytes(vec![4; (2 << 20) + 4 + 1 + 16 + 1]).await;
-    assert_eq!(alice.closed().await, code(4201, "violation"));
-}
-
-// docs/protocol.md §5.4
-#[tokio::test]
-async fn narrower_token_takes_effect_at_once() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut alice, bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    assert_accepted(&alice.send("bob", 1, &[bob.id()], b"x").await);
-    let narrower = issuer.token_with("alice", &alice.key, &json!({ "scope": "sealwire:receive" }));
-    assert_accepted(&alice.refresh(&narrower).await);
-    assert_eq!(
-        refused(alice.send("bob", 2, &[bob.id()], b"x").await),
-        RefusalCode::NotPermitted
-    );
-}
-
-// docs/protocol.md §5.4
-#[tokio::test]
-async fn refresh_with_a_token_that_is_not_the_links_is_refused_and_changes_nothing() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (mut alice, bob) = (
-        Device::join(&relay, &issuer, "alice").await,
-        Device::join(&relay, &issuer, "bob").await,
-    );
-    let cases = [
-        (
-            "another user's",
-            issuer.token_with("bob", &alice.key, &json!({ "scope": "" })),
-        ),
-        (
-            "another device's",
-            issuer.token_with("alice", &bob.key, &json!({ "scope": "" })),
-        ),
-        ("a stranger's", Issuer::new().token("alice", &alice.key)),
-        (
-            "an expired one",
-            issuer.token_with(
-                "alice",
-                &alice.key,
-                &json!({ "iat": now() - 7200, "exp": now() - 61 }),
-            ),
-        ),
-        ("the built-in issuer's, which is not there", String::new()),
-    ];
-    for (what, token) in cases {
-        assert_eq!(
-            refused(alice.refresh(&token).await),
-            RefusalCode::TokenRefused,
-            "{what}"
-        );
-    }
-    let good = issuer.token("alice", &alice.key);
-    let proof = alice.link.refresh_proof(&bob.key, good.as_bytes(), now());
-    alice
-        .say(&ToRelay::Refresh {
-            request: 99,
-            proof: proof.as_bytes(),
-            token: good.as_bytes(),
-        })
-        .await;
-    assert_eq!(
-        alice.next().await,
-        Said::Refused(99, RefusalCode::TokenRefused)
-    );
-    assert_accepted(&alice.send("bob", 1, &[bob.id()], b"x").await);
-}
-
-// docs/protocol.md §5.4
-#[tokio::test]
-async fn built_in_issuer_refreshes_the_token_of_a_link() {
-    let relay = Relay::in_memory().bind("127.0.0.1:0").await.unwrap();
-    let invitation = relay
-        .invite("alice", Duration::from_secs(60))
-        .await
-        .unwrap();
-    let key = new_key();
-    let credential = sealwire_protocol::handshake::Credential::Invite(invitation.code.expose());
-    let (socket, link, _) = shake_hands(&relay, upgrade(&relay).await, &key, credential).await;
-    let (mut alice, _) = Device::open(key, String::new(), socket, link).await;
-    assert!(matches!(alice.next().await, Said::Token(0, _)));
-    assert!(matches!(alice.refresh("").await, Said::Token(1, token) if !token.is_empty()));
-}
-
-// docs/protocol.md §5.4, §13
-#[tokio::test]
-async fn link_ends_when_its_token_does_unless_it_is_refreshed() {
-    let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let (left, refreshed) = (new_key(), new_key());
-    // With the tolerance of 60 seconds, good for two seconds more.
-    let short = |user, key: &SigningKey| {
-        issuer.token_with(
-            user,
-            key,
-            &json!({ "iat": now() - 3600, "exp": now() - 58 }),
-        )
-    };
-    let tokens = (short("alice", &left), short("bob", &refreshed));
-    let (mut bob, _) = Device::connect(&relay, refreshed, tokens.1).await;
-    let (mut alice, _) = Device::connect(&relay, left, tokens.0).await;
-    let longer = issuer.token("bob", &bob.key);
-    assert_accepted(&bob.refresh(&longer).await);
-    assert_eq!(alice.closed().await, code(4101, "token_expired"));
     bob.nothing_waits().await;
 }
 
 #[tokio::test]
-async fn accepted_mail_outlives_the_relay() {
+async fn accepted_mail_outlives_the_relay_and_so_does_what_was_sent() {
     let issuer = Issuer::new();
     let directory = tempfile::tempdir().unwrap();
     let start = async || {
@@ -900,91 +631,137 @@ async fn accepted_mail_outlives_the_relay() {
             .unwrap()
     };
     let relay = start().await;
-    let (identity, mut alice) = (
-        relay.thumbprint(),
-        Device::join(&relay, &issuer, "alice").await,
-    );
-    let bob = Device::join(&relay, &issuer, "bob").await;
-    let Device {
-        key, token, socket, ..
-    } = bob;
-    drop(socket);
-    assert_accepted(&alice.send("bob", 1, &[key.thumbprint()], b"durable").await);
+    let identity = relay.thumbprint();
+    let (mut alice, bob) = alice_and_bob(&relay, &issuer).await;
+    let (key, token, id) = leave(bob);
+    assert_accepted(&alice.send("bob", 1, &[id], b"durable").await);
     within(relay.shutdown()).await;
 
     let relay = start().await;
     assert_eq!(relay.thumbprint(), identity);
+    let (mut alice, ready) = alice.reconnect(&relay).await;
+    assert!(matches!(ready, Said::Ready { sent: 1, .. }), "{ready:?}");
+    assert_accepted(&alice.post(&Post::new(1, 1, "bob", &[id], b"durable")).await);
     let (mut bob, ready) = Device::connect(&relay, key, token).await;
-    assert!(matches!(
-        ready,
-        Said::Ready {
-            has_card: true,
-            head: 1,
-            ..
-        }
-    ));
+    // §5.2: the head is never below where this start begins.
+    let (acknowledged, head, waiting) = mailbox(&ready);
+    assert_eq!((acknowledged, waiting), (0, 1));
+    assert!(head >= 2 * FIRST_START, "{head:x}");
     assert_eq!(
         bob.next().await,
         delivery(1, 1, &alice, "alice", b"durable")
     );
+    // A position of this start is above all of earlier ones.
+    assert_accepted(&alice.send("bob", 2, &[id], b"later").await);
+    match bob.next().await {
+        Said::Deliver { position, .. } => assert_eq!(position, 2 * FIRST_START + 1),
+        other => panic!("{other:?}"),
+    }
+    // An acknowledgement of anything up to the head is in order.
+    bob.ack(2 * FIRST_START + 1).await;
+    bob.nothing_waits().await;
 }
 
-// docs/protocol.md §13
+// docs/protocol.md §13: what was accepted is durable when the relay has stopped, and what was not has no answer
 #[tokio::test]
-async fn relay_that_stops_tells_its_links_and_listens_no_more() {
+async fn relay_that_stops_in_the_middle_of_sending_loses_nothing_that_it_accepted() {
     let issuer = Issuer::new();
-    let relay = relay(&issuer).await;
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let mut waiting = upgrade(&relay).await;
-    let address = relay.local_addr();
-    let ((), end, unauthenticated) =
-        within(async { tokio::join!(relay.shutdown(), alice.closed(), closed(&mut waiting)) })
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        issuer
+            .configure(Relay::builder(directory.path()))
+            .bind("127.0.0.1:0")
+            .await
+            .unwrap()
+    };
+    let relay = start().await;
+    let (mut alice, bob) = alice_and_bob(&relay, &issuer).await;
+    let (key, token, id) = leave(bob);
+    for sequence in 1..=60 {
+        let part = [id];
+        alice
+            .begin(&Post::new(sequence, 1, "bob", &part, b"x"))
             .await;
-    assert_eq!(end, code(4000, "going_away"));
-    assert_eq!(unauthenticated, code(4000, "going_away"));
-    assert!(tokio::net::TcpStream::connect(address).await.is_err());
+    }
+    assert_accepted(&alice.next().await);
+    let stopping = tokio::spawn(relay.shutdown());
+    let accepted = 1 + alice.accepted_until_the_end().await;
+    within(stopping).await.unwrap();
+
+    let relay = start().await;
+    let (_, ready) = alice.reconnect(&relay).await;
+    let Said::Ready { sent, .. } = ready else {
+        panic!("{ready:?}")
+    };
+    let (mut bob, ready) = Device::connect(&relay, key, token).await;
+    let waiting = u64::from(mailbox(&ready).2);
+    assert!(sent >= accepted, "{accepted} accepted, {sent} known");
+    assert_eq!(waiting, sent, "neither lost nor doubled");
+    for position in 1..=waiting {
+        match bob.next().await {
+            Said::Deliver { position: at, .. } => assert_eq!(at, FIRST_START + position),
+            other => panic!("{other:?}"),
+        }
+    }
 }
 
-// docs/protocol.md §13
-#[tokio::test]
-async fn device_that_does_not_answer_pings_is_given_up() {
-    let issuer = Issuer::new();
-    let period = Duration::from_millis(200);
-    let relay = issuer
-        .relay()
-        .keep_alive(period)
-        .bind("127.0.0.1:0")
-        .await
-        .unwrap();
-    let mut answering = Device::join(&relay, &issuer, "alice").await;
-    let mut silent = Device::join(&relay, &issuer, "bob").await;
-    // A device answers while it reads; this one reads nothing until the other has been pinged often enough.
-    for _ in 0..8 {
-        within(answering.pinged()).await;
+/// Changes one byte of a message that lies in a file of `directory`.
+fn damage(directory: &std::path::Path, message: &[u8]) {
+    let mut damaged = 0;
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let found = bytes
+            .windows(message.len())
+            .position(|window| window == message);
+        if let Some(at) = found {
+            bytes[at] ^= 1;
+            std::fs::write(&path, bytes).unwrap();
+            damaged += 1;
+        }
     }
-    assert_eq!(silent.closed().await, code(4003, "timeout"));
+    assert_eq!(damaged, 1);
 }
 
-// docs/protocol.md §13
+// docs/protocol.md §5.2, Damaged
 #[tokio::test]
-async fn device_that_does_not_read_is_closed_as_too_slow() {
+async fn message_that_the_disk_has_changed_is_told_of_and_never_served() {
     let issuer = Issuer::new();
-    // Small buffers, so that what the relay sends does not just lie in the kernel.
-    let listener = tokio::net::TcpSocket::new_v4().unwrap();
-    listener.set_send_buffer_size(16 << 10).unwrap();
-    listener.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-    let relay = issuer
-        .relay()
-        .write_timeout(Duration::from_millis(500))
-        .serve(listener.listen(16).unwrap())
-        .await
-        .unwrap();
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let mut bob = Device::join_slowly(&relay, &issuer, "bob").await;
-    for id in 0..40 {
-        assert_accepted(&alice.send("bob", id, &[bob.id()], &[0; 90_000]).await);
-    }
-    // The relay gave up before it had sent everything, and nobody else noticed.
-    assert!(bob.deliveries_until_the_end().await < 40);
-    alice.nothing_waits().await;
+    let directory = tempfile::tempdir().unwrap();
+    let start = async || {
+        issuer
+            .configure(Relay::builder(directory.path()))
+            .bind("127.0.0.1:0")
+            .await
+            .unwrap()
+    };
+    let relay = start().await;
+    let (mut alice, bob) = alice_and_bob(&relay, &issuer).await;
+    let (key, token, id) = leave(bob);
+    assert_accepted(&alice.send("bob", 1, &[id], b"the one before").await);
+    assert_accepted(&alice.send("bob", 2, &[id], b"one that is damaged").await);
+    assert_accepted(&alice.send("bob", 3, &[id], b"the one after").await);
+    within(relay.shutdown()).await;
+    damage(&directory.path().join("mail"), b"one that is damaged");
+
+    let relay = start().await;
+    let (mut bob, ready) = Device::connect(&relay, key, token).await;
+    assert_eq!(mailbox(&ready).2, 3);
+    assert_eq!(
+        bob.next().await,
+        delivery(1, 1, &alice, "alice", b"the one before")
+    );
+    assert_eq!(bob.next().await, Said::Damaged(FIRST_START + 2));
+    assert_eq!(
+        bob.next().await,
+        delivery(3, 3, &alice, "alice", b"the one after")
+    );
+    // It is acknowledged like any other, and then gone.
+    bob.ack(FIRST_START + 2).await;
+    let (mut bob, ready) = bob.reconnect(&relay).await;
+    assert_eq!(mailbox(&ready).0, FIRST_START + 2);
+    assert_eq!(
+        bob.next().await,
+        delivery(3, 3, &alice, "alice", b"the one after")
+    );
 }

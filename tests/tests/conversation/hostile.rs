@@ -8,7 +8,7 @@ use sealwire_client::error::CardFault;
 use sealwire_client::{Error, Event, MessageId, Thumbprint};
 use sealwire_protocol::name::User;
 use sealwire_server::directory::{Directory, VerifiedCard};
-use sealwire_server::mailbox::{Mail, Mailboxes, Posting};
+use sealwire_server::mail::{Delivery, Mail, Mailboxes, Posting};
 use sealwire_server::policy::Allowance;
 use sealwire_server::storage::Storage;
 use sealwire_tests::{Account, Device, Town, now, within};
@@ -97,14 +97,7 @@ async fn message_is_not_shown_as_somebody_elses() {
 async fn message_that_the_relay_drops_is_missed() {
     let scene = Scene::new(["dropped", "delivered"]).await;
     let [first, _] = scene.held().try_into().unwrap();
-    within(
-        "the drop",
-        scene
-            .mailboxes()
-            .acknowledge(&scene.bob, first.position, now() * 1_000),
-    )
-    .await
-    .unwrap();
+    scene.mailboxes.acknowledge(&scene.bob, first.position);
     let (alice, bob) = scene.goes_on().await;
     let gap = bob.next("the gap", |event| match event {
         Event::Gap {
@@ -188,6 +181,7 @@ async fn card_that_nobody_signed_is_refused() {
 struct Scene {
     town: Town,
     storage: Storage,
+    mailboxes: Mailboxes,
     alice: Device,
     carol: Device,
     away: Account,
@@ -215,10 +209,11 @@ impl Scene {
             sent.push(alice.send("bob", text).await.id());
         }
         town.stop().await;
-        let storage = town.stored();
+        let (storage, mailboxes) = (town.stored(), town.mailboxes());
         Self {
             town,
             storage,
+            mailboxes,
             alice,
             carol,
             away,
@@ -227,49 +222,51 @@ impl Scene {
         }
     }
 
-    /// The relay's mailboxes. The store is open for as long as they are there.
-    fn mailboxes(&self) -> Mailboxes {
-        Mailboxes::new(self.storage.clone())
-    }
-
-    /// The relay's directory, likewise.
+    /// The relay's directory. The store is open for as long as it is there.
     fn directory(&self) -> Directory {
         Directory::new(self.storage.clone())
     }
 
     /// What alice wrote while bob was away, as it waits for him. The last receipt of before may wait there too.
     fn held(&self) -> Vec<Mail> {
-        let batch = self.mailboxes().read(&self.bob, 0, usize::MAX, usize::MAX);
-        let mut mail = batch.unwrap().mail;
-        mail.retain(|mail| self.sent.iter().any(|id| *id.as_bytes() == mail.id));
-        mail
+        let batch = self.mailboxes.read(&self.bob, 0, usize::MAX, usize::MAX);
+        let of_alice = |mail: &Mail| self.sent.iter().any(|id| *id.as_bytes() == mail.id);
+        let mail = batch.unwrap().deliveries.into_iter();
+        mail.filter_map(|delivery| match delivery {
+            Delivery::Mail(mail) => Some(mail),
+            Delivery::Undelivered(_) | Delivery::Damaged { .. } => None,
+        })
+        .filter(of_alice)
+        .collect()
     }
 
     /// Adds a message to bob's mailbox, as if `device` of `user` had sent it.
     async fn add(&self, user: &str, device: Thumbprint, message: Vec<u8>) -> [u8; 16] {
+        let (from_user, to_user) = (User::new(user).unwrap(), User::new("bob").unwrap());
         let posting = Posting {
-            from_user: User::new(user).unwrap(),
+            from_user: &from_user,
             from_device: device,
+            sequence: self.mailboxes.sent(&device) + 1,
             id: rand::random(),
+            to_user: &to_user,
             parts: vec![(self.bob, message.into())],
+            copies: Vec::new(),
         };
         let id = posting.id;
         let limits = Allowance::default().mailbox;
-        within(
-            "the added message",
-            self.mailboxes().append(posting, limits, now() * 1_000),
-        )
-        .await
-        .unwrap();
+        let appended = self.mailboxes.append(posting, limits, now() * 1_000);
+        within("the added message", appended.unwrap().accepted())
+            .await
+            .unwrap();
         id
     }
 
     /// The relay runs again, and bob comes back.
     async fn goes_on(mut self) -> (Device, Device) {
-        let storage = self.storage;
+        let stores = (self.storage, self.mailboxes);
         within(
-            "the store to close",
-            tokio::task::spawn_blocking(move || drop(storage)),
+            "the stores to close",
+            tokio::task::spawn_blocking(move || drop(stores)),
         )
         .await
         .unwrap();

@@ -17,13 +17,15 @@ mod stage;
 use std::future::Future;
 use std::io::{self, IsTerminal as _};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use sealwire_client::{Client, Event, Message, MessageId, Received};
 use sealwire_protocol::invite::Invitation;
-use sealwire_server::mailbox::Mailboxes;
-use sealwire_server::storage::{Storage, StorageOptions};
+use sealwire_server::data_dir::DataDir;
+use sealwire_server::mail::disk::DirectoryDisk;
+use sealwire_server::mail::{Delivery, MailOptions, Mailboxes};
 
 use crate::device::Unlock;
 use crate::exit::Failure;
@@ -291,14 +293,20 @@ async fn next<T>(
 
 /// What the relay, which does not run now, holds under this id for a device.
 fn held(data: &Path, recipient: &Identity, id: MessageId) -> Result<Held, Failure> {
-    let storage = Storage::open(data, &StorageOptions::default()).map_err(Failure::failed)?;
-    let batch = Mailboxes::new(storage)
+    let path = DataDir::open(data).map_err(Failure::failed)?.mail_path();
+    let disk = DirectoryDisk::open(&path).map_err(Failure::failed)?;
+    let mailboxes =
+        Mailboxes::open(Arc::new(disk), &MailOptions::default()).map_err(Failure::failed)?;
+    let batch = mailboxes
         .read(&recipient.device, 0, usize::MAX, usize::MAX)
         .map_err(Failure::failed)?;
     let mail = batch
-        .mail
+        .deliveries
         .into_iter()
-        .find(|mail| mail.id == *id.as_bytes());
+        .find_map(|delivery| match delivery {
+            Delivery::Mail(mail) if mail.id == *id.as_bytes() => Some(mail),
+            Delivery::Mail(_) | Delivery::Undelivered(_) | Delivery::Damaged { .. } => None,
+        });
     let mail = mail.ok_or_else(|| {
         Failure::failed("the relay does not hold the message that it has accepted")
     })?;

@@ -219,11 +219,6 @@ async fn the_highest_id_stays_used_when_its_prekey_is_gone() {
         directory.publish_prekeys(&device(1), prekeys([7])).await,
         Err(PublishError::PrekeyIdUsed)
     );
-    directory.remove(&device(1), None).await.unwrap();
-    assert_eq!(
-        directory.publish_prekeys(&device(1), prekeys([7])).await,
-        Err(PublishError::PrekeyIdUsed)
-    );
 }
 
 #[tokio::test]
@@ -380,6 +375,18 @@ async fn a_removed_device_has_no_card_and_no_prekeys() {
     assert_eq!(directory.published(&device(1)), Ok(nothing));
     assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![]));
     assert_eq!(directory.remove(&device(1), None).await, Ok(None));
+    assert_eq!(directory.removed(), Ok(vec![device(1)]));
+    // docs/protocol.md §5.2: whoever enrols, it publishes nothing more.
+    assert_eq!(
+        directory
+            .publish_card(&user("alice"), &device(1), card(2, 100, b"again"))
+            .await,
+        Err(PublishError::Removed)
+    );
+    assert_eq!(
+        directory.publish_prekeys(&device(1), prekeys([7])).await,
+        Err(PublishError::Removed)
+    );
 }
 
 #[tokio::test]

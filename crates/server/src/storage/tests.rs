@@ -103,11 +103,10 @@ async fn hold_writer(storage: &Storage) -> blocking::Sender<()> {
 async fn what_was_answered_is_there_after_opening_again() {
     let dir = tempfile::tempdir().unwrap();
     let storage = open(dir.path()).unwrap();
-    let epoch = storage.epoch();
     assert_eq!(count(&storage).await, Ok(1));
     drop(storage);
     let storage = open(dir.path()).unwrap();
-    assert_eq!((counted(&storage), storage.epoch()), (1, epoch));
+    assert_eq!(counted(&storage), 1);
 }
 
 #[tokio::test]
@@ -121,14 +120,6 @@ async fn what_was_answered_is_in_a_copy_of_the_file_at_that_moment() {
         std::fs::copy(dir.path().join(STORE_FILE), image.path().join(STORE_FILE)).unwrap();
         assert_eq!(counted(&open(image.path()).unwrap()), expected);
     }
-}
-
-#[tokio::test]
-async fn two_stores_have_two_epochs() {
-    assert_ne!(
-        Storage::in_memory().unwrap().epoch(),
-        Storage::in_memory().unwrap().epoch()
-    );
 }
 
 #[tokio::test]
@@ -286,33 +277,33 @@ fn meta(rows: &[(&str, &[u8])]) -> tempfile::TempDir {
 }
 
 #[test]
-fn a_newer_format_is_refused() {
-    let dir = meta(&[
-        (META_FORMAT, &(FORMAT_VERSION + 1).to_be_bytes()),
-        (META_EPOCH, b"of another length"),
-    ]);
+fn another_format_is_refused_and_says_which_program_reads_it() {
+    let dir = meta(&[(META_FORMAT, &(FORMAT_VERSION + 1).to_be_bytes())]);
     let refused = open(dir.path()).unwrap_err();
     assert!(matches!(refused, OpenError::Newer { found, .. } if found == FORMAT_VERSION + 1));
     assert!(
         refused.to_string().contains("use the newer program"),
         "{refused}"
     );
+    for older in 0..FORMAT_VERSION {
+        let dir = meta(&[(META_FORMAT, &older.to_be_bytes())]);
+        let before = std::fs::read(dir.path().join(STORE_FILE)).unwrap();
+        let refused = open(dir.path()).unwrap_err();
+        assert!(matches!(refused, OpenError::Older { found, .. } if found == older));
+        assert!(
+            refused.to_string().contains("use the older program"),
+            "{refused}"
+        );
+        assert_eq!(
+            std::fs::read(dir.path().join(STORE_FILE)).unwrap().len(),
+            before.len()
+        );
+    }
 }
 
 #[test]
 fn a_store_without_a_whole_description_is_refused() {
-    let epoch = [7; 16];
-    for dir in [
-        meta(&[]),
-        meta(&[(META_EPOCH, &epoch)]),
-        meta(&[(META_FORMAT, &1_u32.to_be_bytes())]),
-        meta(&[(META_FORMAT, &0_u32.to_be_bytes()), (META_EPOCH, &epoch)]),
-        meta(&[(META_FORMAT, &[1]), (META_EPOCH, &epoch)]),
-        meta(&[
-            (META_FORMAT, &1_u32.to_be_bytes()),
-            (META_EPOCH, &epoch[1..]),
-        ]),
-    ] {
+    for dir in [meta(&[]), meta(&[(META_FORMAT, &[1])])] {
         assert!(matches!(open(dir.path()), Err(OpenError::NotAStore { .. })));
     }
 }
@@ -373,15 +364,13 @@ mod by_hand {
 
     fn store() -> (Faulty, Storage) {
         let backend = Faulty::default();
-        let storage =
-            Storage::by_hand(backend.clone(), &StorageOptions::default(), [7; 16]).unwrap();
+        let storage = Storage::by_hand(backend.clone(), &StorageOptions::default()).unwrap();
         (backend, storage)
     }
 
     #[test]
     fn nothing_is_written_or_answered_before_the_flush() {
         let (backend, storage) = store();
-        assert_eq!(storage.epoch(), [7; 16]);
         let syncs = backend.syncs.load(Ordering::SeqCst);
         let mut one = Box::pin(count(&storage));
         let mut two = Box::pin(count(&storage));

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,10 +16,12 @@ use sealwire_protocol::base64url;
 use sealwire_protocol::batch::Batch;
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::crypto::KemDecapsulationKey;
-use sealwire_protocol::frame::{List, OneTimePrekey, Part, Send as SendFrame, ToDevice, ToRelay};
+use sealwire_protocol::frame::{
+    List, OneTimePrekey, Part, Send as SendFrame, ToDevice, ToRelay, UndeliveredReason,
+};
 use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
 use sealwire_protocol::jws::JwtType;
-use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_protocol::key::{PublicKey, Seed, SigningKey, Thumbprint};
 use sealwire_protocol::link::DeviceLink;
 use sealwire_protocol::name::Issuer as IssuerName;
 use sealwire_protocol::statement::Statement;
@@ -61,6 +64,17 @@ pub(crate) struct Issuer {
 impl Issuer {
     pub(crate) fn new() -> Self {
         Self { key: new_key() }
+    }
+
+    /// One that another process of the same test has as well.
+    pub(crate) fn fixed() -> Self {
+        Self {
+            key: SigningKey::from_seed(&Seed::new([0x15; 32])),
+        }
+    }
+
+    pub(crate) fn public(&self) -> &PublicKey {
+        self.key.public()
     }
 
     /// A relay in memory that accepts this issuer's tokens.
@@ -115,15 +129,44 @@ impl Issuer {
     }
 }
 
+/// Where a relay is to be found.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) address: SocketAddr,
+    pub(crate) thumbprint: Thumbprint,
+    pub(crate) certificate: Option<String>,
+}
+
+/// A relay of this process or of another.
+pub(crate) trait At {
+    fn at(&self) -> Target;
+}
+
+impl At for Relay {
+    fn at(&self) -> Target {
+        Target {
+            address: self.local_addr(),
+            thumbprint: self.thumbprint(),
+            certificate: self.certificate_pem().map(str::to_owned),
+        }
+    }
+}
+
+impl At for Target {
+    fn at(&self) -> Target {
+        self.clone()
+    }
+}
+
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send + Debug {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send + Debug> Stream for T {}
 
 pub(crate) type Socket = WebSocketStream<Box<dyn Stream>>;
 
 /// A connection to the relay's port, with TLS if it has a certificate.
-pub(crate) async fn connect(relay: &Relay) -> Box<dyn Stream> {
-    let tcp = TcpStream::connect(relay.local_addr()).await.unwrap();
-    let Some(pem) = relay.certificate_pem() else {
+pub(crate) async fn connect(relay: &impl At) -> Box<dyn Stream> {
+    let tcp = TcpStream::connect(relay.at().address).await.unwrap();
+    let Some(pem) = relay.at().certificate else {
         return Box::new(tcp);
     };
     let mut roots = rustls::RootCertStore::empty();
@@ -151,7 +194,7 @@ pub(crate) type Field<'a> = (&'static str, Option<&'a str>);
 
 /// Asks for the upgrade with these fields changed: `None` leaves a field out.
 pub(crate) async fn upgrade_with(
-    relay: &Relay,
+    relay: &impl At,
     path: &str,
     fields: &[Field<'_>],
 ) -> Result<Socket, u16> {
@@ -186,7 +229,7 @@ async fn upgrade_on(
     }
 }
 
-pub(crate) async fn upgrade(relay: &Relay) -> Socket {
+pub(crate) async fn upgrade(relay: &impl At) -> Socket {
     upgrade_with(relay, "/v1", &[]).await.unwrap()
 }
 
@@ -241,6 +284,8 @@ pub(crate) enum Said {
         epoch: [u8; 16],
         acknowledged: u64,
         head: u64,
+        sent: u64,
+        waiting: u32,
     },
     Accepted(u32),
     Refused(u32, RefusalCode),
@@ -254,6 +299,14 @@ pub(crate) enum Said {
     Cards(u32, Vec<(Vec<u8>, Option<u32>)>),
     Token(u32, Vec<u8>),
     DeviceChanged(String),
+    Undelivered {
+        position: u64,
+        id: [u8; 16],
+        user: String,
+        device: Thumbprint,
+        reason: UndeliveredReason,
+    },
+    Damaged(u64),
     Blob {
         request: u32,
         length: u64,
@@ -275,6 +328,8 @@ impl From<ToDevice<'_>> for Said {
                 epoch: ready.epoch,
                 acknowledged: ready.acknowledged,
                 head: ready.head,
+                sent: ready.sent,
+                waiting: ready.waiting,
             },
             ToDevice::Accepted { request } => Self::Accepted(request),
             ToDevice::Refused { request, code } => Self::Refused(request, code),
@@ -301,9 +356,47 @@ impl From<ToDevice<'_>> for Said {
                 complete: blob.complete,
                 data: blob.data.to_vec(),
             },
-            ToDevice::Undelivered(_) | ToDevice::Damaged { .. } => {
-                panic!("the relay says what no test expects: {frame:?}")
-            }
+            ToDevice::Undelivered(undelivered) => Self::Undelivered {
+                position: undelivered.position,
+                id: undelivered.id,
+                user: undelivered.user.to_owned(),
+                device: undelivered.device,
+                reason: undelivered.reason,
+            },
+            ToDevice::Damaged { position } => Self::Damaged(position),
+        }
+    }
+}
+
+/// A Send.
+#[derive(Debug, Clone)]
+pub(crate) struct Post<'a> {
+    pub(crate) sequence: u64,
+    pub(crate) id: u8,
+    pub(crate) user: &'a str,
+    pub(crate) whole: bool,
+    pub(crate) parts: &'a [Thumbprint],
+    pub(crate) copies: &'a [Thumbprint],
+    pub(crate) message: &'a [u8],
+}
+
+impl<'a> Post<'a> {
+    /// A whole one without copies.
+    pub(crate) fn new(
+        sequence: u64,
+        id: u8,
+        user: &'a str,
+        parts: &'a [Thumbprint],
+        message: &'a [u8],
+    ) -> Self {
+        Self {
+            sequence,
+            id,
+            user,
+            whole: true,
+            parts,
+            copies: &[],
+            message,
         }
     }
 }
@@ -316,6 +409,8 @@ pub(crate) struct Device {
     pub(crate) link: DeviceLink,
     said: VecDeque<Said>,
     requests: u32,
+    /// The highest sequence used.
+    pub(crate) sequence: u64,
 }
 
 impl Debug for Device {
@@ -326,7 +421,7 @@ impl Debug for Device {
 
 /// Goes as far as Finish, and gives the socket on which the relay answers it.
 pub(crate) async fn shake_hands(
-    relay: &Relay,
+    relay: &impl At,
     mut socket: Socket,
     key: &SigningKey,
     credential: Credential<'_>,
@@ -334,7 +429,7 @@ pub(crate) async fn shake_hands(
     let (state, hello) = DeviceHello::start(&mut rand::rng());
     socket.send(Message::binary(hello)).await.unwrap();
     let accept = receive(&mut socket).await;
-    let relays = [relay.thumbprint()];
+    let relays = [relay.at().thumbprint];
     let terms = DeviceTerms {
         relays: &relays,
         key,
@@ -348,7 +443,7 @@ pub(crate) async fn shake_hands(
 
 /// How the relay closes a link that presents this credential.
 pub(crate) async fn refusal(
-    relay: &Relay,
+    relay: &impl At,
     key: &SigningKey,
     credential: Credential<'_>,
 ) -> (u16, String) {
@@ -358,7 +453,7 @@ pub(crate) async fn refusal(
 
 impl Device {
     /// Opens a link with a token in Finish and takes Ready.
-    pub(crate) async fn connect(relay: &Relay, key: SigningKey, token: String) -> (Self, Said) {
+    pub(crate) async fn connect(relay: &impl At, key: SigningKey, token: String) -> (Self, Said) {
         let (socket, link, _) = shake_hands(
             relay,
             upgrade(relay).await,
@@ -383,14 +478,18 @@ impl Device {
             link,
             said: VecDeque::new(),
             requests: 0,
+            sequence: 0,
         };
         let ready = device.next().await;
-        assert!(matches!(ready, Said::Ready { .. }), "{ready:?}");
+        let Said::Ready { sent, .. } = ready else {
+            panic!("not ready: {ready:?}")
+        };
+        device.sequence = sent;
         (device, ready)
     }
 
     /// Opens a link, publishes a card, and is ready to be written to.
-    pub(crate) async fn join(relay: &Relay, issuer: &Issuer, user: &str) -> Self {
+    pub(crate) async fn join(relay: &impl At, issuer: &Issuer, user: &str) -> Self {
         let key = new_key();
         let token = issuer.token(user, &key);
         let (mut device, _) = Self::connect(relay, key, token).await;
@@ -408,10 +507,10 @@ impl Device {
     }
 
     /// As [`Self::join`], with a receive buffer that holds little.
-    pub(crate) async fn join_slowly(relay: &Relay, issuer: &Issuer, user: &str) -> Self {
+    pub(crate) async fn join_slowly(relay: &impl At, issuer: &Issuer, user: &str) -> Self {
         let tcp = TcpSocket::new_v4().unwrap();
         tcp.set_recv_buffer_size(4 << 10).unwrap();
-        let stream: Box<dyn Stream> = Box::new(tcp.connect(relay.local_addr()).await.unwrap());
+        let stream: Box<dyn Stream> = Box::new(tcp.connect(relay.at().address).await.unwrap());
         let socket = upgrade_on(stream, "/v1", &[]).await.unwrap();
         let key = new_key();
         let token = issuer.token(user, &key);
@@ -445,7 +544,7 @@ impl Device {
     }
 
     /// Drops the link and opens another with the same key and token.
-    pub(crate) async fn reconnect(self, relay: &Relay) -> (Self, Said) {
+    pub(crate) async fn reconnect(self, relay: &impl At) -> (Self, Said) {
         let Self { key, token, .. } = self;
         Self::connect(relay, key, token).await
     }
@@ -466,8 +565,32 @@ impl Device {
         }
     }
 
+    /// The next frame, or none if the connection ends in whatever way.
+    pub(crate) async fn next_or_end(&mut self) -> Option<Said> {
+        loop {
+            if let Some(said) = self.said.pop_front() {
+                return Some(said);
+            }
+            match within(self.socket.next()).await? {
+                Ok(Message::Binary(record)) => {
+                    let mut record = Vec::from(record);
+                    let frames = self.link.handle_message(&mut record).unwrap();
+                    self.said.extend(frames.map(Said::from));
+                }
+                Ok(Message::Ping(_) | Message::Pong(_)) => {}
+                Ok(_) | Err(_) => return None,
+            }
+        }
+    }
+
     pub(crate) async fn closed(&mut self) -> (u16, String) {
         closed(&mut self.socket).await
+    }
+
+    /// Says something, whether or not the relay is still there.
+    pub(crate) async fn try_say(&mut self, frame: &ToRelay<'_>) {
+        let record = self.link.seal_frame(frame).unwrap();
+        let _ = self.socket.send(Message::binary(record)).await;
     }
 
     pub(crate) async fn say(&mut self, frame: &ToRelay<'_>) {
@@ -502,25 +625,85 @@ impl Device {
         devices: &[Thumbprint],
         message: &[u8],
     ) -> Said {
-        let request = self.request();
-        let parts: Vec<_> = devices
-            .iter()
-            .map(|device| Part {
-                device: *device,
-                message,
-            })
-            .collect();
-        self.say(&ToRelay::Send(SendFrame {
-            request,
-            sequence: request.into(),
-            id: [id; 16],
-            user,
-            whole: true,
-            parts: List::from(&parts),
-            copies: List::empty(),
-        }))
-        .await;
+        self.sequence += 1;
+        self.post(&Post::new(self.sequence, id, user, devices, message))
+            .await
+    }
+
+    /// Sends just this, and waits for what the relay says.
+    pub(crate) async fn post(&mut self, post: &Post<'_>) -> Said {
+        self.begin(post).await;
         self.next().await
+    }
+
+    /// Sends just this, and gives its request.
+    pub(crate) async fn begin(&mut self, post: &Post<'_>) -> u32 {
+        let request = self.request();
+        let record = self.seal(request, post);
+        self.socket.send(Message::binary(record)).await.unwrap();
+        request
+    }
+
+    /// The same, whether or not the relay is still there.
+    pub(crate) async fn try_begin(&mut self, post: &Post<'_>) -> u32 {
+        let request = self.request();
+        let record = self.seal(request, post);
+        let _ = self.socket.send(Message::binary(record)).await;
+        request
+    }
+
+    fn seal(&mut self, request: u32, post: &Post<'_>) -> Vec<u8> {
+        let part = |device: &Thumbprint| Part {
+            device: *device,
+            message: post.message,
+        };
+        let parts: Vec<_> = post.parts.iter().map(part).collect();
+        let copies: Vec<_> = post.copies.iter().map(part).collect();
+        let frame = ToRelay::Send(SendFrame {
+            request,
+            sequence: post.sequence,
+            id: [post.id; 16],
+            user: post.user,
+            whole: post.whole,
+            parts: List::from(&parts),
+            copies: List::from(&copies),
+        });
+        self.link.seal_frame(&frame).unwrap()
+    }
+
+    /// Acknowledges, and waits until the relay has seen it.
+    pub(crate) async fn ack(&mut self, position: u64) {
+        let request = self.request();
+        let fetch = ToRelay::FetchCards {
+            request,
+            user: "nobody",
+            take: false,
+        };
+        self.say_all(&[ToRelay::Ack { position }, fetch]).await;
+        let mut before = VecDeque::new();
+        loop {
+            match self.next().await {
+                Said::Refused(answered, _) if answered == request => break,
+                other => before.push_back(other),
+            }
+        }
+        before.append(&mut self.said);
+        self.said = before;
+    }
+
+    /// How many requests the relay says it has accepted, until it closes the link.
+    pub(crate) async fn accepted_until_the_end(&mut self) -> u64 {
+        let mut accepted = 0;
+        while let Some(Ok(message)) = within(self.socket.next()).await {
+            if let Message::Binary(record) = message {
+                let mut record = Vec::from(record);
+                let frames = self.link.handle_message(&mut record).unwrap();
+                accepted += frames
+                    .filter(|frame| matches!(frame, ToDevice::Accepted { .. }))
+                    .count() as u64;
+            }
+        }
+        accepted
     }
 
     pub(crate) async fn fetch(&mut self, user: &str, take: bool) -> Said {
@@ -672,4 +855,48 @@ impl Prekey {
             signature: &self.signature,
         }
     }
+}
+
+/// The position before the first that a relay gives in its first start (docs/protocol.md §5.2).
+pub(crate) const FIRST_START: u64 = 1 << 40;
+
+/// A relay in memory.
+pub(crate) async fn relay(issuer: &Issuer) -> Relay {
+    issuer.relay().bind("127.0.0.1:0").await.unwrap()
+}
+
+/// A message as its recipient gets it, the `position`th of the mailbox in the relay's first start.
+pub(crate) fn delivery(position: u64, id: u8, from: &Device, user: &str, message: &[u8]) -> Said {
+    Said::Deliver {
+        position: FIRST_START + position,
+        id: [id; 16],
+        user: user.to_owned(),
+        device: from.id(),
+        message: message.to_vec(),
+    }
+}
+
+/// What Ready says of the mailbox: acknowledged, head, waiting.
+pub(crate) fn mailbox(ready: &Said) -> (u64, u64, u32) {
+    match ready {
+        Said::Ready {
+            acknowledged,
+            head,
+            waiting,
+            ..
+        } => (*acknowledged, *head, *waiting),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Why a request was refused.
+pub(crate) fn refused(said: Said) -> RefusalCode {
+    match said {
+        Said::Refused(_, code) => code,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+pub(crate) fn assert_accepted(said: &Said) {
+    assert!(matches!(said, Said::Accepted(_)), "{said:?}");
 }

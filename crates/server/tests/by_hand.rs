@@ -1,0 +1,547 @@
+//! The relay driven by hand: what no socket shows reliably, because it depends on when the disk is done, or on the time (docs/protocol.md §5.2,
+//! §13).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
+
+mod support;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use redb::backends::InMemoryBackend;
+use sealwire_protocol::close::{CloseCode, RefusalCode};
+use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToRelay, UndeliveredReason};
+use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
+use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_protocol::link::DeviceLink;
+use sealwire_protocol::name::Issuer as IssuerName;
+use sealwire_server::mail::MailOptions;
+use sealwire_server::mail::disk::{Disk, LogFile, MemoryDisk};
+use sealwire_server::policy::Allowance;
+use sealwire_server::simulation::{Config, Ended, Link, Now, ROOM, Relay, Transmit};
+use support::*;
+
+const KEEP_ALIVE: Duration = Duration::from_secs(30);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
+const RETENTION_SECONDS: u64 = 3_600;
+
+/// Memory that fails once it is told to.
+#[derive(Debug)]
+struct Failing {
+    memory: Arc<dyn Disk>,
+    fails: Arc<AtomicBool>,
+}
+
+#[derive(Debug)]
+struct FailingFile {
+    file: Arc<dyn LogFile>,
+    fails: Arc<AtomicBool>,
+}
+
+impl Failing {
+    fn file(&self, file: Arc<dyn LogFile>) -> Arc<dyn LogFile> {
+        Arc::new(FailingFile {
+            file,
+            fails: Arc::clone(&self.fails),
+        })
+    }
+}
+
+impl Disk for Failing {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.memory.list()
+    }
+    fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
+        Ok(self.file(self.memory.create(name)?))
+    }
+    fn open(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
+        Ok(self.file(self.memory.open(name)?))
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.memory.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.memory.remove(name)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.memory.sync()
+    }
+}
+
+impl LogFile for FailingFile {
+    fn length(&self) -> io::Result<u64> {
+        self.file.length()
+    }
+    fn reserve(&self, length: u64) -> io::Result<()> {
+        self.file.reserve(length)
+    }
+    fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, bytes)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_at(offset, bytes)
+    }
+    fn truncate(&self, length: u64) -> io::Result<()> {
+        self.file.truncate(length)
+    }
+    fn sync(&self) -> io::Result<()> {
+        if self.fails.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        self.file.sync()
+    }
+}
+
+/// A relay whose disk is written when a test says so, and the time.
+struct World {
+    issuer: Issuer,
+    relay: Relay,
+    fails: Arc<AtomicBool>,
+    now: Now,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut MailOptions)) -> Self {
+        let issuer = Issuer::new();
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Failing {
+            memory: Arc::new(MemoryDisk::new()),
+            fails: Arc::clone(&fails),
+        };
+        let mut mail = MailOptions::default();
+        mail.identity = Some([7; 32]);
+        change(&mut mail);
+        let mut allowance = Allowance::default();
+        allowance.mailbox.retention_seconds = RETENTION_SECONDS;
+        let config = Config {
+            relay_key: new_key(),
+            issuer: IssuerName::new(ISSUER).unwrap(),
+            audience: AUDIENCE.to_owned(),
+            issuer_keys: Arc::new(*issuer.public()),
+            mail,
+            allowance,
+            keep_alive: KEEP_ALIVE,
+            write_timeout: WRITE_TIMEOUT,
+            cache_bytes: 1 << 20,
+        };
+        let relay = Relay::open(InMemoryBackend::new(), Arc::new(disk), config).unwrap();
+        let world = Self {
+            issuer,
+            relay,
+            fails,
+            now: Now {
+                millis: now() * 1_000,
+                steady_millis: 5_000,
+            },
+        };
+        world.flush_mail();
+        world
+    }
+
+    fn pass(&mut self, time: Duration) {
+        let millis = u64::try_from(time.as_millis()).unwrap();
+        self.now.millis += millis;
+        self.now.steady_millis += millis;
+    }
+
+    fn flush_mail(&self) {
+        while self.relay.flush_mail() {}
+    }
+
+    fn connect(&self, key: SigningKey, user: &str) -> Peer {
+        let token = self.issuer.token(user, &key);
+        let (state, hello) = DeviceHello::start(&mut rand::rng());
+        let (handshake, accept) = self
+            .relay
+            .accept(&hello, &mut rand::rng(), self.now)
+            .unwrap();
+        let relays = [self.relay.thumbprint()];
+        let terms = DeviceTerms {
+            relays: &relays,
+            key: &key,
+            credential: Credential::Token(token.as_bytes()),
+            now: self.now.seconds(),
+        };
+        let (device, finish) = state.on_accept(&accept, &terms).unwrap();
+        let link = handshake
+            .finish(finish, self.now)
+            .now_or_never()
+            .unwrap()
+            .unwrap();
+        let mut peer = Peer {
+            key,
+            token,
+            device,
+            link,
+            said: VecDeque::new(),
+            requests: 0,
+        };
+        peer.drain(self.now).unwrap();
+        assert!(matches!(peer.said.pop_front(), Some(Said::Ready { .. })));
+        peer
+    }
+
+    /// A device that can be written to.
+    fn join(&self, user: &str) -> Peer {
+        let mut peer = self.connect(new_key(), user);
+        let card = card(&peer.key, &peer.key, 1, &peer.token);
+        peer.say(
+            &ToRelay::PublishCard {
+                request: 1_000,
+                card: card.as_bytes(),
+            },
+            self.now,
+        )
+        .unwrap();
+        self.relay.flush_directory();
+        assert_eq!(peer.hear(self.now), Some(Said::Accepted(1_000)));
+        peer
+    }
+}
+
+/// A device and its link.
+struct Peer {
+    key: SigningKey,
+    token: String,
+    device: DeviceLink,
+    link: Link,
+    said: VecDeque<Said>,
+    requests: u32,
+}
+
+impl Peer {
+    fn id(&self) -> Thumbprint {
+        self.key.thumbprint()
+    }
+
+    /// Gives the relay a frame.
+    fn say(&mut self, frame: &ToRelay<'_>, now: Now) -> Result<(), Ended> {
+        let mut record = self.device.seal_frame(frame).unwrap();
+        self.link.handle_record(&mut record, now)
+    }
+
+    fn send(&mut self, sequence: u64, to: Thumbprint, message: &[u8], now: Now) -> u32 {
+        self.try_send(sequence, to, message, now).unwrap()
+    }
+
+    fn try_send(
+        &mut self,
+        sequence: u64,
+        to: Thumbprint,
+        message: &[u8],
+        now: Now,
+    ) -> Result<u32, Ended> {
+        self.requests += 1;
+        let request = self.requests;
+        let parts = [Part {
+            device: to,
+            message,
+        }];
+        let send = SendFrame {
+            request,
+            sequence,
+            id: [1; 16],
+            user: "bob",
+            whole: true,
+            parts: List::from(parts.as_slice()),
+            copies: List::empty(),
+        };
+        self.say(&ToRelay::Send(send), now)?;
+        Ok(request)
+    }
+
+    /// Does what a driver does until there is nothing more to do; what the relay says is kept.
+    fn drain(&mut self, now: Now) -> Result<(), Ended> {
+        let mut context = Context::from_waker(Waker::noop());
+        loop {
+            let mut busy = self.link.handle_news()?;
+            if let std::task::Poll::Ready(finished) = self.link.poll_finished(now, &mut context) {
+                finished?;
+                busy = true;
+            }
+            while let Some(transmit) = self.link.poll_transmit(ROOM, now)? {
+                busy = true;
+                if let Transmit::Record(mut record) = transmit {
+                    let frames = self.device.handle_message(&mut record).unwrap();
+                    self.said.extend(frames.map(Said::from));
+                }
+            }
+            self.link.handle_flushed();
+            if !busy {
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next thing that the relay says, if it says anything now.
+    fn hear(&mut self, now: Now) -> Option<Said> {
+        self.drain(now).unwrap();
+        self.said.pop_front()
+    }
+
+    fn hear_message(&mut self, now: Now) -> Option<(u64, Vec<u8>)> {
+        match self.hear(now)? {
+            Said::Deliver {
+                position, message, ..
+            } => Some((position, message)),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn is_internal(ended: &Ended) -> bool {
+    ended.code == Some(CloseCode::Internal)
+}
+
+// docs/protocol.md §5.2: durable, or acknowledged, whichever is first
+#[test]
+fn message_is_accepted_once_its_recipient_acknowledges_though_the_disk_has_done_nothing() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.join("alice"), world.join("bob"));
+    let request = alice.send(1, bob.id(), b"online", world.now);
+    assert_eq!(alice.hear(world.now), None);
+    let (position, message) = bob.hear_message(world.now).unwrap();
+    assert_eq!(message, b"online");
+    assert_eq!(alice.hear(world.now), None, "delivered is not acknowledged");
+    bob.say(&ToRelay::Ack { position }, world.now).unwrap();
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(request)));
+}
+
+#[test]
+fn message_is_accepted_once_it_is_durable_though_its_recipient_is_away() {
+    let world = World::new();
+    let (mut alice, bob) = (world.join("alice"), world.join("bob"));
+    let bob_id = bob.id();
+    drop(bob);
+    let request = alice.send(1, bob_id, b"kept", world.now);
+    assert_eq!(alice.hear(world.now), None);
+    world.flush_mail();
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(request)));
+}
+
+// docs/protocol.md §5.2: a repetition of one that is not safe yet is no safer
+#[test]
+fn repetition_is_accepted_no_sooner_than_what_it_repeats() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.join("alice"), world.join("bob"));
+    let first = alice.send(1, bob.id(), b"once", world.now);
+    let again = alice.send(1, bob.id(), b"once", world.now);
+    assert_eq!(alice.hear(world.now), None);
+    world.flush_mail();
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(first)));
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(again)));
+    assert!(bob.hear_message(world.now).is_some());
+    assert_eq!(bob.hear_message(world.now), None);
+}
+
+// docs/protocol.md §5.2: where the store fails the link is closed, and nothing is refused
+#[test]
+fn failed_sync_closes_the_links_of_those_who_wait_and_refuses_nothing() {
+    let world = World::new();
+    let (mut alice, mut carol) = (world.join("alice"), world.join("carol"));
+    let mut bob = world.join("bob");
+    alice.send(1, bob.id(), b"unknown", world.now);
+    assert!(bob.hear_message(world.now).is_some());
+    world.fails.store(true, Ordering::SeqCst);
+    world.flush_mail();
+    assert!(is_internal(&alice.drain(world.now).unwrap_err()));
+    assert!(alice.said.is_empty(), "{:?}", alice.said);
+    // Who sends from now on, and who connects again and repeats.
+    let ended = carol
+        .try_send(1, bob.id(), b"later", world.now)
+        .unwrap_err();
+    assert!(is_internal(&ended));
+    let mut alice = world.connect(alice.key, "alice");
+    let ended = alice.try_send(1, bob.id(), b"unknown", world.now);
+    let ended = ended.and_then(|_| alice.drain(world.now));
+    assert!(is_internal(&ended.unwrap_err()));
+    assert!(!world.relay.is_writable());
+    // A link that waits for nothing goes on.
+    assert_eq!(bob.hear(world.now), None);
+}
+
+// docs/protocol.md §5.2: what is safe stays safe
+#[test]
+fn failed_sync_takes_back_nothing_that_was_acknowledged() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.join("alice"), world.join("bob"));
+    let request = alice.send(1, bob.id(), b"seen", world.now);
+    let (position, _) = bob.hear_message(world.now).unwrap();
+    bob.say(&ToRelay::Ack { position }, world.now).unwrap();
+    world.fails.store(true, Ordering::SeqCst);
+    world.flush_mail();
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(request)));
+}
+
+// docs/protocol.md §5.2: order, while there is no room
+#[test]
+fn sends_that_find_no_room_wait_in_their_order_and_nothing_is_read_meanwhile() {
+    let world = World::with(|mail| mail.queue_bytes = 64 << 10);
+    let (mut alice, mut bob) = (world.join("alice"), world.join("bob"));
+    let bob_id = bob.id();
+    let message = |number: u8| vec![number; 20_000];
+    let requests: Vec<_> = (1..=8)
+        .map(|number| alice.send(number.into(), bob_id, &message(number), world.now))
+        .collect();
+    assert!(!alice.link.takes_records());
+    // What was taken is delivered at once; nobody acknowledges it.
+    let mut next = 1;
+    for _ in 0..100 {
+        while let Some((_, delivered)) = bob.hear_message(world.now) {
+            assert_eq!(delivered, message(next));
+            next += 1;
+        }
+        alice.drain(world.now).unwrap();
+        world.flush_mail();
+    }
+    assert_eq!(next, 9);
+    let accepted: Vec<_> = alice.said.drain(..).collect();
+    let expected: Vec<_> = requests.into_iter().map(Said::Accepted).collect();
+    assert_eq!(accepted, expected);
+    assert!(alice.link.takes_records());
+}
+
+// docs/protocol.md §5.2: the devices are looked at when there is room, not before
+#[test]
+fn device_that_is_removed_while_a_send_waits_gets_nothing() {
+    let world = World::with(|mail| mail.queue_bytes = 64 << 10);
+    let (mut alice, bob) = (world.join("alice"), world.join("bob"));
+    let bob_id = bob.id();
+    for number in 1..=8 {
+        alice.send(number, bob_id, &[0; 20_000], world.now);
+    }
+    let mut removing = Box::pin(world.relay.remove_device(&bob_id, world.now).fuse());
+    assert_eq!((&mut removing).now_or_never(), None);
+    world.relay.flush_directory();
+    for _ in 0..100 {
+        let _ = (&mut removing).now_or_never();
+        world.flush_mail();
+        while world.relay.sweep(world.now).unwrap() {}
+        alice.drain(world.now).unwrap();
+    }
+    let (mut accepted, mut refused, mut undelivered) = (0, 0, 0);
+    for said in alice.said.drain(..) {
+        match said {
+            Said::Accepted(_) => accepted += 1,
+            Said::Refused(_, RefusalCode::UnknownUser) => refused += 1,
+            Said::Undelivered { reason, device, .. } => {
+                assert_eq!((reason, device), (UndeliveredReason::DeviceRemoved, bob_id));
+                undelivered += 1;
+            }
+            Said::DeviceChanged(user) => assert_eq!(user, "bob"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Of every message its sender knows what became of it.
+    assert_eq!(accepted + refused, 8);
+    assert_eq!(undelivered, accepted);
+    assert!(accepted > 0 && refused > 0);
+}
+
+// docs/protocol.md §5.2, Undelivered
+#[test]
+fn sender_is_told_what_expired() {
+    let mut world = World::new();
+    let (mut alice, bob) = (world.join("alice"), world.join("bob"));
+    let bob_id = bob.id();
+    drop(bob);
+    alice.send(1, bob_id, b"too late", world.now);
+    world.flush_mail();
+    assert!(matches!(alice.hear(world.now), Some(Said::Accepted(_))));
+    world.pass(Duration::from_secs(RETENTION_SECONDS) - Duration::from_millis(1));
+    while world.relay.sweep(world.now).unwrap() {}
+    assert_eq!(alice.hear(world.now), None);
+    world.pass(Duration::from_millis(1));
+    while world.relay.sweep(world.now).unwrap() {}
+    assert_eq!(
+        alice.hear(world.now),
+        Some(Said::Undelivered {
+            position: FIRST_START + 1,
+            id: [1; 16],
+            user: "bob".into(),
+            device: bob_id,
+            reason: UndeliveredReason::Expired,
+        })
+    );
+    assert_eq!(alice.hear(world.now), None);
+}
+
+// docs/protocol.md §13: 4003 after twice the period
+#[test]
+fn half_open_link_is_found_after_two_periods_and_pinged_after_one() {
+    let mut world = World::new();
+    let mut alice = world.join("alice");
+    let start = world.now.steady_millis;
+    let period = 30_000;
+    assert_eq!(alice.link.deadline(world.now), start + period);
+    world.pass(KEEP_ALIVE);
+    alice.link.handle_timeout(world.now).unwrap();
+    let transmit = alice.link.poll_transmit(ROOM, world.now).unwrap();
+    assert!(matches!(transmit, Some(Transmit::Ping)));
+    alice.link.handle_flushed();
+    assert_eq!(alice.link.deadline(world.now), start + 2 * period);
+    world.pass(KEEP_ALIVE);
+    let ended = alice.link.handle_timeout(world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::Timeout));
+}
+
+// docs/protocol.md §13: 4001
+#[test]
+fn device_that_does_not_read_is_too_slow_after_the_write_timeout() {
+    let mut world = World::new();
+    let mut alice = world.join("alice");
+    let fetch = ToRelay::FetchCards {
+        request: 9,
+        user: "nobody",
+        take: false,
+    };
+    alice.say(&fetch, world.now).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let _ = alice.link.poll_finished(world.now, &mut context);
+    assert!(alice.link.poll_transmit(ROOM, world.now).unwrap().is_some());
+    world.pass(WRITE_TIMEOUT);
+    let ended = alice.link.handle_timeout(world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::TooSlow));
+}
+
+// docs/protocol.md §5.4: the time of day may be set; what is measured goes by the other clock
+#[test]
+fn clock_that_jumps_ends_a_token_but_makes_nobody_silent() {
+    let mut world = World::new();
+    let mut alice = world.join("alice");
+    world.now.millis -= 1_000_000;
+    alice.link.handle_timeout(world.now).unwrap();
+    world.now.millis += 1_000_000 + 3_600_000;
+    alice.link.handle_timeout(world.now).unwrap();
+    world.now.millis += 60_000;
+    let ended = alice.link.handle_timeout(world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::TokenExpired));
+}
+
+// docs/protocol.md §5.2: the newer wins
+#[test]
+fn older_link_hears_that_it_is_replaced() {
+    let world = World::new();
+    let mut older = world.join("alice");
+    let key = SigningKey::from_seed(&older.key.seed());
+    let mut newer = world.connect(key, "alice");
+    let ended = older.drain(world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::Replaced));
+    drop(older);
+    assert_eq!(newer.hear(world.now), None);
+}
