@@ -10,9 +10,7 @@
 use redb::ReadableTable;
 use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
 
-use crate::storage::{
-    CARDS, DeviceId, ENROLLED, PREKEYS, Storage, StorageError, Tables, USER_DEVICES,
-};
+use crate::storage::{CARDS, DeviceId, ENROLLED, PREKEYS, Storage, StorageError, Tables};
 
 /// Bytes of a one-time prekey on the wire (docs/protocol.md §6.2).
 pub const PREKEY_BYTES: usize = 4 + 32 + 1_184 + 64;
@@ -210,29 +208,14 @@ impl Directory {
     /// # Errors
     /// [`StorageError::Unreadable`].
     pub fn devices(&self, user: &User, now: u64) -> Result<Vec<Thumbprint>, StorageError> {
-        self.storage
-            .read(|read| current(&read.open_table(USER_DEVICES)?, user, now))
-    }
-
-    /// The devices of two users, each as [`Directory::devices`], at one moment. Of the same user twice, the second is empty.
-    ///
-    /// # Errors
-    /// [`StorageError::Unreadable`].
-    pub(crate) fn devices_of_both(
-        &self,
-        one: &User,
-        other: &User,
-        now: u64,
-    ) -> Result<(Vec<Thumbprint>, Vec<Thumbprint>), StorageError> {
-        self.storage.read(|read| {
-            let table = read.open_table(USER_DEVICES)?;
-            let second = if one == other {
-                Vec::new()
-            } else {
-                current(&table, other, now)?
-            };
-            Ok((current(&table, one, now)?, second))
-        })
+        let devices = self.storage.user_devices(user.as_str())?;
+        // Clocks of an issuer and of the relay that differ could make one too many, for minutes.
+        Ok(devices
+            .iter()
+            .filter(|(_, attested)| is_current(*attested, now))
+            .take(limits::MAX_DEVICES)
+            .map(|(device, _)| Thumbprint::from_bytes(*device))
+            .collect())
     }
 
     /// Devices that were removed, so that what a crash left of one is found.
@@ -370,6 +353,7 @@ impl Tables<'_> {
         self.cards
             .insert(device, (user, new.id, new.issued, new.card.as_slice()))?;
         self.user_devices.insert((user, device), new.attested)?;
+        self.changed_users.push(user.to_owned());
         Ok(Ok(Published { new_device }))
     }
 
@@ -484,29 +468,12 @@ impl Tables<'_> {
         if let Some(user) = card {
             self.cards.remove(device)?;
             self.user_devices.remove((user.as_str(), device))?;
+            self.changed_users.push(user);
         }
         self.prekeys
             .retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;
         Ok(Some(owner))
     }
-}
-
-/// The current devices of `user`, for [`Directory::devices`] and for transactions that depend on them.
-pub(crate) fn current(
-    user_devices: &impl ReadableTable<(&'static str, &'static DeviceId), u64>,
-    user: &User,
-    now: u64,
-) -> Result<Vec<Thumbprint>, redb::Error> {
-    let range = (user.as_str(), &[0; 32])..=(user.as_str(), &[0xff; 32]);
-    let mut devices = Vec::new();
-    for entry in user_devices.range(range)? {
-        let (device, attested) = entry?;
-        // Clocks of an issuer and of the relay that differ could make one too many, for minutes.
-        if is_current(attested.value(), now) && devices.len() < limits::MAX_DEVICES {
-            devices.push(Thumbprint::from_bytes(*device.value().1));
-        }
-    }
-    Ok(devices)
 }
 
 /// Whether others still accept an attestation of this age. A device whose is older has been away: nobody can write to it, and it must

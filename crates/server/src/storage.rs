@@ -13,6 +13,7 @@
 //!
 //! What the tables mean is left to [`crate::directory`] and [`crate::issuer`]. Mail is elsewhere ([`crate::mail`]).
 mod schema;
+mod user_devices;
 
 use std::fs::{File, OpenOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -29,6 +30,9 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::unconstrained;
 
 pub(crate) use schema::*;
+pub(crate) use user_devices::Devices;
+
+use user_devices::UserDevices;
 
 /// The file's name in the relay's data directory.
 pub const STORE_FILE: &str = "relay.redb";
@@ -70,6 +74,7 @@ pub struct Storage {
 #[derive(Debug)]
 struct Inner {
     database: Arc<Database>,
+    user_devices: Arc<UserDevices>,
     /// Held by whoever is next to get a place in the queue; its waiters are served in order.
     line: Mutex<()>,
     queued_kib: Arc<Semaphore>,
@@ -142,28 +147,31 @@ impl Storage {
         path: &Path,
     ) -> Result<Self, OpenError> {
         let database = open_database(backend, options, path)?;
+        let user_devices = Arc::new(UserDevices::new());
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let writer = std::thread::Builder::new()
             .name("sealwire-store".into())
             .spawn({
-                let database = Arc::clone(&database);
-                move || write_until_closed(&database, queue)
+                let (database, user_devices) = (Arc::clone(&database), Arc::clone(&user_devices));
+                move || write_until_closed(&database, &user_devices, queue)
             })
             .map_err(|error| OpenError::File {
                 path: path.to_owned(),
                 error,
             })?;
-        Ok(Self::new(database, jobs, Some(writer)))
+        Ok(Self::new(database, user_devices, jobs, Some(writer)))
     }
 
     fn new(
         database: Arc<Database>,
+        user_devices: Arc<UserDevices>,
         jobs: mpsc::Sender<Job>,
         writer: Option<JoinHandle<()>>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 database,
+                user_devices,
                 line: Mutex::new(()),
                 queued_kib: Arc::new(Semaphore::new(MAX_QUEUED_KIB as usize)),
                 jobs: Some(jobs),
@@ -183,7 +191,7 @@ impl Storage {
         let path = Path::new("(simulation)");
         let database = open_database(backend, options, path)?;
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
-        let storage = Self::new(database, jobs, None);
+        let storage = Self::new(database, Arc::new(UserDevices::new()), jobs, None);
         *storage.queue_by_hand() = Some(queue);
         Ok(storage)
     }
@@ -195,7 +203,12 @@ impl Storage {
         while let Some(waiting) = queue.as_mut()
             && let Ok(first) = waiting.try_recv()
         {
-            if !write_and_answer(&self.inner.database, first, waiting) {
+            if !write_and_answer(
+                &self.inner.database,
+                &self.inner.user_devices,
+                first,
+                waiting,
+            ) {
                 *queue = None;
             }
         }
@@ -274,6 +287,21 @@ impl Storage {
         F: FnOnce(&mut Tables<'_>) -> Result<T, redb::Error> + Send + 'static,
     {
         self.submit(bytes, work).await?.durable().await
+    }
+
+    /// The devices of a user, as of the last commit that anybody was told of, or a later one.
+    pub(crate) fn user_devices(&self, user: &str) -> Result<Devices, StorageError> {
+        self.inner.user_devices.get(user, || {
+            self.read(|read| {
+                read.open_table(USER_DEVICES)?
+                    .range((user, &[0; 32])..=(user, &[0xff; 32]))?
+                    .map(|entry| {
+                        let (device, attested) = entry?;
+                        Ok((*device.value().1, attested.value()))
+                    })
+                    .collect()
+            })
+        })
     }
 
     /// Runs `work` on a snapshot of the last commit.
@@ -470,18 +498,30 @@ fn write_format(database: &Database) -> Result<(), redb::Error> {
 
 /// The writer thread. It ends when the queue is closed, or at the first failure: then the queue is dropped with everything in
 /// it, so that every waiter and every later caller learns that the store is unavailable.
-fn write_until_closed(database: &Database, mut queue: mpsc::Receiver<Job>) {
+fn write_until_closed(
+    database: &Database,
+    user_devices: &UserDevices,
+    mut queue: mpsc::Receiver<Job>,
+) {
     while let Some(first) = queue.blocking_recv() {
-        if !write_and_answer(database, first, &mut queue) {
+        if !write_and_answer(database, user_devices, first, &mut queue) {
             return;
         }
     }
 }
 
 /// Writes what is queued, as far as it goes into one transaction. False: it failed, and so will everything after it.
-fn write_and_answer(database: &Database, first: Job, queue: &mut mpsc::Receiver<Job>) -> bool {
-    let mut answers = Vec::new();
-    let committed = write_batch(database, first, queue, &mut answers);
+fn write_and_answer(
+    database: &Database,
+    user_devices: &UserDevices,
+    first: Job,
+    queue: &mut mpsc::Receiver<Job>,
+) -> bool {
+    let (mut answers, mut changed) = (Vec::new(), Vec::new());
+    let committed = write_batch(database, first, queue, &mut answers, &mut changed);
+    for user in &changed {
+        user_devices.forget(user);
+    }
     if let Err(error) = &committed {
         tracing::error!(%error, "a write to the store failed; it accepts no more until the relay restarts");
         queue.close();
@@ -499,6 +539,7 @@ fn write_batch(
     first: Job,
     queue: &mut mpsc::Receiver<Job>,
     answers: &mut Vec<(Answer, OwnedSemaphorePermit)>,
+    changed: &mut Vec<String>,
 ) -> Result<(), redb::Error> {
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
@@ -508,6 +549,7 @@ fn write_batch(
         let mut kib = 0_usize;
         while let Some(job) = next {
             let (answer, done) = (job.work)(&mut tables);
+            changed.append(&mut tables.changed_users);
             kib = kib.saturating_add(job.queued.num_permits());
             answers.push((answer, job.queued));
             done?;

@@ -183,13 +183,7 @@ impl Requester {
             ..
         } = envelope;
         // Those of the directory are distinct and sorted.
-        let (mut current, mut own) = self
-            .shared
-            .directory
-            .devices_of_both(to, self.user(), now.seconds())
-            .map_err(unavailable)?;
-        current.retain(|device| *device != self.device());
-        own.retain(|device| *device != self.device());
+        let current = self.devices_but_this(to, now)?;
         if current.is_empty() {
             return Err(RefusalCode::UnknownUser);
         }
@@ -211,11 +205,18 @@ impl Requester {
                 Err(RefusalCode::DevicesChanged)
             };
         }
-        if *copies == own {
+        if *copies == self.devices_but_this(self.user(), now)? {
             Ok(())
         } else {
             Err(RefusalCode::OwnDevicesChanged)
         }
+    }
+
+    fn devices_but_this(&self, user: &User, now: Now) -> Result<Vec<Thumbprint>, RefusalCode> {
+        let devices = self.shared.directory.devices(user, now.seconds());
+        let mut devices = devices.map_err(unavailable)?;
+        devices.retain(|device| *device != self.device());
+        Ok(devices)
     }
 }
 

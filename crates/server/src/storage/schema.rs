@@ -35,6 +35,8 @@ pub(crate) struct Tables<'tx> {
     pub(crate) invites:
         Table<'tx, &'static [u8; 32], (&'static str, u64, Option<&'static DeviceId>)>,
     pub(crate) enrolled: Table<'tx, &'static DeviceId, (&'static str, u64, bool)>,
+    /// Users whose rows in `user_devices` a job has changed: for it to say.
+    pub(crate) changed_users: Vec<String>,
 }
 
 impl<'tx> Tables<'tx> {
@@ -46,6 +48,7 @@ impl<'tx> Tables<'tx> {
             prekey_ids: write.open_table(PREKEY_IDS)?,
             invites: write.open_table(INVITES)?,
             enrolled: write.open_table(ENROLLED)?,
+            changed_users: Vec::new(),
         })
     }
 }
