@@ -342,7 +342,7 @@ impl Four {
 
 // docs/protocol.md §5.2: whole = 1
 #[tokio::test]
-async fn whole_send_is_for_exactly_the_recipients_and_the_own_other_devices() {
+async fn send_that_is_not_for_exactly_the_recipients_devices_is_refused() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
     let mut four = Four::join(&relay, &issuer).await;
