@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use cargo_metadata::{Metadata, MetadataCommand, PackageId};
+use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, PackageId};
 
 /// Licences that ask for no more than being named.
 const PERMISSIVE: [&str; 14] = [
@@ -202,7 +202,7 @@ fn nothing_needs_a_newer_compiler_than_we_say() {
     }
 }
 
-/// Every package that `start` reaches by a normal, build or dev edge, on any platform, with the features of this workspace.
+/// Every package that `start` reaches by a normal, build or dev edge, on any platform, with all features of this workspace.
 fn reach(start: &str) -> BTreeSet<String> {
     let metadata = metadata();
     let names: BTreeMap<&PackageId, &str> = metadata
@@ -244,6 +244,7 @@ fn ours(reached: &BTreeSet<String>) -> Vec<&str> {
 fn metadata() -> Metadata {
     MetadataCommand::new()
         .manifest_path(WORKSPACE)
+        .features(CargoOpt::AllFeatures)
         .other_options(vec!["--locked".to_owned()])
         .exec()
         .expect("cargo metadata --locked")

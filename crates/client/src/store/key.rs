@@ -1,4 +1,7 @@
-//! What opens a device store: a key file, a passphrase, or a key of the application's.
+//! What opens a device store: a key file, a passphrase, a key in the system's keyring, or a key of the application's.
+
+#[cfg(feature = "keyring")]
+mod keyring;
 
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +29,8 @@ enum Source {
     Bytes(Zeroizing<[u8; 32]>),
     File(PathBuf),
     Passphrase(Zeroizing<String>),
+    #[cfg(feature = "keyring")]
+    Keyring(keyring::Keyring),
 }
 
 impl StoreKey {
@@ -54,10 +59,27 @@ impl StoreKey {
         }
     }
 
+    /// A key in the operating system's keyring: 32 random bytes, made where there is no entry for `service` and `account` and no store
+    /// yet, and never overwritten. Stores have accounts of their own.
+    ///
+    /// The keyring is asked when the store is opened, which may wait for somebody to unlock it. Needs the feature `keyring`.
+    #[cfg(feature = "keyring")]
+    pub fn from_keyring(service: &str, account: &str) -> Self {
+        Self {
+            source: Source::Keyring(keyring::Keyring {
+                service: service.to_owned(),
+                account: account.to_owned(),
+                store: None,
+            }),
+        }
+    }
+
     /// The parameters a new store is made with.
     pub(crate) fn new_derivation(&self, salt: [u8; 16]) -> Derivation {
         match self.source {
             Source::Bytes(_) | Source::File(_) => Derivation::None,
+            #[cfg(feature = "keyring")]
+            Source::Keyring(_) => Derivation::None,
             Source::Passphrase(_) => Derivation::Argon2id {
                 memory_kib: ARGON2_MEMORY_KIB,
                 passes: ARGON2_PASSES,
@@ -76,6 +98,8 @@ impl StoreKey {
         match (&self.source, derivation) {
             (Source::Bytes(key), Derivation::None) => Ok(key.clone()),
             (Source::File(path), Derivation::None) => read_key_file(path, new),
+            #[cfg(feature = "keyring")]
+            (Source::Keyring(keyring), Derivation::None) => Ok(keyring.key(new)?),
             (
                 Source::Passphrase(passphrase),
                 &Derivation::Argon2id {
@@ -102,6 +126,8 @@ impl StoreKey {
                     .map_err(|_| StoreError::Damaged)?;
                 Ok(key)
             }
+            #[cfg(feature = "keyring")]
+            (Source::Keyring(_), Derivation::Argon2id { .. }) => Err(StoreError::WrongKey),
             (Source::Bytes(_) | Source::File(_), Derivation::Argon2id { .. })
             | (Source::Passphrase(_), Derivation::None) => Err(StoreError::WrongKey),
         }
@@ -114,6 +140,8 @@ impl std::fmt::Debug for StoreKey {
             Source::Bytes(_) => "StoreKey(bytes)",
             Source::File(_) => "StoreKey(file)",
             Source::Passphrase(_) => "StoreKey(passphrase)",
+            #[cfg(feature = "keyring")]
+            Source::Keyring(_) => "StoreKey(keyring)",
         })
     }
 }

@@ -12,6 +12,8 @@
 //! one in a folder of files.
 
 pub mod conformance;
+#[cfg(test)]
+mod figures;
 mod file;
 mod key;
 mod memory;
@@ -117,6 +119,35 @@ fn sync_folder_of(path: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Why the system's keyring gives no key for a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyringError {
+    /// There is none, or it fails.
+    #[error(
+        "the system's keyring does not work here ({0}); start one, or use a key file or a passphrase instead"
+    )]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It is locked, and nobody unlocked it, or it does not let this program in.
+    #[error("the system's keyring is locked or denies access ({0}); unlock it and try again")]
+    NoAccess(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It does not have the key of a store that is there.
+    #[error(
+        "the system's keyring has no key for this device store; restore the keyring, or join again with a new store"
+    )]
+    NoKey,
+    /// What it has under the name of the key is something else. It is left as it is.
+    #[error(
+        "what the system's keyring has under this service and account is not a key of 32 bytes; choose another account"
+    )]
+    NotAKey,
+    /// It has several entries under the name of the key.
+    #[error(
+        "the system's keyring has several entries under this service and account; remove those that are not the store's key"
+    )]
+    Ambiguous,
+}
+
 /// Why the device store cannot be opened or used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -150,6 +181,9 @@ pub enum StoreError {
     /// The passphrase is empty.
     #[error("the passphrase is empty")]
     EmptyPassphrase,
+    /// The keyring gives no key.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// A row of it is larger than a store takes.
     #[error("a record is larger than a device store takes")]
     TooLarge,
