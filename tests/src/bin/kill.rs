@@ -1,14 +1,15 @@
 //! Kills a relay and devices at random and counts what arrives.
 //!
-//! `cargo run --release -p sealwire-tests --bin kill -- --cycles 300 [--seed N] [--sealwire PATH]`
+//! `cargo run --release -p sealwire-tests --bin kill -- --cycles 300 [--seed N] [--sealwire PATH] [--canary]`
 //!
-//! Builds the command first, unless it is named. Ends with 0 only if nothing was lost, twice or out of order.
+//! Builds the command first, unless it is named. Ends with 0 only if nothing was lost, twice or out of order. With --canary the relay is put back to an
+//! earlier copy meanwhile, which has to be noticed: then it ends with 0 only if it was.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use sealwire_tests::kill::{Plan, run};
+use sealwire_tests::kill::{Broken, Outcome, Plan, run};
 
 /// Cycles, unless said otherwise.
 const CYCLES: u32 = 300;
@@ -30,6 +31,9 @@ fn main() -> ExitCode {
     };
     let outcome = run(&plan, progress);
     eprintln!();
+    if plan.canary {
+        return canary(outcome);
+    }
     match outcome {
         Ok(outcome) => {
             print!("{outcome}");
@@ -44,10 +48,27 @@ fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
+fn canary(outcome: Result<Outcome, Broken>) -> ExitCode {
+    match outcome {
+        Ok(outcome) if outcome.held() => {
+            println!("{outcome}the loss was not noticed");
+            return ExitCode::FAILURE;
+        }
+        Ok(outcome) => println!("{outcome}the loss was noticed"),
+        Err(broken) => println!("{broken}\nthe loss was noticed"),
+    }
+    ExitCode::SUCCESS
+}
+
 fn plan() -> Result<Plan, String> {
     let (mut cycles, mut seed, mut sealwire) = (CYCLES, rand::random::<u32>().into(), None);
+    let mut canary = false;
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
+        if name == "--canary" {
+            canary = true;
+            continue;
+        }
         let value = arguments
             .next()
             .ok_or_else(|| format!("{name} needs a value"))?;
@@ -58,7 +79,7 @@ fn plan() -> Result<Plan, String> {
             "--sealwire" => sealwire = Some(PathBuf::from(value)),
             _ => {
                 return Err(format!(
-                    "{name} is unknown; there are --cycles N, --seed N and --sealwire PATH"
+                    "{name} is unknown; there are --cycles N, --seed N, --sealwire PATH and --canary"
                 ));
             }
         }
@@ -68,6 +89,7 @@ fn plan() -> Result<Plan, String> {
         sealwire,
         seed,
         cycles,
+        canary,
     })
 }
 

@@ -105,6 +105,21 @@ impl Town {
             .to_owned();
     }
 
+    /// Copies what the relay, which does not run, has stored.
+    pub(super) fn keep_relay(&self) {
+        copy(&self.relay(), &self.folder.path().join("kept"));
+    }
+
+    /// Puts the relay, which does not run, back to the copy: what it has accepted since is gone.
+    pub(super) fn put_relay_back(&self) {
+        std::fs::remove_dir_all(self.relay()).unwrap();
+        std::fs::rename(self.folder.path().join("kept"), self.relay()).unwrap();
+    }
+
+    fn relay(&self) -> PathBuf {
+        self.folder.path().join("relay")
+    }
+
     /// Makes the device `home` one of its user's.
     pub(super) fn join(&self, home: &str) {
         let user = home.trim_end_matches(char::is_numeric);
@@ -159,5 +174,18 @@ impl Town {
         let why = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {why}");
         String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            std::fs::copy(&from, &to).unwrap();
+        }
     }
 }

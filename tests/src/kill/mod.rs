@@ -29,6 +29,8 @@ pub struct Plan {
     pub seed: u64,
     /// How often somebody is killed.
     pub cycles: u32,
+    /// The relay loses what it has accepted for a while: this has to be noticed, or the test proves nothing.
+    pub canary: bool,
 }
 
 /// How it ended.

@@ -25,6 +25,9 @@ const SETTLE_EVERY: u32 = 10;
 const UNTIL_KILL: Duration = Duration::from_millis(700);
 const SOON: Duration = Duration::from_millis(40);
 const AWAY: Duration = Duration::from_millis(250);
+/// With a canary: the cycles in which the relay is copied, and put back to the copy.
+const KEEP: u32 = 2;
+const PUT_BACK: u32 = 6;
 /// Lines on standard error that are remembered of each.
 const TAIL: usize = 12;
 /// Events on standard error that nothing here may cause.
@@ -44,6 +47,7 @@ pub(super) struct Play {
     actors: Vec<Actor>,
     ledger: Ledger,
     kills: StdRng,
+    canary: bool,
     heard: (Sender<Heard>, Receiver<Heard>),
     /// Whether senders are given more.
     feeding: bool,
@@ -72,6 +76,7 @@ impl Play {
             actors,
             ledger: Ledger::new(plan.seed, SHOWING, cast::flows()),
             kills: StdRng::seed_from_u64(plan.seed),
+            canary: plan.canary,
             heard: channel(),
             feeding: false,
             recoveries: Vec::new(),
@@ -97,9 +102,18 @@ impl Play {
         let soon = self.kills.random_bool(0.2);
         let moment = self.moment(if soon { SOON } else { UNTIL_KILL });
         self.hear_for(moment)?;
-        let victims = self.victims();
+        let mut victims = self.victims();
+        let canary = self.canary && [KEEP, PUT_BACK].contains(&number);
+        if canary && !victims.contains(&0) {
+            victims.push(0);
+        }
         for victim in &victims {
             self.kill(*victim)?;
+        }
+        match number {
+            KEEP if canary => self.town.keep_relay(),
+            PUT_BACK if canary => self.town.put_relay_back(),
+            _ => {}
         }
         let away = self.moment(AWAY);
         self.hear_for(away)?;
