@@ -7,6 +7,9 @@ use base64ct::{Base64Unpadded, Base64UrlUnpadded, Encoding as _};
 
 use crate::exit::Failure;
 
+/// Zeros that stay at the end of a file that has more.
+const ZEROS_KEPT: usize = 64;
+
 /// The contents of files.
 pub(super) struct Files(Vec<(PathBuf, Vec<u8>)>);
 
@@ -54,11 +57,20 @@ fn read(directory: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> std::io::Resul
         if path.is_dir() {
             read(&path, files)?;
         } else {
-            let content = std::fs::read(&path)?;
+            let mut content = std::fs::read(&path)?;
+            cut_reserve(&mut content);
             files.push((path, content));
         }
     }
     Ok(())
+}
+
+/// Cuts off the zeros at the end, which a log has in reserve: nothing is found in them, and the search would take long. Enough of them stay for
+/// whatever ends in zeros.
+fn cut_reserve(content: &mut Vec<u8>) {
+    let used = content.iter().rposition(|byte| *byte != 0);
+    let used = used.map_or(0, |last| last.saturating_add(1));
+    content.truncate(used.saturating_add(ZEROS_KEPT));
 }
 
 fn forms(bytes: &[u8]) -> Vec<Vec<u8>> {
