@@ -510,6 +510,20 @@ fn device_that_was_removed_is_not_let_in_and_gets_nothing() {
     for text in ["to both", "to one"] {
         assert_eq!(listen_for_one(&world, "bob")["text"], text);
     }
+    let told = world.at("alice", &["listen", "--timeout", "1", "--json"]);
+    let told: Vec<Value> = told
+        .stderr
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    let undelivered = told
+        .iter()
+        .find(|event| event["event"] == "not_delivered")
+        .unwrap();
+    assert_eq!(
+        (&undelivered["device"], &undelivered["reason"]),
+        (&json!(lost), &json!("device_removed"))
+    );
 }
 
 #[test]

@@ -1,0 +1,21 @@
+//! Real processes, killed at random; `cargo run --release -p sealwire-tests --bin kill` does the same for longer.
+#![cfg(unix)]
+
+use sealwire_tests::kill::{Plan, run};
+
+/// Fixed: who is killed is the same every time, what they are doing then is not.
+const SEED: u64 = 20_261_126;
+
+#[test]
+fn what_was_accepted_arrives_once_and_in_order_whoever_is_killed() {
+    let plan = Plan {
+        sealwire: env!("CARGO_BIN_EXE_sealwire").into(),
+        seed: SEED,
+        cycles: 12,
+        canary: false,
+    };
+    match run(&plan, |_| {}) {
+        Ok(outcome) => assert!(outcome.held(), "seed {SEED}\n{outcome}"),
+        Err(broken) => panic!("seed {SEED}: {broken}"),
+    }
+}
