@@ -56,10 +56,8 @@ pub(crate) enum Table {
     /// Messages that arrived, in order, by sequence number.
     Seen = 7,
     /// What could not be read and was asked for again.
-    #[allow(dead_code, reason = "its reader comes with it")]
     Lost = 8,
     /// Files on their way to the relay.
-    #[allow(dead_code, reason = "its reader comes with it")]
     Uploads = 9,
 }
 
@@ -86,7 +84,6 @@ impl Changes {
     }
 
     /// Removes every record of a table, those put before by the same changes as well.
-    #[allow(dead_code, reason = "its caller comes with it")]
     pub(crate) fn clear(&mut self, table: Table) {
         self.changes.push(Change::Clear(table));
     }
@@ -237,7 +234,6 @@ impl Vault {
     }
 
     /// Every record of a table, in no order that means anything where the table goes by hidden names.
-    #[allow(dead_code, reason = "its caller comes with it")]
     pub(crate) fn rows(&self, table: Table) -> Result<Vec<Zeroizing<Vec<u8>>>, StoreError> {
         let mut records = Vec::new();
         self.for_each(&[table as u8], usize::MAX, |_, record| {
