@@ -1,8 +1,7 @@
 //! Large content, from one device's disk to another's, over real sockets and files (docs/protocol.md §15).
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
+    clippy::expect_used,
     clippy::wildcard_enum_match_arm,
     reason = "a test fails by panicking"
 )]

@@ -29,12 +29,9 @@ const LIMIT_KIB: u64 = 64 << 10;
 const PIECE: usize = 1 << 20;
 
 fn main() -> ExitCode {
-    let size = match size(&std::env::args().skip(1).collect::<Vec<_>>()) {
-        Some(size) => size,
-        None => {
-            eprintln!("usage: large_file [--size N | NMiB | NGiB]");
-            return ExitCode::from(2);
-        }
+    let Some(size) = size(&std::env::args().skip(1).collect::<Vec<_>>()) else {
+        eprintln!("usage: large_file [--size N | NMiB | NGiB]");
+        return ExitCode::from(2);
     };
     let folder = tempfile::tempdir().unwrap();
     let world = World {

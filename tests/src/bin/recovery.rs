@@ -4,7 +4,9 @@
 //! process. The floor is what has to be written in any case: the same bytes appended to a file, with an fdatasync for every 256 messages.
 #![forbid(unsafe_code)]
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "a measurement that fails says where and ends"
 )]
 
