@@ -257,7 +257,7 @@ pub struct Swept {
     pub notices: usize,
     /// Devices whose mailbox has a new notice, each once.
     pub ring: Vec<Thumbprint>,
-    /// Whether there is more to do now.
+    /// Whether there is more to do now. What has to wait for the disk is not: a later sweep does it.
     pub more: bool,
 }
 

@@ -91,6 +91,17 @@ impl Run {
         while self.mailboxes.flush() {}
     }
 
+    /// Sweeps until nothing is left to give back: what has to wait for the disk is left for a later sweep.
+    fn sweep(&self, now: u64) {
+        loop {
+            self.settle();
+            let swept = self.mailboxes.sweep(now).unwrap();
+            if (swept.undelivered, swept.notices, swept.more) == (0, 0, false) {
+                break;
+            }
+        }
+    }
+
     fn send(&mut self, sequence: u64, parts_of: u8, copies_of: u8, bytes: usize) -> Appended {
         let part = |to: u8| {
             let mut message = vec![to; 8 + bytes];
@@ -173,11 +184,8 @@ impl Run {
                 self.mailboxes.flush();
             }
             Step::Sweep => {
-                self.settle();
                 let now = self.model.now;
-                while self.mailboxes.sweep(now).unwrap().more {
-                    self.settle();
-                }
+                self.sweep(now);
                 for of in 0..DEVICES {
                     self.give_back(of, UndeliveredReason::Expired, |expires| expires <= now);
                 }
@@ -185,11 +193,8 @@ impl Run {
             Step::Remove { of } => {
                 self.settle();
                 let now = self.model.now;
-                let mut swept = self.mailboxes.remove(&device(*of), now).unwrap();
-                while swept.more {
-                    self.settle();
-                    swept = self.mailboxes.sweep(0).unwrap();
-                }
+                self.mailboxes.remove(&device(*of), now).unwrap();
+                self.sweep(0);
                 self.give_back(*of, UndeliveredReason::DeviceRemoved, |_| true);
             }
             Step::Later { millis } => self.model.now += millis,
