@@ -100,6 +100,7 @@ pub(super) fn open(
     };
     let (tail, segment) = writer::create_segment(&*disk, &header, options.segment_bytes)?;
     // Only now, so that the number of a start is on the disk at every moment.
+    recovery.rubbish.retain(|name| *name != segment.name);
     recovery.clean(&*disk)?;
     let file = Arc::clone(&segment.file);
     recovery.segments.insert(number, segment);
@@ -171,6 +172,8 @@ struct Files {
     known: Vec<(u64, Place)>,
     /// What was not finished.
     rubbish: Vec<String>,
+    /// The start that made a first segment which a crash left without header; 0 if there is none. Its name is still taken.
+    unborn_start: u32,
     damaged: u64,
 }
 
@@ -250,6 +253,7 @@ impl Files {
         match self.segments.pop_first() {
             None => Ok(None),
             Some((1, first)) if self.segments.is_empty() && is_unborn(&first.segment)? => {
+                self.unborn_start = first.start;
                 self.rubbish.push(first.segment.name);
                 Ok(None)
             }
@@ -327,6 +331,7 @@ impl Recovery {
             ),
             None => (Index::default(), first, first, 0),
         };
+        start = start.max(files.unborn_start);
         let heads = index
             .numbers()
             .map(|device| index.snapshot(device).map_or(0, |device| device.head))

@@ -236,6 +236,23 @@ fn check(disk: &FaultyDisk, journal: &mut Journal, context: &str) {
         let there = sequences(&mailboxes, journal, of);
         assert!(there.is_sorted_by(|a, b| a < b), "{context}: order after");
     }
+    while mailboxes.flush() {}
+    check_again(&disk.after(Crash::LosesAll), &mailboxes, journal, context);
+}
+
+/// What has settled is there after another crash, and as it was.
+fn check_again(disk: &FaultyDisk, before: &Mailboxes, journal: &mut Journal, context: &str) {
+    let again = Mailboxes::open_stepped(Arc::new(disk.clone()), &small())
+        .unwrap_or_else(|error| panic!("{context}, again: {error}"));
+    assert_eq!(again.opened().damaged, 0, "{context}, again");
+    assert!(journal.starts.insert(again.opened().start), "{context}");
+    assert_eq!(again.epoch(), before.epoch(), "{context}, again");
+    let sent = |mailboxes: &Mailboxes| mailboxes.sent(&device(ALICE));
+    assert_eq!(sent(&again), sent(before), "{context}, again");
+    for of in DEVICES.into_iter().chain([ALICE]) {
+        let (there, expected) = (read_all(&again, of), read_all(before, of));
+        assert_eq!(there, expected, "{context}, again: {of}");
+    }
 }
 
 fn crash_once(operation: u64, crash: Crash) {
@@ -326,5 +343,39 @@ fn a_crash_while_the_log_is_opened_after_a_crash_loses_nothing_accepted() {
                 break;
             }
         }
+    }
+}
+
+#[test]
+fn what_is_accepted_after_a_crash_of_the_first_open_survives() {
+    let options = MailOptions {
+        identity: None,
+        ..small()
+    };
+    let open = |disk: &FaultyDisk| Mailboxes::open_stepped(Arc::new(disk.clone()), &options);
+    let first = FaultyDisk::new();
+    open(&first).unwrap();
+    let tears = (0..8).map(Crash::Tears);
+    let crashes: Vec<_> = [Crash::LosesAll, Crash::LosesNothing]
+        .into_iter()
+        .chain(tears)
+        .collect();
+    for (operation, crash) in (0..first.operations())
+        .flat_map(|operation| crashes.iter().map(move |crash| (operation, *crash)))
+    {
+        let context = format!("crash at {operation}, {crash:?}");
+        let disk = FaultyDisk::new();
+        disk.crash_at(operation);
+        open(&disk).unwrap_err();
+        let disk = disk.after(crash);
+        let mailboxes = open(&disk).unwrap();
+        let accepted = post(&mailboxes, 1, 1, b"kept", PLENTY).unwrap().accepted();
+        mailboxes.flush();
+        assert_eq!(accepted.outcome(), Some(Ok(())), "{context}");
+        let again = open(&disk.after(Crash::LosesAll)).unwrap();
+        assert_eq!(messages(&again, 1), ["kept"], "{context}");
+        assert_eq!(again.sent(&device(ALICE)), 1, "{context}");
+        assert_eq!(again.epoch(), mailboxes.epoch(), "{context}");
+        assert!(again.opened().start > mailboxes.opened().start, "{context}");
     }
 }
