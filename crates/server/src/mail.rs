@@ -290,7 +290,7 @@ pub enum PostError {
     /// Too much waits for the disk; [`Mailboxes::room`] waits until that is better.
     #[error("too much waits for the disk; try again at once when there is room")]
     Busy,
-    /// The disk is full. Later it may work.
+    /// The disk is full, or the system has no descriptor or memory left. Later it may work.
     #[error("the disk is full; make room on it")]
     DiskFull,
     /// The log does not work.

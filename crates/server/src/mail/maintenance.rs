@@ -214,7 +214,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Without room on the disk, a checkpoint is left for later.
+    /// Without room on the disk, or a descriptor for its file, a checkpoint is left for later.
     fn give_up(&mut self, error: &io::Error) -> Result<(), Failed> {
         if !is_full(error) {
             return Err(failed(error));

@@ -4,7 +4,7 @@
 //!  queue ──► records, one buffer ──► one write ──► one sync ──► durable: who waits is told
 //! ```
 //! A write or a sync that fails ends the log: after a failed sync nobody knows what the disk holds, and asking again does not tell. Only where
-//! there is no room for another segment is it a plain refusal, as nothing has been promised by then.
+//! there is no room for another segment, or no descriptor or memory to make it with, is it a plain refusal, as nothing has been promised by then.
 use std::io;
 use std::sync::Arc;
 use std::task::Waker;
@@ -17,6 +17,8 @@ use super::recent::Post;
 use super::record::{self, MailRecord, NoticeRecord, Part, Place, Record};
 use super::segment::{self, Header, LogId};
 
+/// What the system says where it, or this process, has too many files open: ENFILE and EMFILE have these numbers on every Unix.
+const OUT_OF_DESCRIPTORS: &[i32] = if cfg!(unix) { &[23, 24] } else { &[4] };
 /// Bytes for which the buffer keeps memory between two writes.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
@@ -433,11 +435,16 @@ pub(super) fn create_segment(
     }
 }
 
+/// Whether the disk has no room, or the system no memory or descriptor: it has not done what was asked, and later it may.
 pub(super) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    let out_of_descriptors = error
+        .raw_os_error()
+        .is_some_and(|code| OUT_OF_DESCRIPTORS.contains(&code));
+    out_of_descriptors
+        || matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::OutOfMemory
+        )
 }
 
 pub(super) fn failed(error: &io::Error) -> Failed {

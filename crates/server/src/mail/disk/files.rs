@@ -15,6 +15,8 @@ const ZEROS_AT_ONCE: usize = 1 << 20;
 #[derive(Debug)]
 pub struct DirectoryDisk {
     dir: PathBuf,
+    /// The directory itself where it is synced, open so that this needs no descriptor. Only Unix has directories that are synced.
+    handle: Option<File>,
     /// Holds the lock.
     _lock: File,
 }
@@ -53,9 +55,15 @@ impl DirectoryDisk {
             .truncate(false)
             .open(dir.join(LOCK_FILE))
             .map_err(failed)?;
+        let handle = if cfg!(unix) {
+            Some(File::open(dir).map_err(failed)?)
+        } else {
+            None
+        };
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 dir: dir.to_owned(),
+                handle,
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(DiskError::InUse(dir.to_owned())),
@@ -131,7 +139,7 @@ impl Disk for DirectoryDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        sync_directory(&self.dir)
+        self.handle.as_ref().map_or(Ok(()), File::sync_all)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Damage, failed syncs, full disks: what is found, what is said, what it costs.
 use std::collections::BTreeMap;
 
-use super::faulty::FaultyDisk;
+use super::faulty::{Crash, FaultyDisk};
 use super::*;
 use crate::mail::record::{Part, Place, Record};
 
@@ -491,10 +491,52 @@ async fn who_waits_is_told_of_a_failure() {
 
 #[test]
 fn a_full_disk_refuses_and_later_works() {
+    refuses_and_later_works(FaultyDisk::fill);
+}
+
+#[test]
+#[cfg(unix)]
+fn out_of_descriptors_refuses_and_later_works() {
+    let [enfile, emfile, enomem] = [23, 24, 12];
+    for code in [enfile, emfile, enomem] {
+        refuses_and_later_works(|disk, refuse| disk.refuse_files(refuse.then_some(code)));
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_checkpoint_without_a_descriptor_is_left_for_later() {
+    let emfile = 24;
+    let disk = FaultyDisk::new();
+    let options = MailOptions {
+        segment_bytes: 64 << 10,
+        checkpoint_bytes: 2 << 10,
+        ..options()
+    };
+    let mailboxes = Mailboxes::open_stepped(disk.shared(), &options).unwrap();
+    let checkpoints = || {
+        let names = disk.list().unwrap();
+        let is_whole = |name: &&String| segment::parse_checkpoint_name(name).is_some();
+        names.iter().filter(is_whole).count()
+    };
+    for (sequences, refuse) in [(1..=20, Some(emfile)), (21..=40, None)] {
+        disk.refuse_files(refuse);
+        for sequence in sequences {
+            let appended = post(&mailboxes, sequence, 1, &[1; 500], PLENTY).unwrap();
+            while mailboxes.flush() {}
+            assert_eq!(appended.accepted().outcome(), Some(Ok(())));
+        }
+        assert_eq!(checkpoints() > 0, refuse.is_none());
+    }
+    let again = open(&disk.after(Crash::LosesAll)).unwrap();
+    assert_eq!(messages(&again, 1).len(), 40);
+}
+
+fn refuses_and_later_works(fill: impl Fn(&FaultyDisk, bool)) {
     let disk = FaultyDisk::new();
     let mailboxes = open(&disk).unwrap();
     mailboxes.flush();
-    disk.fill(true);
+    fill(&disk, true);
     let mut accepted = Vec::new();
     let mut sequence = 0;
     let refused = loop {
@@ -528,7 +570,7 @@ fn a_full_disk_refuses_and_later_works() {
         mailboxes.flush();
     }
     assert!(!mailboxes.flush(), "nothing to do while the disk is full");
-    disk.fill(false);
+    fill(&disk, false);
     assert_eq!(
         post(&mailboxes, sequence, 1, &[1; 500], PLENTY).map(drop),
         Err(PostError::DiskFull)

@@ -32,6 +32,10 @@ struct State {
     fail_syncs: bool,
     fail_writes: bool,
     full: bool,
+    /// What the system says to whoever makes a file.
+    refuse_files: Option<i32>,
+    /// Reads from this offset on fail, so often.
+    failing_reads: Option<(u64, usize)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -90,6 +94,16 @@ impl FaultyDisk {
 
     pub(super) fn fill(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// Has making a file fail with this error of the system.
+    pub(super) fn refuse_files(&self, code: Option<i32>) {
+        self.state().refuse_files = code;
+    }
+
+    /// Has so many reads from `offset` on fail.
+    pub(super) fn fail_reads(&self, offset: u64, times: usize) {
+        self.state().failing_reads = Some((offset, times));
     }
 
     /// What the next start finds.
@@ -181,6 +195,9 @@ impl Disk for FaultyDisk {
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn LogFile>> {
         let mut state = self.state();
+        if let Some(code) = state.refuse_files {
+            return Err(io::Error::from_raw_os_error(code));
+        }
         state.change()?;
         let number = state.files.len();
         state.files.push(Inode::default());
@@ -259,7 +276,14 @@ impl LogFile for FaultyFile {
     }
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
-        let state = self.0.state();
+        let mut state = self.0.state();
+        if let Some((from, times)) = &mut state.failing_reads
+            && offset >= *from
+            && *times > 0
+        {
+            *times -= 1;
+            return Err(io::Error::other("read failed"));
+        }
         let file = &state.files[self.1].bytes;
         let offset = offset as usize;
         let from = file
