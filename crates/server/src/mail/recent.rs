@@ -4,7 +4,7 @@
 //!  items:  oldest durable … newest durable │ not durable yet …
 //!          └── bounded, dropped first ────┘└── who waits for it is told when it is durable or acknowledged
 //! ```
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -49,6 +49,11 @@ impl Post {
             .map_or(Place::default(), |part| part.place)
     }
 
+    /// What tells it from every other.
+    fn key(&self) -> (Thumbprint, u64) {
+        (self.from_device, self.sequence)
+    }
+
     pub(super) fn message_bytes(&self) -> usize {
         self.parts.iter().map(|part| part.message.len()).sum()
     }
@@ -86,6 +91,8 @@ impl Item {
 #[derive(Debug)]
 pub(super) struct Recent {
     items: VecDeque<Item>,
+    /// By sender and sequence, the places of those that are neither durable nor acknowledged.
+    undurable: HashMap<(Thumbprint, u64), Place>,
     /// How many of them are durable.
     durable: usize,
     /// Bytes of the messages in memory.
@@ -97,6 +104,7 @@ impl Recent {
     pub(super) fn new(max_bytes: usize) -> Self {
         Self {
             items: VecDeque::new(),
+            undurable: HashMap::new(),
             durable: 0,
             bytes: 0,
             max_bytes,
@@ -105,6 +113,7 @@ impl Recent {
 
     pub(super) fn push(&mut self, post: &Arc<Post>) {
         self.bytes += post.message_bytes();
+        self.undurable.insert(post.key(), post.place());
         self.items.push_back(Item {
             place: post.place(),
             open: post.parts.len(),
@@ -147,6 +156,7 @@ impl Recent {
         if item.open == 0 {
             if let Some(post) = item.post.take() {
                 self.bytes -= post.message_bytes();
+                self.undurable.remove(&post.key());
             }
             item.wake_into(wakers);
             self.shrink();
@@ -159,6 +169,9 @@ impl Recent {
             && item.place < place
         {
             item.wake_into(wakers);
+            if let Some(post) = &item.post {
+                self.undurable.remove(&post.key());
+            }
             self.durable += 1;
         }
         self.shrink();
@@ -199,14 +212,9 @@ impl Recent {
         false
     }
 
-    /// The place of a posting that is not durable yet. Searches all of these: it is for repetitions, which are rare.
+    /// The place of a posting that is neither durable nor acknowledged by everybody yet.
     pub(super) fn find_undurable(&self, device: &Thumbprint, sequence: u64) -> Option<Place> {
-        self.items
-            .range(self.durable..)
-            .rev()
-            .filter_map(|item| item.post.as_ref())
-            .find(|post| post.sequence == sequence && post.from_device == *device)
-            .map(|post| post.place())
+        self.undurable.get(&(*device, sequence)).copied()
     }
 
     fn shrink(&mut self) {
@@ -222,5 +230,63 @@ impl Recent {
                 self.bytes -= post.message_bytes();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn post(sequence: u64) -> Arc<Post> {
+        let user = Arc::new(User::new("alice").unwrap());
+        let part = PostPart {
+            device: Thumbprint::from_bytes([1; 32]),
+            is_copy: false,
+            position: sequence,
+            expires_millis: 0,
+            place: place(sequence),
+            message: Bytes::from_static(b"x"),
+        };
+        Arc::new(Post {
+            from_user: Arc::clone(&user),
+            to_user: user,
+            from_device: sender(),
+            sequence,
+            id: [0; 16],
+            time_millis: 0,
+            parts: vec![part],
+        })
+    }
+
+    fn place(sequence: u64) -> Place {
+        Place {
+            segment: 1,
+            offset: u32::try_from(sequence).unwrap() * 100,
+        }
+    }
+
+    fn sender() -> Thumbprint {
+        Thumbprint::from_bytes([2; 32])
+    }
+
+    #[test]
+    fn what_is_not_durable_is_found_until_it_is_or_is_needed_no_more() {
+        let mut recent = Recent::new(1 << 20);
+        let mut wakers = Vec::new();
+        for sequence in 1..=4 {
+            recent.push(&post(sequence));
+        }
+        let found = |recent: &Recent| {
+            (0..=5)
+                .filter_map(|sequence| recent.find_undurable(&sender(), sequence))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found(&recent), [1, 2, 3, 4].map(place));
+        recent.settle(place(2), &mut wakers);
+        assert_eq!(found(&recent), [2, 3, 4].map(place));
+        recent.dead(place(3), &mut wakers);
+        assert_eq!(found(&recent), [2, 4].map(place));
+        recent.settle(place(5), &mut wakers);
+        assert!(recent.undurable.is_empty());
     }
 }
