@@ -443,10 +443,11 @@ impl Mailboxes {
     }
 
     /// What `device` is to get after position `after`: at most `max_messages`, and no further message once `max_bytes` of them are
-    /// exceeded; at least one if there is any. Mail that is not in memory any more is read from the disk, on the caller's thread.
+    /// exceeded; at least one if there is any. Mail that is not in memory any more is read from the disk, on the caller's thread. The batch ends before what
+    /// the disk does not give, also when asked again.
     ///
     /// # Errors
-    /// [`StorageError::Unreadable`].
+    /// [`StorageError::Unreadable`] if the first is such.
     pub fn read(
         &self,
         device: &Thumbprint,

@@ -749,7 +749,12 @@ impl Shared {
         for found in self.find(device, after, max_messages, max_bytes) {
             let delivery = match found {
                 Found::Ready(delivery) => delivery,
-                Found::OnDisk(on_disk) => self.read_from_disk(device, &on_disk)?,
+                Found::OnDisk(on_disk) => match self.read_or_retry(device, &on_disk) {
+                    Ok(delivery) => delivery,
+                    Err(error) if batch.deliveries.is_empty() => return Err(error),
+                    // Whoever goes on reading meets it first.
+                    Err(_) => break,
+                },
             };
             damaged += usize::from(matches!(delivery, Delivery::Damaged { .. }));
             batch.last = delivery.position();
@@ -786,6 +791,15 @@ impl Shared {
             found.push(core.found(entry));
         }
         found
+    }
+
+    fn read_or_retry(
+        &self,
+        device: &Thumbprint,
+        on_disk: &OnDisk,
+    ) -> Result<Delivery, StorageError> {
+        self.read_from_disk(device, on_disk)
+            .or_else(|_| self.read_from_disk(device, on_disk))
     }
 
     /// Mail that lies in a segment, or that it is damaged there.

@@ -286,6 +286,37 @@ fn damage_while_the_relay_runs_is_found_by_reading() {
 }
 
 #[test]
+fn what_cannot_be_read_does_not_hide_what_lies_before() {
+    let disk = FaultyDisk::new();
+    let options = MailOptions {
+        recent_bytes: 0,
+        ..options()
+    };
+    let mailboxes = Mailboxes::open_stepped(disk.shared(), &options).unwrap();
+    for sequence in 1..=4 {
+        send(&mailboxes, sequence, 1, &[sequence as u8; 50]).unwrap();
+    }
+    mailboxes.flush();
+    let read = |after| mailboxes.read(&device(1), after, usize::MAX, usize::MAX);
+    let third = record_at(2) as u64;
+    disk.fail_reads(third, usize::MAX);
+    let before = read(0).unwrap();
+    let positions: Vec<_> = before.deliveries.iter().map(Delivery::position).collect();
+    assert_eq!(
+        positions.iter().map(|at| count(*at)).collect::<Vec<_>>(),
+        [1, 2]
+    );
+    assert_eq!(before.last, positions[1]);
+    assert_eq!(read(before.last).unwrap_err(), StorageError::Unreadable);
+    // One failure is asked about again, and a disk that has recovered serves everything.
+    disk.fail_reads(third, 1);
+    assert_eq!(served(&mailboxes).0, [1, 2, 3, 4]);
+    disk.fail_reads(third, 2);
+    assert_eq!(read(0).unwrap().last, before.last);
+    assert_eq!(read(before.last).unwrap().deliveries.len(), 2);
+}
+
+#[test]
 fn a_record_in_another_place_is_not_served() {
     let good = closed(3);
     let name = segment_names(&good).remove(0);
