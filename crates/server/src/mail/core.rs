@@ -17,7 +17,7 @@ use super::accepted::{Accepted, Appended, SequenceState};
 use super::disk::LogFile;
 use super::index::{DeviceNumber, Entry, Full, Index, Sequence, What};
 use super::recent::{Post, PostPart, Recent};
-use super::record::{self, END_BYTES, MAIL_BYTES, Place, Record};
+use super::record::{self, END_BYTES, MAIL_BYTES, MAX_RECORD_BYTES, Place, Record};
 use super::segment::{LogId, START};
 use super::users::UserNumber;
 use super::{
@@ -25,6 +25,9 @@ use super::{
     Undelivered, UndeliveredReason, lock,
 };
 use crate::storage::StorageError;
+
+/// Records of the largest posting: its parts and copies.
+const MAX_POSTING_RECORDS: usize = 2 * protocol_limits::MAX_SEND_PARTS - 1;
 
 /// What callers and the writer share.
 #[derive(Debug)]
@@ -55,7 +58,7 @@ pub(super) struct Core {
     /// Bytes of the records that are queued or being written.
     queued_bytes: usize,
     max_queued_bytes: usize,
-    /// What fits into an empty segment.
+    /// The largest posting: what fits into an empty segment, and no more than the protocol has.
     max_posting_bytes: usize,
     /// Bytes that have been given a place since the log was opened.
     placed_bytes: u64,
@@ -197,7 +200,8 @@ impl Core {
             queued_bytes: 0,
             max_queued_bytes: options.queue_bytes,
             max_posting_bytes: (options.segment_bytes as usize)
-                .saturating_sub(START as usize + END_BYTES),
+                .saturating_sub(START as usize + END_BYTES)
+                .min(MAX_POSTING_RECORDS * MAX_RECORD_BYTES),
             placed_bytes: 0,
             condition: Condition::Open,
             disk_full: false,
@@ -251,6 +255,17 @@ impl Core {
         self.queued_bytes += bytes;
         self.placed_bytes += bytes as u64;
         Ok(place)
+    }
+
+    /// Whether the largest posting has room in the queue.
+    fn queue_has_room(&self) -> bool {
+        self.queued_bytes == 0
+            || self.queued_bytes.saturating_add(self.max_posting_bytes) <= self.max_queued_bytes
+    }
+
+    /// Whether the largest posting has a place in the log, or it is known that none has.
+    fn log_has_room(&self) -> bool {
+        self.spare.is_some() || self.tail.has_room_for(self.max_posting_bytes) || self.disk_full
     }
 
     pub(super) fn push(&mut self, queued: Queued) {
@@ -671,11 +686,8 @@ impl Shared {
             told.as_mut().enable();
             {
                 let mut core = self.lock();
-                let log_has_room = core.spare.is_some()
-                    || core.tail.next.offset < core.tail.end / 2
-                    || core.disk_full;
-                let has_room = core.queued_bytes <= core.max_queued_bytes / 2 && log_has_room;
-                if has_room || !core.is_writable() {
+                let log_has_room = core.log_has_room();
+                if (log_has_room && core.queue_has_room()) || !core.is_writable() {
                     return;
                 }
                 core.wants_spare |= !log_has_room;

@@ -633,6 +633,40 @@ async fn the_queue_is_bounded_and_says_when_there_is_room() {
     );
 }
 
+#[tokio::test]
+async fn who_was_told_of_room_has_it() {
+    // Larger than half a segment, and than half of what may be queued.
+    let options = MailOptions {
+        queue_bytes: 8 << 10,
+        ..options()
+    };
+    let mailboxes = Mailboxes::open_stepped(Arc::new(MemoryDisk::new()), &options).unwrap();
+    for (sequence, bytes) in (1..=60).zip([4_500, 300, 2_000, 6_000, 700].into_iter().cycle()) {
+        let message = vec![1; bytes];
+        if post(&mailboxes, sequence, 1, &message, PLENTY).is_ok() {
+            continue;
+        }
+        let waiting = tokio::spawn({
+            let mailboxes = mailboxes.clone();
+            async move { mailboxes.room().await }
+        });
+        tokio::task::yield_now().await;
+        // A writer that is done has made room.
+        for _ in 0..3 {
+            if waiting.is_finished() {
+                break;
+            }
+            mailboxes.flush();
+            tokio::task::yield_now().await;
+        }
+        assert!(waiting.is_finished(), "{sequence}");
+        let appended = post(&mailboxes, sequence, 1, &message, PLENTY).unwrap();
+        assert!(!appended.is_repetition());
+    }
+    while mailboxes.flush() {}
+    assert_eq!(messages(&mailboxes, 1).len(), 60);
+}
+
 #[test]
 fn mailboxes_in_memory_accept_at_once() {
     let mailboxes = Mailboxes::in_memory().unwrap();
