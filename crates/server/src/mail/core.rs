@@ -3,6 +3,7 @@
 //! A record gets its place in the log when it is queued, so the order of the queue is that of the log. Places are given only where the disk has set room
 //! aside: a full disk is met before anything has been promised.
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::Waker;
@@ -26,6 +27,10 @@ use super::{
 };
 use crate::storage::StorageError;
 
+/// The share of a segment that is kept for states, one so many-th.
+const STATES_SHARE: u32 = 32;
+/// Bytes of a segment that are kept for states at most: some 600 of them.
+const MAX_STATES_BYTES: u32 = 64 << 10;
 /// Records of the largest posting: its parts and copies.
 const MAX_POSTING_RECORDS: usize = 2 * protocol_limits::MAX_SEND_PARTS - 1;
 
@@ -65,6 +70,8 @@ pub(super) struct Core {
     condition: Condition,
     /// Why there is no spare segment.
     disk_full: bool,
+    /// Bytes that were needed when it was last looked for what could go from a full disk.
+    live_when_full: u64,
     /// Whether somebody needed a spare segment.
     wants_spare: bool,
     /// Whether the writer waits to be told of work.
@@ -92,17 +99,32 @@ pub(super) struct Segment {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tail {
     pub(super) next: Place,
-    /// The end of what is set aside in this segment. The last bytes are kept for the mark that ends it.
+    /// The end of what is set aside in this segment. The last bytes are kept for states and for the mark that ends it.
     pub(super) end: u32,
 }
 
 impl Tail {
+    /// Whether records of `bytes` fit, beside what is kept for states.
     fn has_room_for(&self, bytes: usize) -> bool {
+        self.fits(bytes.saturating_add(kept_for_states(self.end)))
+    }
+
+    /// Whether a state fits, into what is kept for it if there is nothing else.
+    fn fits_state(&self) -> bool {
+        self.fits(record::STATE_BYTES)
+    }
+
+    fn fits(&self, bytes: usize) -> bool {
         (self.next.offset as usize)
             .checked_add(bytes)
             .and_then(|end| end.checked_add(END_BYTES))
             .is_some_and(|end| end <= self.end as usize)
     }
+}
+
+/// Bytes of a segment of so many that are kept for states: a disk that is full of mail that has been acknowledged can still be told so.
+fn kept_for_states(segment_bytes: u32) -> usize {
+    (segment_bytes / STATES_SHARE).min(MAX_STATES_BYTES) as usize
 }
 
 /// A record that waits for the writer.
@@ -200,11 +222,12 @@ impl Core {
             queued_bytes: 0,
             max_queued_bytes: options.queue_bytes,
             max_posting_bytes: (options.segment_bytes as usize)
-                .saturating_sub(START as usize + END_BYTES)
+                .saturating_sub(START as usize + END_BYTES + kept_for_states(options.segment_bytes))
                 .min(MAX_POSTING_RECORDS * MAX_RECORD_BYTES),
             placed_bytes: 0,
             condition: Condition::Open,
             disk_full: false,
+            live_when_full: u64::MAX,
             wants_spare: false,
             idle: false,
             stopping: false,
@@ -248,13 +271,27 @@ impl Core {
                 }
             }
         }
+        Ok(self.place_in_tail(bytes))
+    }
+
+    /// A place for a state. On a full disk it is in what is kept for that.
+    fn place_state(&mut self) -> Result<Place, NoRoom> {
+        let no_other =
+            self.disk_full && self.spare.is_none() && !self.tail.has_room_for(record::STATE_BYTES);
+        if no_other && self.condition == Condition::Open && self.tail.fits_state() {
+            return Ok(self.place_in_tail(record::STATE_BYTES));
+        }
+        self.place_in_log(record::STATE_BYTES)
+    }
+
+    fn place_in_tail(&mut self, bytes: usize) -> Place {
         let place = self.tail.next;
         // It fits, and a segment is shorter than 4 GiB.
         let length = u32::try_from(bytes).unwrap_or(u32::MAX);
         self.tail.next.offset = self.tail.next.offset.saturating_add(length);
         self.queued_bytes += bytes;
         self.placed_bytes += bytes as u64;
-        Ok(place)
+        place
     }
 
     /// Whether the largest posting has room in the queue.
@@ -275,13 +312,51 @@ impl Core {
     /// Whether the writer has something to do.
     pub(super) fn has_work(&self) -> bool {
         self.condition == Condition::Open
-            && (!self.queue.is_empty() || self.has_states_to_log() || self.needs_spare())
+            && (!self.queue.is_empty()
+                || self.has_states_to_log()
+                || self.needs_spare()
+                || self.holds_less_on_a_full_disk())
+    }
+
+    /// Whether the disk is full, and less of the log is needed than when it was last looked for what could go.
+    fn holds_less_on_a_full_disk(&self) -> bool {
+        self.disk_full && self.index.all_live_bytes() < self.live_when_full
+    }
+
+    /// Whether it is to be looked now for what can go from a full disk.
+    pub(super) fn looks_for_room(&mut self) -> bool {
+        let looks = self.holds_less_on_a_full_disk();
+        self.live_when_full = if self.disk_full {
+            self.index.all_live_bytes()
+        } else {
+            u64::MAX
+        };
+        looks
+    }
+
+    pub(super) fn is_disk_full(&self) -> bool {
+        self.disk_full
+    }
+
+    /// Files have gone: there may be room for another segment.
+    pub(super) fn try_spare_again(&mut self) {
+        self.wants_spare |= self.disk_full;
+    }
+
+    /// The segments of `numbers` of which nothing is needed.
+    pub(super) fn dead_segments(&self, numbers: Range<u32>) -> Vec<u32> {
+        // One of a full tail may be made before its first record is.
+        let end = numbers.end.min(self.tail.next.segment);
+        self.segments
+            .range(numbers.start..end.max(numbers.start))
+            .map(|(number, _)| *number)
+            .filter(|number| self.index.live_bytes(*number) == 0)
+            .collect()
     }
 
     /// Whether states have changed that the log can be told of: not while the disk is full.
     fn has_states_to_log(&self) -> bool {
-        let has_room =
-            !self.disk_full || self.spare.is_some() || self.tail.has_room_for(record::STATE_BYTES);
+        let has_room = !self.disk_full || self.spare.is_some() || self.tail.fits_state();
         has_room && self.index.has_unlogged()
     }
 
@@ -334,7 +409,7 @@ impl Core {
         while self.queued_bytes < self.max_queued_bytes.saturating_mul(2)
             && self.has_states_to_log()
         {
-            let Ok(place) = self.place_in_log(record::STATE_BYTES) else {
+            let Ok(place) = self.place_state() else {
                 break;
             };
             if let Some((id, acknowledged, limits)) = self.index.unlogged() {

@@ -7,6 +7,9 @@
 //! Two checkpoints are kept, with what has to be replayed after the older one: damage to the newest costs nothing. A segment goes when none of its records
 //! is needed, everything that says so is durable, and no replay begins before its end. So the log takes at most about twice what is held and a few times
 //! [`MailOptions::checkpoint_bytes`](super::MailOptions). All of it is done by the writer in small steps between its writes.
+//!
+//! On a full disk, what is dead goes at once: whenever less is needed, dead segments are removed, after two checkpoints if a replay would still begin before
+//! them. Both then tell what was acknowledged, so it need not fit into the log any more.
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -20,6 +23,8 @@ use super::writer::{Failed, Writer, failed, is_full};
 
 /// Bytes of a segment that one step copies.
 const COPIED_AT_ONCE: usize = 256 << 10;
+/// Checkpoints that are kept.
+const KEPT_CHECKPOINTS: usize = 2;
 /// Commits after which what was acknowledged meanwhile is taken to be logged.
 const MAX_COMMITS: usize = 8;
 
@@ -51,6 +56,12 @@ pub(super) struct Maintenance {
     copied: BTreeSet<u32>,
     /// Whether there was no room to copy to.
     crowded: bool,
+    /// Checkpoints that are made now, so that replay need not begin before what is dead.
+    hurried: usize,
+    /// Bytes of the newest checkpoint that was made; 0 if that is not known.
+    newest_bytes: u64,
+    /// The segments that were dead when the older checkpoint was begun, the newest, and the one under way.
+    dead: [Vec<u32>; 3],
 }
 
 /// A segment of which what is needed is copied to the tail.
@@ -75,19 +86,26 @@ impl Maintenance {
             clean: true,
             copied: BTreeSet::new(),
             crowded: false,
+            hurried: 0,
+            newest_bytes: 0,
+            dead: Default::default(),
         }
     }
 
     fn is_due(&self, placed: u64) -> bool {
-        placed - self.placed + self.replayed >= self.interval
+        self.hurried > 0 || placed - self.placed + self.replayed >= self.interval
     }
 
-    /// Segments below this number are not needed for replay.
     fn replayed_from(&self) -> u32 {
-        match self.checkpoints.as_slice() {
-            [.., older, _] => older.1.segment,
-            _ => 0,
-        }
+        replayed_from(&self.checkpoints)
+    }
+}
+
+/// Segments below this number are not needed for replay from either of these checkpoints.
+pub(super) fn replayed_from(checkpoints: &[(u64, Place)]) -> u32 {
+    match checkpoints {
+        [.., older, _] => older.1.segment,
+        _ => 0,
     }
 }
 
@@ -136,10 +154,13 @@ impl Writer {
     fn begin_checkpoint(&mut self) -> Result<(), Failed> {
         // Copies that are under way would not be replayed, and not be known.
         self.commit()?;
-        let (replay_from, placed) = {
+        let (replay_from, placed, dead) = {
             let core = self.shared.lock();
-            (core.tail().next, core.placed_bytes())
+            let dead = core.dead_segments(0..u32::MAX);
+            (core.tail().next, core.placed_bytes(), dead)
         };
+        let [_, _, under_way] = &mut self.maintenance.dead;
+        *under_way = dead;
         self.maintenance.placed = placed;
         self.maintenance.replayed = 0;
         self.start_checkpoint(replay_from)
@@ -202,12 +223,15 @@ impl Writer {
         };
         let maintenance = &mut self.maintenance;
         maintenance.interval = maintenance.least_interval.max(bytes);
+        maintenance.newest_bytes = bytes;
+        maintenance.hurried = maintenance.hurried.saturating_sub(1);
+        maintenance.dead.rotate_left(1);
         maintenance.next_number = number.saturating_add(1);
         maintenance.checkpoints.push((number, replay_from));
         maintenance.clean = true;
         maintenance.copied.clear();
         maintenance.crowded = false;
-        while self.maintenance.checkpoints.len() > 2 {
+        while self.maintenance.checkpoints.len() > KEPT_CHECKPOINTS {
             let (oldest, _) = self.maintenance.checkpoints.remove(0);
             self.remove(&segment::checkpoint_name(oldest))?;
         }
@@ -227,6 +251,7 @@ impl Writer {
     fn abandon(&mut self) {
         self.maintenance.unfinished = None;
         self.maintenance.copying = None;
+        self.maintenance.hurried = 0;
         // If it stays, opening the log removes it, and the next takes its place.
         drop(
             self.disk
@@ -245,21 +270,48 @@ impl Writer {
     /// Removes segments that nothing needs, and chooses one that is mostly dead if the log takes much more than what is held.
     fn remove_dead(&mut self) -> Result<(), Failed> {
         let before = self.maintenance.replayed_from();
-        let dead: Vec<_> = {
-            let core = self.shared.lock();
-            core.segments
-                .range(..before)
-                .filter(|(number, _)| core.index.live_bytes(**number) == 0)
-                .map(|(number, segment)| (*number, segment.name.clone()))
-                .collect()
-        };
-        if !dead.is_empty() && self.log_all_states()? {
-            for (number, name) in &dead {
-                self.remove(name)?;
-                self.shared.lock().segments.remove(number);
+        let dead = self.shared.lock().dead_segments(0..before);
+        let logged = dead.is_empty() || self.log_all_states()?;
+        let [known, ..] = &self.maintenance.dead;
+        // What the log could not be told of, both checkpoints have to know.
+        let (gone, left): (Vec<_>, Vec<_>) = dead
+            .into_iter()
+            .partition(|number| logged || known.contains(number));
+        for number in &gone {
+            let segment = self.shared.lock().segments.remove(number);
+            if let Some(segment) = segment {
+                self.remove(&segment.name)?;
             }
         }
+        if gone.is_empty() {
+            self.hurry(before, &left);
+        } else {
+            self.shared.lock().try_spare_again();
+        }
         self.choose(before)
+    }
+
+    /// Looks, where the disk is full, whether something has become dead.
+    pub(super) fn look_for_room(&mut self) {
+        self.maintenance.clean |= self.shared.lock().looks_for_room();
+    }
+
+    /// On a full disk, has checkpoints made now if with these what is dead can go, and takes more than they do.
+    fn hurry(&mut self, before: u32, left: &[u32]) {
+        let core = self.shared.lock();
+        if !core.is_disk_full() {
+            return;
+        }
+        let replayed = core.dead_segments(before..u32::MAX);
+        let bytes: u64 = left
+            .iter()
+            .chain(&replayed)
+            .filter_map(|number| core.segments.get(number))
+            .map(|segment| u64::from(segment.length))
+            .sum();
+        if bytes > self.maintenance.newest_bytes.saturating_mul(2) {
+            self.maintenance.hurried = KEPT_CHECKPOINTS;
+        }
     }
 
     /// Has the log told of everything that was acknowledged by now; says whether that worked.

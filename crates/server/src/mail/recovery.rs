@@ -4,6 +4,7 @@
 //!  checkpoint ──► segments from its place on ──► end: cut what a crash left half written ──► mark the end ──► new segment with the number of this start
 //! ```
 //! Nothing is changed on the disk before everything has been read, so a log that is refused is as it was. Every step can be interrupted and is then done again.
+//! If there is no room for the new segment, what is dead and what was not finished go first.
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use super::checkpoint::{self, BadCheckpoint, Loaded};
 use super::core::{Core, Segment, Shared};
 use super::disk::Disk;
 use super::index::{COUNTER_BITS, DeviceNumber, Entry, Index, MAX_START, What};
-use super::maintenance::Known;
+use super::maintenance::{self, Known};
 use super::record::{Decoded, MAIL_BYTES, MailRecord, Place, Record};
 use super::scan::{self, Scan};
 use super::segment::{self, Header, LogId, START};
@@ -37,7 +38,7 @@ pub struct Opened {
     pub start: u32,
 }
 
-/// Why a log was not opened. It is as it was.
+/// Why a log was not opened. It is as it was, but that a full disk may have cost it what nothing needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MailOpenError {
@@ -98,7 +99,11 @@ pub(super) fn open(
         segment: number,
         start,
     };
-    let (tail, segment) = writer::create_segment(&*disk, &header, options.segment_bytes)?;
+    let create = || writer::create_segment(&*disk, &header, options.segment_bytes);
+    let (tail, segment) = match create() {
+        Err(error) if writer::is_full(&error) && recovery.make_room(&*disk)? => create()?,
+        created => created?,
+    };
     // Only now, so that the number of a start is on the disk at every moment.
     recovery.rubbish.retain(|name| *name != segment.name);
     recovery.clean(&*disk)?;
@@ -629,6 +634,38 @@ impl Recovery {
             segment.length = writer::seal(&*segment.file, &self.log, place)?;
         }
         Ok(())
+    }
+
+    /// Removes segments that nothing needs, and of what was not finished all but the files of the last start, whose names tell its number. Says
+    /// whether there was anything.
+    fn make_room(&mut self, disk: &dyn Disk) -> Result<bool, MailOpenError> {
+        let before = maintenance::replayed_from(&self.checkpoints);
+        let dead: Vec<_> = self
+            .segments
+            .range(..before)
+            .map(|(number, _)| *number)
+            .filter(|number| self.index.live_bytes(*number) == 0)
+            .collect();
+        // What says that they are dead may have been written and not synced.
+        if let Some(last) = self.segments.get(&self.last) {
+            last.file.sync()?;
+        }
+        let (mut gone, kept): (Vec<_>, Vec<_>) = std::mem::take(&mut self.rubbish)
+            .into_iter()
+            .partition(|name| {
+                segment::parse_name(name).is_none_or(|(_, start)| start < self.start)
+            });
+        self.rubbish = kept;
+        for number in dead {
+            gone.extend(self.segments.remove(&number).map(|segment| segment.name));
+        }
+        for name in &gone {
+            disk.remove(name)?;
+        }
+        if !gone.is_empty() {
+            disk.sync()?;
+        }
+        Ok(!gone.is_empty())
     }
 
     /// Removes what was not finished.

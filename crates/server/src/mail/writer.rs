@@ -99,7 +99,10 @@ impl Writer {
         let done = self
             .commit()
             .and_then(|()| self.prepare_spare())
-            .and_then(|()| self.maintain());
+            .and_then(|()| {
+                self.look_for_room();
+                self.maintain()
+            });
         match done {
             Ok(()) => self.has_maintenance() || self.shared.lock().has_work(),
             Err(Failed) => {

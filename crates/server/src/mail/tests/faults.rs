@@ -525,6 +525,113 @@ fn a_full_disk_refuses_and_later_works() {
     refuses_and_later_works(FaultyDisk::fill);
 }
 
+/// Sends to so many devices until the disk is full; returns the next sequence.
+fn fill_up(mailboxes: &Mailboxes, devices: u8, mut sequence: u64) -> u64 {
+    loop {
+        let to = (sequence % u64::from(devices)) as u8;
+        match post(mailboxes, sequence, to, &[to; 500], PLENTY) {
+            Ok(_) => sequence += 1,
+            Err(PostError::DiskFull) => return sequence,
+            Err(PostError::Busy) => {}
+            Err(other) => panic!("{other}"),
+        }
+        mailboxes.flush();
+    }
+}
+
+fn settle(mailboxes: &Mailboxes) {
+    let spins = (0..2_000).take_while(|_| mailboxes.flush()).count();
+    assert!(spins < 2_000, "it never has nothing to do");
+}
+
+#[test]
+fn a_full_disk_heals_once_its_mail_is_acknowledged() {
+    // Also where there are too many devices for what is kept for their states.
+    for devices in [1, 3, 40] {
+        let disk = FaultyDisk::new();
+        disk.limit(160 << 10);
+        let mailboxes = open(&disk).unwrap();
+        let mut sequence = 1;
+        for round in 0..4 {
+            let first = sequence;
+            sequence = fill_up(&mailboxes, devices, first);
+            assert!(
+                sequence - first > 60,
+                "{devices} {round}: {first} to {sequence}"
+            );
+            settle(&mailboxes);
+            // No segment fits, but a checkpoint of so few devices does.
+            disk.limit(disk.used() + (7 << 10));
+            let full = post(&mailboxes, sequence, 0, &[0; 500], PLENTY).map(drop);
+            assert_eq!(full, Err(PostError::DiskFull), "{devices} {round}");
+            settle(&mailboxes);
+            for of in 0..devices {
+                mailboxes.acknowledge(&device(of), u64::MAX);
+            }
+            settle(&mailboxes);
+            // Nobody has asked again.
+            let appended = post(&mailboxes, sequence, 0, &[0; 500], PLENTY)
+                .unwrap_or_else(|error| panic!("{devices} {round}: {error}"));
+            settle(&mailboxes);
+            assert_eq!(appended.accepted().outcome(), Some(Ok(())));
+            let again = open(&disk.after(Crash::LosesAll)).unwrap();
+            assert_eq!(again.opened().damaged, 0, "{devices} {round}");
+            assert_eq!(again.sent(&device(ALICE)), sequence);
+            let there = messages(&again, 0);
+            assert_eq!(there.last().unwrap()[..], [0; 500]);
+            sequence += 1;
+        }
+    }
+}
+
+#[test]
+fn what_was_acknowledged_on_a_full_disk_stays_acknowledged() {
+    let disk = FaultyDisk::new();
+    disk.limit(20 << 10);
+    let mailboxes = open(&disk).unwrap();
+    fill_up(&mailboxes, 1, 1);
+    let second = mailboxes.read(&device(0), 0, 2, usize::MAX).unwrap().last;
+    mailboxes.acknowledge(&device(0), second);
+    settle(&mailboxes);
+    let again = open(&disk.after(Crash::LosesAll)).unwrap();
+    assert_eq!(again.status(&device(0)).acknowledged, second);
+    assert_eq!(again.opened().damaged, 0);
+}
+
+#[test]
+fn a_full_disk_opens_once_what_is_dead_has_gone() {
+    for acknowledges in [false, true] {
+        let disk = FaultyDisk::new();
+        let mailboxes = open(&disk).unwrap();
+        for sequence in 1..=120 {
+            post(&mailboxes, sequence, 1, &[1; 500], PLENTY).unwrap();
+            settle(&mailboxes);
+        }
+        if acknowledges {
+            mailboxes.acknowledge(&device(1), u64::MAX);
+            settle(&mailboxes);
+        }
+        let disk = disk.after(Crash::LosesAll);
+        disk.limit(disk.used() + 100);
+        let opened = open(&disk);
+        if !acknowledges {
+            let Err(MailOpenError::Disk(error)) = opened else {
+                panic!("{opened:?}");
+            };
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+            continue;
+        }
+        let mailboxes = opened.unwrap();
+        assert_eq!(mailboxes.opened().damaged, 0);
+        assert!(messages(&mailboxes, 1).is_empty());
+        post(&mailboxes, 121, 1, b"later", PLENTY).unwrap();
+        settle(&mailboxes);
+        let again = open(&disk.after(Crash::LosesAll)).unwrap();
+        assert_eq!(again.opened().damaged, 0);
+        assert_eq!(messages(&again, 1), ["later"]);
+    }
+}
+
 #[test]
 #[cfg(unix)]
 fn out_of_descriptors_refuses_and_later_works() {

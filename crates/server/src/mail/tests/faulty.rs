@@ -32,6 +32,8 @@ struct State {
     fail_syncs: bool,
     fail_writes: bool,
     full: bool,
+    /// Bytes that the files may have together.
+    capacity: Option<usize>,
     /// What the system says to whoever makes a file.
     refuse_files: Option<i32>,
     /// Reads from this offset on fail, so often.
@@ -94,6 +96,16 @@ impl FaultyDisk {
 
     pub(super) fn fill(&self, full: bool) {
         self.state().full = full;
+    }
+
+    /// Bytes of all files.
+    pub(super) fn used(&self) -> usize {
+        self.state().used()
+    }
+
+    /// Sets how many bytes the files may have together.
+    pub(super) fn limit(&self, capacity: usize) {
+        self.state().capacity = Some(capacity);
     }
 
     /// Has making a file fail with this error of the system.
@@ -180,6 +192,21 @@ impl State {
             return Err(io::Error::other("crashed"));
         }
         Ok(())
+    }
+
+    fn used(&self) -> usize {
+        self.names
+            .values()
+            .map(|number| self.files[*number].bytes.len())
+            .sum()
+    }
+
+    fn has_room(&self, number: usize, length: u64) -> bool {
+        let others = self.used() - self.files[number].bytes.len();
+        !self.full
+            && self
+                .capacity
+                .is_none_or(|capacity| others + length as usize <= capacity)
     }
 
     fn rename_all(&mut self, names: BTreeMap<String, usize>) {
@@ -269,7 +296,7 @@ impl LogFile for FaultyFile {
     }
 
     fn reserve(&self, length: u64) -> io::Result<()> {
-        if self.0.state().full {
+        if !self.0.state().has_room(self.1, length) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.change(Change::Length(length as usize))
@@ -294,8 +321,8 @@ impl LogFile for FaultyFile {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let grows = offset + bytes.len() as u64 > self.length()?;
-        if grows && self.0.state().full {
+        let end = offset + bytes.len() as u64;
+        if end > self.length()? && !self.0.state().has_room(self.1, end) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         self.change(Change::Write(offset as usize, bytes.to_vec()))
