@@ -197,11 +197,8 @@ impl Link {
 
     /// Takes what [`Link::doorbell`] had to say.
     pub(crate) fn handle_news(&mut self, rung: Rung) -> Result<(), End> {
-        if rung.news.has(News::REVOKED) {
-            return Err(End::Revoked);
-        }
-        if rung.news.has(News::REPLACED) {
-            return Err(End::Replaced);
+        if let Some(end) = rung.news.end() {
+            return Err(end);
         }
         if rung.news.has(News::MAIL) {
             self.window.grown();
@@ -370,7 +367,7 @@ impl Link {
         let wait = !self.letters.is_empty();
         match self.requester.send(send, wait, now) {
             Sending::Answered(reply) => self.answer(&reply),
-            Sending::Failed(error) => Err(error.into()),
+            Sending::Ended(end) => Err(end),
             Sending::Appended(accepted) => {
                 self.requests += 1;
                 self.begin(Waiting::Send(request, accepted))
@@ -395,7 +392,7 @@ impl Link {
                     self.requests = self.requests.saturating_sub(1);
                     self.answer(&reply)?;
                 }
-                Sending::Failed(error) => return Err(error.into()),
+                Sending::Ended(end) => return Err(end),
                 Sending::Appended(accepted) => self.begin(Waiting::Send(request, accepted))?,
                 Sending::Waits(letter) => {
                     self.letters.push_front(letter);

@@ -134,8 +134,11 @@ impl Requester {
             .settings
             .allowance
             .under(&link.token().claims().permissions);
+        let registration = shared.hub.register(*link.device().as_bytes());
+        // What an older link of the device is sending has been sent when this returns, and it sends nothing more.
+        shared.after_sending();
         Self {
-            registration: shared.hub.register(*link.device().as_bytes()),
+            registration,
             link,
             allowance,
             shared,

@@ -31,7 +31,7 @@ pub(crate) struct Shared {
     /// What the two above are in.
     pub(crate) storage: Storage,
     pub(crate) mailboxes: Mailboxes,
-    /// Held for reading from looking at a user's devices until the messages for them are in their mailboxes.
+    /// Held for reading from looking at a user's devices, and at whether the link still is the sender's, until the messages are in the mailboxes.
     devices: RwLock<()>,
     pub(crate) blobs: Blobs,
     pub(crate) hub: Arc<Hub>,
@@ -154,14 +154,20 @@ impl Shared {
         self.hub.ring(device.as_bytes(), News::REVOKED);
         self.tell_of_devices(&user, device, now);
         // Whoever has seen the device has written to it when this returns, and nobody sees it any more.
-        drop(self.devices.write().unwrap_or_else(PoisonError::into_inner));
+        self.after_sending();
         self.empty_mailbox(device, now).await;
         Ok(true)
     }
 
-    /// While this is held, no mailbox of a device that is seen now is emptied because the device is removed.
+    /// While this is held, no mailbox of a device that is seen now is emptied because the device is removed, and no link whose doorbell does not say
+    /// that it has ended is replaced.
     pub(crate) fn see_devices(&self) -> RwLockReadGuard<'_, ()> {
         self.devices.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns once nobody is sending who began before: whoever begins after sees what had changed before.
+    pub(crate) fn after_sending(&self) {
+        drop(self.devices.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Gives back to their senders what is in the mailbox of a device that was removed.

@@ -165,6 +165,10 @@ impl World {
 
     fn connect(&self, key: SigningKey, user: &str) -> Peer {
         let token = self.issuer.token(user, &key);
+        self.connect_with(key, token).unwrap()
+    }
+
+    fn connect_with(&self, key: SigningKey, token: String) -> Result<Peer, Ended> {
         let (state, hello) = DeviceHello::start(&mut rand::rng());
         let (handshake, accept) = self
             .relay
@@ -181,8 +185,7 @@ impl World {
         let link = handshake
             .finish(finish, self.now)
             .now_or_never()
-            .unwrap()
-            .unwrap();
+            .unwrap()?;
         let mut peer = Peer {
             key,
             token,
@@ -193,7 +196,7 @@ impl World {
         };
         peer.drain(self.now).unwrap();
         assert!(matches!(peer.said.pop_front(), Some(Said::Ready { .. })));
-        peer
+        Ok(peer)
     }
 
     /// A device that can be written to.
@@ -544,4 +547,39 @@ fn older_link_hears_that_it_is_replaced() {
     assert_eq!(ended.code, Some(CloseCode::Replaced));
     drop(older);
     assert_eq!(newer.hear(world.now), None);
+}
+
+// docs/protocol.md §5.2: what the newer link is refused is not sent by the older one after all
+#[test]
+fn a_link_that_was_replaced_posts_nothing_more() {
+    let world = World::with(|mail| mail.queue_bytes = 64 << 10);
+    let (mut older, mut bob) = (world.join("alice"), world.join("bob"));
+    let bob_id = bob.id();
+    for sequence in 1..=8 {
+        older.send(sequence, bob_id, &[0; 20_000], world.now);
+    }
+    let key = SigningKey::from_seed(&older.key.seed());
+    let to_others = serde_json::json!({ "to": ["carol"] });
+    let token = world.issuer.token_limited("alice", &key, &to_others);
+    let mut newer = world.connect_with(key, token).unwrap();
+    let request = newer.send(8, bob_id, b"again", world.now);
+    let refused = Said::Refused(request, RefusalCode::NotPermitted);
+    assert_eq!(newer.hear(world.now), Some(refused));
+    world.flush_mail();
+    // It has not heard of it, and finds that there is room.
+    let mut context = Context::from_waker(Waker::noop());
+    let ended = match older.link.poll_finished(world.now, &mut context) {
+        std::task::Poll::Ready(ended) => ended.unwrap_err(),
+        std::task::Poll::Pending => panic!("nothing waits"),
+    };
+    assert_eq!(ended.code, Some(CloseCode::Replaced));
+    let ended = older.try_send(9, bob_id, b"more", world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::Replaced));
+    drop(older);
+    let mut delivered = 0;
+    while bob.hear_message(world.now).is_some() {
+        delivered += 1;
+        world.flush_mail();
+    }
+    assert!((1..8).contains(&delivered), "{delivered}");
 }

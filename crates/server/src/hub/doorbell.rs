@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use crate::bounds::MAX_CHANGED_USERS;
+use crate::closing::End;
 
 /// News for a link, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -28,6 +29,17 @@ impl News {
     pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0
     }
+
+    /// Why the link has ended, if this says so.
+    pub(crate) fn end(self) -> Option<End> {
+        if self.has(Self::REVOKED) {
+            Some(End::Revoked)
+        } else if self.has(Self::REPLACED) {
+            Some(End::Replaced)
+        } else {
+            None
+        }
+    }
 }
 
 /// What a doorbell had to say.
@@ -42,14 +54,22 @@ pub(crate) struct Rung {
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
     bits: AtomicU8,
+    /// All that was ever rung, of which some ends the link and stays true after it was taken.
+    rung: AtomicU8,
     changed: Mutex<Vec<Arc<str>>>,
     wake: Notify,
 }
 
 impl Doorbell {
     pub(super) fn ring(&self, news: News) {
+        self.rung.fetch_or(news.0, Ordering::Release);
         self.bits.fetch_or(news.0, Ordering::Release);
         self.wake.notify_one();
+    }
+
+    /// Why the link has ended, if it was told so, whether or not it has heard it.
+    pub(crate) fn end(&self) -> Option<End> {
+        News(self.rung.load(Ordering::Acquire)).end()
     }
 
     /// The devices of a user that the link watches have changed.
@@ -109,6 +129,18 @@ mod tests {
         assert!(rung.news.has(News::MAIL) && rung.news.has(News::DEVICES));
         assert!(!rung.news.has(News::REPLACED) && rung.changed.is_empty());
         assert_eq!(doorbell.take(), None);
+    }
+
+    #[test]
+    fn an_end_stays_when_it_was_heard() {
+        let doorbell = Doorbell::default();
+        doorbell.ring(News::MAIL);
+        assert!(doorbell.end().is_none());
+        doorbell.ring(News::REPLACED);
+        assert!(doorbell.take().is_some());
+        assert!(matches!(doorbell.end(), Some(End::Replaced)));
+        doorbell.ring(News::REVOKED);
+        assert!(matches!(doorbell.end(), Some(End::Revoked)));
     }
 
     #[test]

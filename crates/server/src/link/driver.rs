@@ -152,6 +152,10 @@ impl Driver {
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Infallible, End> {
         loop {
             self.transmit()?;
+            // Before whatever else there is to do, and after the answer to a device that has removed itself.
+            if let Some(end) = self.doorbell.end() {
+                return Err(end);
+            }
             match self.wait(stop).await? {
                 Event::Stop => return Err(End::Stopping),
                 Event::Time => self.link.handle_timeout(clock::now())?,

@@ -5,7 +5,8 @@
 //!            │ Accepted, stale      │ refused                │ refused                └─▶ Accepted once durable or acknowledged
 //! ```
 //! The devices are looked at and the messages appended in one step that a removal does not come between: whoever removes a device waits for
-//! those who have seen it, and then empties its mailbox.
+//! those who have seen it, and then empties its mailbox. Nor does a newer link of the sending device: it waits for what the older is sending, which
+//! sends nothing more then, so that what is refused here is not sent there after all.
 use bytes::Bytes;
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::{List, Part, RequestId, Send};
@@ -13,10 +14,10 @@ use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::name::User;
 
 use super::{Reply, Requester, unavailable};
+use crate::closing::End;
 use crate::hub::News;
 use crate::mail::{Accepted, Appended, PostError, Posting, SequenceState};
 use crate::now::Now;
-use crate::storage::StorageError;
 
 /// What became of a Send.
 pub(crate) enum Sending {
@@ -26,8 +27,9 @@ pub(crate) enum Sending {
     Appended(Accepted),
     /// There is no room in the mailboxes' queue; it is to be tried again, before all that come after it.
     Waits(Box<Letter>),
-    /// The mailboxes do not work, so what became of it is not known (docs/protocol.md §5.2).
-    Failed(StorageError),
+    /// The link has ended: it is replaced or its device removed, or the mailboxes do not work, so that what became of the Send is not known
+    /// (docs/protocol.md §5.2).
+    Ended(End),
 }
 
 /// A Send that waits for room, with all that is in it.
@@ -62,6 +64,9 @@ impl Requester {
     /// Takes a Send. With `wait` it is not tried, because others wait before it.
     pub(crate) fn send(&mut self, send: &Send<'_>, wait: bool, now: Now) -> Sending {
         let request = send.request;
+        if let Some(end) = self.registration.doorbell().end() {
+            return Sending::Ended(end);
+        }
         // §5.2: whatever else is in a repetition, and whatever has changed since.
         match self
             .shared
@@ -137,6 +142,9 @@ impl Requester {
         let request = envelope.request;
         let appended = {
             let _seen = self.shared.see_devices();
+            if let Some(end) = self.registration.doorbell().end() {
+                return Ok(Sending::Ended(end));
+            }
             if let Err(code) = self.check_devices(envelope, now) {
                 return Ok(refused(request, code));
             }
@@ -157,7 +165,7 @@ impl Requester {
         match appended {
             Ok(appended) => Ok(Sending::Appended(self.ring(appended))),
             Err(PostError::Busy) => Err(NoRoom),
-            Err(PostError::Storage(error)) => Ok(Sending::Failed(error)),
+            Err(PostError::Storage(error)) => Ok(Sending::Ended(error.into())),
             Err(error) => {
                 tracing::debug!(%error, "sending refused");
                 Ok(refused(request, refusal(error)))
