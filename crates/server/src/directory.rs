@@ -218,6 +218,17 @@ impl Directory {
             .collect())
     }
 
+    /// Whether a device was removed ([`Directory::remove`]): a token that it still has, whoever issued it, is not to let it in.
+    ///
+    /// # Errors
+    /// [`StorageError::Unreadable`].
+    pub fn is_removed(&self, device: &Thumbprint) -> Result<bool, StorageError> {
+        self.storage.read(|read| {
+            let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
+            Ok(row.is_some_and(|row| row.value().2))
+        })
+    }
+
     /// Devices that were removed, so that what a crash left of one is found.
     ///
     /// # Errors

@@ -84,9 +84,7 @@ impl Accepting {
                 (minted.verified.clone(), Some(minted))
             }
         };
-        if let Some(issuer) = &shared.issuer
-            && issuer.is_removed(&token.claims().device)?
-        {
+        if shared.directory.is_removed(&token.claims().device)? {
             return Err(End::Revoked);
         }
         // Authorisation: the token is the presented one and names the proved key.

@@ -262,17 +262,6 @@ impl Issuer {
         })
     }
 
-    /// Whether a device was removed ([`crate::directory::Directory::remove`]): a token that it still has is not to let it in.
-    ///
-    /// # Errors
-    /// [`StorageError::Unreadable`].
-    pub fn is_removed(&self, device: &Thumbprint) -> Result<bool, StorageError> {
-        self.storage.read(|read| {
-            let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
-            Ok(row.is_some_and(|row| row.value().2))
-        })
-    }
-
     fn mint(&self, user: &str, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
         let mut id = [0; 16];
         rand::rngs::SysRng

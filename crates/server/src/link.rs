@@ -136,9 +136,7 @@ impl Link {
     fn greet(&mut self, minted: Option<Minted>, now: Now) -> Result<(), End> {
         let device = self.requester.device();
         // A removal between the handshake's look and the hub's entry rang nobody.
-        if let Some(issuer) = &self.requester.shared.issuer
-            && issuer.is_removed(&device)?
-        {
+        if self.requester.shared.directory.is_removed(&device)? {
             return Err(End::Revoked);
         }
         // The hub knows the link already, so mail that comes after this look rings.

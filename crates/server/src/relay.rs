@@ -116,8 +116,9 @@ impl Relay {
         })
     }
 
-    /// Removes a device for good: its card, prekeys and mailbox are gone, its link is closed with 4102, it publishes nothing more, and the built-in issuer gives it no more
-    /// tokens. Returns whether the relay knew it. An issuer of the operator's has to stop giving it tokens as well: with one the device can still send.
+    /// Removes a device for good: its card, prekeys and mailbox are gone, its link is closed with 4102, as is every later one whoever issued its token, and the
+    /// built-in issuer gives it no more tokens. Returns whether the relay knew it: one that has no card, with an issuer of the operator's, it does not know, and
+    /// that issuer has to stop giving it tokens.
     ///
     /// # Errors
     /// [`RelayError`] if storage fails.

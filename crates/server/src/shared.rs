@@ -1,7 +1,8 @@
 //! What every connection of a relay shares.
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use sealwire_protocol::jws::SignatureVerifier;
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) mailboxes: Mailboxes,
     /// Held for reading from looking at a user's devices, and at whether the link still is the sender's, until the messages are in the mailboxes.
     devices: RwLock<()>,
+    /// Removed devices whose mailboxes could not be emptied yet; at most as many as the directory remembers.
+    unemptied: Mutex<BTreeSet<Thumbprint>>,
     pub(crate) blobs: Blobs,
     pub(crate) hub: Arc<Hub>,
     pub(crate) settings: Settings,
@@ -128,6 +131,7 @@ impl Shared {
             storage,
             mailboxes,
             devices: RwLock::default(),
+            unemptied: Mutex::default(),
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             settings,
@@ -176,13 +180,37 @@ impl Shared {
             match self.mailboxes.remove(device, now.millis) {
                 Ok(swept) => return self.ring(&swept),
                 Err(PostError::Busy) => self.mailboxes.room().await,
-                // The next start finds it.
                 Err(error) => {
-                    tracing::error!(%error, "the mailbox of a removed device was not emptied");
+                    tracing::error!(%error, "the mailbox of a removed device is not emptied yet");
+                    self.unemptied().insert(*device);
                     return;
                 }
             }
         }
+    }
+
+    /// Tries again what [`Shared::empty_mailbox`] could not do, as far as it can be done now. Where the relay ends before, the next start finds it.
+    fn empty_the_rest(&self, now: Now) {
+        let mut unemptied = self.unemptied();
+        while let Some(device) = unemptied.first().copied() {
+            match self.mailboxes.remove(&device, now.millis) {
+                Ok(swept) => {
+                    unemptied.pop_first();
+                    self.ring(&swept);
+                }
+                // What hinders one hinders all.
+                Err(error) => {
+                    tracing::debug!(%error, "mailboxes of removed devices are not emptied yet");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn unemptied(&self) -> MutexGuard<'_, BTreeSet<Thumbprint>> {
+        self.unemptied
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Does what a removal that a crash or a fault interrupted has left to do.
@@ -195,8 +223,10 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives back to their senders, a bounded amount at a time, what nobody fetched in time. Returns whether there is more to do.
+    /// Gives back to their senders, a bounded amount at a time, what nobody fetched in time and what is left of removed devices. Returns whether there
+    /// is more to do.
     pub(crate) fn sweep(&self, now: Now) -> Result<bool, StorageError> {
+        self.empty_the_rest(now);
         let swept = self.mailboxes.sweep(now.millis)?;
         self.ring(&swept);
         Ok(swept.more)

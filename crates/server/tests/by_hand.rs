@@ -19,6 +19,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
 use sealwire_protocol::close::{CloseCode, RefusalCode};
 use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToRelay, UndeliveredReason};
@@ -26,8 +27,8 @@ use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::link::DeviceLink;
 use sealwire_protocol::name::Issuer as IssuerName;
-use sealwire_server::mail::MailOptions;
 use sealwire_server::mail::disk::{Disk, LogFile, MemoryDisk};
+use sealwire_server::mail::{MailOptions, PostError};
 use sealwire_server::policy::Allowance;
 use sealwire_server::simulation::{Config, Ended, Link, Now, ROOM, Relay, Transmit};
 use support::*;
@@ -36,24 +37,60 @@ const KEEP_ALIVE: Duration = Duration::from_secs(30);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(20);
 const RETENTION_SECONDS: u64 = 3_600;
 
+/// What is wrong with the disks.
+#[derive(Debug, Default)]
+struct Faults {
+    fails: AtomicBool,
+    full: AtomicBool,
+    unreadable: AtomicBool,
+}
+
 /// Memory that fails once it is told to.
 #[derive(Debug)]
 struct Failing {
     memory: Arc<dyn Disk>,
-    fails: Arc<AtomicBool>,
+    faults: Arc<Faults>,
 }
 
 #[derive(Debug)]
 struct FailingFile {
     file: Arc<dyn LogFile>,
-    fails: Arc<AtomicBool>,
+    faults: Arc<Faults>,
+}
+
+/// The directory's store, in memory that cannot be read once it is told so.
+#[derive(Debug)]
+struct FailingStore {
+    memory: InMemoryBackend,
+    faults: Arc<Faults>,
+}
+
+impl StorageBackend for FailingStore {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if self.faults.unreadable.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the disk is gone"));
+        }
+        self.memory.read(offset, out)
+    }
+    fn set_len(&self, length: u64) -> io::Result<()> {
+        self.memory.set_len(length)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.memory.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.memory.write(offset, data)
+    }
 }
 
 impl Failing {
     fn file(&self, file: Arc<dyn LogFile>) -> Arc<dyn LogFile> {
         Arc::new(FailingFile {
             file,
-            fails: Arc::clone(&self.fails),
+            faults: Arc::clone(&self.faults),
         })
     }
 }
@@ -84,6 +121,9 @@ impl LogFile for FailingFile {
         self.file.length()
     }
     fn reserve(&self, length: u64) -> io::Result<()> {
+        if self.faults.full.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         self.file.reserve(length)
     }
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
@@ -96,7 +136,7 @@ impl LogFile for FailingFile {
         self.file.truncate(length)
     }
     fn sync(&self) -> io::Result<()> {
-        if self.fails.load(Ordering::SeqCst) {
+        if self.faults.fails.load(Ordering::SeqCst) {
             return Err(io::Error::other("the disk is gone"));
         }
         self.file.sync()
@@ -107,7 +147,7 @@ impl LogFile for FailingFile {
 struct World {
     issuer: Issuer,
     relay: Relay,
-    fails: Arc<AtomicBool>,
+    faults: Arc<Faults>,
     now: Now,
 }
 
@@ -118,10 +158,14 @@ impl World {
 
     fn with(change: impl FnOnce(&mut MailOptions)) -> Self {
         let issuer = Issuer::new();
-        let fails = Arc::new(AtomicBool::new(false));
+        let faults = Arc::new(Faults::default());
         let disk = Failing {
             memory: Arc::new(MemoryDisk::new()),
-            fails: Arc::clone(&fails),
+            faults: Arc::clone(&faults),
+        };
+        let store = FailingStore {
+            memory: InMemoryBackend::new(),
+            faults: Arc::clone(&faults),
         };
         let mut mail = MailOptions::default();
         mail.identity = Some([7; 32]);
@@ -137,13 +181,13 @@ impl World {
             allowance,
             keep_alive: KEEP_ALIVE,
             write_timeout: WRITE_TIMEOUT,
-            cache_bytes: 1 << 20,
+            cache_bytes: 0,
         };
-        let relay = Relay::open(InMemoryBackend::new(), Arc::new(disk), config).unwrap();
+        let relay = Relay::open(store, Arc::new(disk), config).unwrap();
         let world = Self {
             issuer,
             relay,
-            fails,
+            faults,
             now: Now {
                 millis: now() * 1_000,
                 steady_millis: 5_000,
@@ -182,10 +226,7 @@ impl World {
             now: self.now.seconds(),
         };
         let (device, finish) = state.on_accept(&accept, &terms).unwrap();
-        let link = handshake
-            .finish(finish, self.now)
-            .now_or_never()
-            .unwrap()?;
+        let link = handshake.finish(finish, self.now).now_or_never().unwrap()?;
         let mut peer = Peer {
             key,
             token,
@@ -197,6 +238,14 @@ impl World {
         peer.drain(self.now).unwrap();
         assert!(matches!(peer.said.pop_front(), Some(Said::Ready { .. })));
         Ok(peer)
+    }
+
+    /// Removes a device that there is.
+    fn remove(&self, device: &Thumbprint) {
+        let mut removing = Box::pin(self.relay.remove_device(device, self.now).fuse());
+        assert_eq!((&mut removing).now_or_never(), None);
+        self.relay.flush_directory();
+        assert_eq!(removing.now_or_never(), Some(Ok(true)));
     }
 
     /// A device that can be written to.
@@ -360,7 +409,7 @@ fn failed_sync_closes_the_links_of_those_who_wait_and_refuses_nothing() {
     let mut bob = world.join("bob");
     alice.send(1, bob.id(), b"unknown", world.now);
     assert!(bob.hear_message(world.now).is_some());
-    world.fails.store(true, Ordering::SeqCst);
+    world.faults.fails.store(true, Ordering::SeqCst);
     world.flush_mail();
     assert!(is_internal(&alice.drain(world.now).unwrap_err()));
     assert!(alice.said.is_empty(), "{:?}", alice.said);
@@ -386,7 +435,7 @@ fn failed_sync_takes_back_nothing_that_was_acknowledged() {
     let request = alice.send(1, bob.id(), b"seen", world.now);
     let (position, _) = bob.hear_message(world.now).unwrap();
     bob.say(&ToRelay::Ack { position }, world.now).unwrap();
-    world.fails.store(true, Ordering::SeqCst);
+    world.faults.fails.store(true, Ordering::SeqCst);
     world.flush_mail();
     assert_eq!(alice.hear(world.now), Some(Said::Accepted(request)));
 }
@@ -582,4 +631,68 @@ fn a_link_that_was_replaced_posts_nothing_more() {
         world.flush_mail();
     }
     assert!((1..8).contains(&delivered), "{delivered}");
+}
+
+// docs/protocol.md §5.1, RemoveDevice: whoever issued the token
+#[test]
+fn a_removed_device_with_a_good_token_of_another_issuer_gets_no_mail() {
+    let world = World::new();
+    let (mut alice, bob) = (world.join("alice"), world.join("bob"));
+    let bob_id = bob.id();
+    alice.send(1, bob_id, b"secret", world.now);
+    world.flush_mail();
+    let Peer {
+        key, token, link, ..
+    } = bob;
+    drop(link);
+    world.remove(&bob_id);
+    let ended = world.connect_with(key, token).map(drop).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::Revoked));
+}
+
+// docs/protocol.md §5.1, RemoveDevice; §5.2, Undelivered
+#[test]
+fn a_removal_on_a_full_disk_is_finished_by_a_later_sweep() {
+    let world = World::with(|mail| mail.segment_bytes = 4 << 20);
+    let (mut alice, mut carol) = (world.join("alice"), world.join("carol"));
+    let bob_id = world.join("bob").id();
+    alice.send(1, bob_id, b"given back", world.now);
+    carol.send(1, bob_id, b"kept", world.now);
+    world.flush_mail();
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(1)));
+    world.faults.full.store(true, Ordering::SeqCst);
+    let mailboxes = world.relay.mailboxes();
+    loop {
+        match mailboxes.remove(&carol.id(), world.now.millis) {
+            Ok(_) => {}
+            Err(PostError::Busy) => world.flush_mail(),
+            Err(error) => {
+                assert_eq!(error, PostError::DiskFull);
+                break;
+            }
+        }
+    }
+    world.remove(&bob_id);
+    assert_eq!(
+        alice.hear(world.now),
+        Some(Said::DeviceChanged("bob".into()))
+    );
+    while world.relay.sweep(world.now).unwrap() {}
+    world.flush_mail();
+    assert_eq!(alice.hear(world.now), None);
+    assert_eq!(mailboxes.status(&bob_id).waiting, 2);
+    world.faults.full.store(false, Ordering::SeqCst);
+    // The first asks for room, the second has it.
+    for _ in 0..2 {
+        while world.relay.sweep(world.now).unwrap() {}
+        world.flush_mail();
+    }
+    assert!(matches!(
+        alice.hear(world.now),
+        Some(Said::Undelivered {
+            reason: UndeliveredReason::DeviceRemoved,
+            ..
+        })
+    ));
+    assert_eq!(mailboxes.status(&bob_id).waiting, 0);
 }

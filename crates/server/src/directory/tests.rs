@@ -549,8 +549,11 @@ async fn a_device_is_removed_by_its_own_user_only() {
     );
     assert_eq!(directory.devices(&user("alice"), 100), Ok(vec![device(1)]));
     let alice = user("alice");
+    assert_eq!(directory.is_removed(&device(1)), Ok(false));
     assert_eq!(
         directory.remove(&device(1), Some(&alice)).await,
         Ok(Some(alice))
     );
+    assert_eq!(directory.is_removed(&device(1)), Ok(true));
+    assert_eq!(directory.is_removed(&device(2)), Ok(false));
 }
