@@ -6,7 +6,7 @@
 pub struct Now {
     /// Milliseconds since 1970: for tokens, cards, the age of mail.
     pub millis: u64,
-    /// Milliseconds since some moment, by a clock that nobody sets: for pings and for devices that do not read.
+    /// Milliseconds since some moment, by a clock that nobody sets: for pings, for devices that do not read, for rates.
     pub steady_millis: u64,
 }
 

@@ -205,7 +205,7 @@ impl Requester {
             .directory
             .devices(user, now.seconds())
             .is_ok_and(|devices| !devices.is_empty());
-        let slowed = now.millis / PREKEY_TAKES_WINDOW_MINUTES;
+        let slowed = now.steady_millis / PREKEY_TAKES_WINDOW_MINUTES;
         let who = (self.user().clone(), user.clone());
         known
             && self
@@ -222,7 +222,7 @@ impl Requester {
             .take(
                 self.user(),
                 self.allowance.card_fetches_per_minute,
-                now.millis,
+                now.steady_millis,
             )
             .map_err(|_| RefusalCode::RateLimited)?;
         Ok(user)
@@ -359,7 +359,7 @@ impl Requester {
         if self
             .shared
             .refresh_rates
-            .take(&self.device(), REFRESHES_PER_MINUTE, now.millis)
+            .take(&self.device(), REFRESHES_PER_MINUTE, now.steady_millis)
             .is_err()
         {
             return Reply::Refused(request, RefusalCode::RateLimited);
@@ -407,7 +407,7 @@ impl Requester {
         }
         self.shared
             .publish_rates
-            .take(&self.device(), PUBLICATIONS_PER_MINUTE, now.millis)
+            .take(&self.device(), PUBLICATIONS_PER_MINUTE, now.steady_millis)
             .map_err(|_| RefusalCode::RateLimited)
     }
 }

@@ -696,3 +696,46 @@ fn a_removal_on_a_full_disk_is_finished_by_a_later_sweep() {
     ));
     assert_eq!(mailboxes.status(&bob_id).waiting, 0);
 }
+
+// docs/protocol.md §5.2: where a store fails the link is closed, and nothing is refused
+#[test]
+fn a_send_whose_recipients_cannot_be_read_closes_the_link() {
+    let world = World::new();
+    let mut alice = world.join("alice");
+    world.faults.unreadable.store(true, Ordering::SeqCst);
+    // A user whose devices the relay does not happen to have in memory.
+    let ended = alice
+        .try_send(1, new_key().thumbprint(), b"unknown", world.now)
+        .unwrap_err();
+    assert!(is_internal(&ended));
+    assert!(alice.said.is_empty(), "{:?}", alice.said);
+}
+
+// A clock that somebody sets must not refuse anybody anything
+#[test]
+fn a_clock_that_went_ahead_and_back_refuses_nobody() {
+    let mut world = World::new();
+    let mut alice = world.join("alice");
+    let fetch = |alice: &mut Peer, now| {
+        let frame = ToRelay::FetchCards {
+            request: 1,
+            user: "nobody",
+            take: false,
+        };
+        alice.say(&frame, now).unwrap();
+        alice.hear(now).unwrap()
+    };
+    let (served, refused) = (
+        Said::Refused(1, RefusalCode::UnknownUser),
+        Said::Refused(1, RefusalCode::RateLimited),
+    );
+    world.now.millis += 365 * 86_400_000;
+    assert_eq!(fetch(&mut alice, world.now), served);
+    world.now.millis -= 365 * 86_400_000;
+    while fetch(&mut alice, world.now) == served {}
+    assert_eq!(fetch(&mut alice, world.now), refused);
+    world.pass(Duration::from_secs(60));
+    for _ in 0..60 {
+        assert_eq!(fetch(&mut alice, world.now), served);
+    }
+}

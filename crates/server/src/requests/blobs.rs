@@ -95,7 +95,7 @@ impl Requester {
                 self.user(),
                 bytes.max(MIN_COST_BYTES) as u64,
                 self.allowance.transfer_bytes_per_minute,
-                now.millis,
+                now.steady_millis,
             )
             .map_err(|_| RefusalCode::RateLimited)
     }

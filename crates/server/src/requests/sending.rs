@@ -13,11 +13,12 @@ use sealwire_protocol::frame::{List, Part, RequestId, Send};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::name::User;
 
-use super::{Reply, Requester, unavailable};
+use super::{Reply, Requester};
 use crate::closing::End;
 use crate::hub::News;
 use crate::mail::{Accepted, Appended, PostError, Posting, SequenceState};
 use crate::now::Now;
+use crate::storage::StorageError;
 
 /// What became of a Send.
 pub(crate) enum Sending {
@@ -27,7 +28,7 @@ pub(crate) enum Sending {
     Appended(Accepted),
     /// There is no room in the mailboxes' queue; it is to be tried again, before all that come after it.
     Waits(Box<Letter>),
-    /// The link has ended: it is replaced or its device removed, or the mailboxes do not work, so that what became of the Send is not known
+    /// The link has ended: it is replaced or its device removed, or a store does not work, so that what became of the Send is not known
     /// (docs/protocol.md §5.2).
     Ended(End),
 }
@@ -119,7 +120,7 @@ impl Requester {
                 &self.device(),
                 parts().count() as u64,
                 self.allowance.messages_per_minute,
-                now.millis,
+                now.steady_millis,
             )
             .map_err(|_| RefusalCode::RateLimited)?;
         Ok(Envelope {
@@ -145,8 +146,10 @@ impl Requester {
             if let Some(end) = self.registration.doorbell().end() {
                 return Ok(Sending::Ended(end));
             }
-            if let Err(code) = self.check_devices(envelope, now) {
-                return Ok(refused(request, code));
+            match self.check_devices(envelope, now) {
+                Ok(Ok(())) => {}
+                Ok(Err(code)) => return Ok(refused(request, code)),
+                Err(error) => return Ok(Sending::Ended(error.into())),
             }
             let (parts, copies) = contents();
             let posting = Posting {
@@ -181,8 +184,12 @@ impl Requester {
         appended.accepted()
     }
 
-    /// §5.2: who the parts and copies have to be for.
-    fn check_devices(&self, envelope: &Envelope, now: Now) -> Result<(), RefusalCode> {
+    /// §5.2: who the parts and copies have to be for. Where the directory cannot be read, nobody knows.
+    fn check_devices(
+        &self,
+        envelope: &Envelope,
+        now: Now,
+    ) -> Result<Result<(), RefusalCode>, StorageError> {
         let Envelope {
             to,
             whole,
@@ -193,7 +200,7 @@ impl Requester {
         // Those of the directory are distinct and sorted.
         let current = self.devices_but_this(to, now)?;
         if current.is_empty() {
-            return Err(RefusalCode::UnknownUser);
+            return Ok(Err(RefusalCode::UnknownUser));
         }
         let are_theirs = if *whole {
             *devices == current
@@ -204,25 +211,24 @@ impl Requester {
                     .all(|device| current.binary_search(device).is_ok())
         };
         if !are_theirs {
-            return Err(RefusalCode::DevicesChanged);
+            return Ok(Err(RefusalCode::DevicesChanged));
         }
         if !whole || to == self.user() {
-            return if copies.is_empty() {
+            return Ok(if copies.is_empty() {
                 Ok(())
             } else {
                 Err(RefusalCode::DevicesChanged)
-            };
+            });
         }
-        if *copies == self.devices_but_this(self.user(), now)? {
+        Ok(if *copies == self.devices_but_this(self.user(), now)? {
             Ok(())
         } else {
             Err(RefusalCode::OwnDevicesChanged)
-        }
+        })
     }
 
-    fn devices_but_this(&self, user: &User, now: Now) -> Result<Vec<Thumbprint>, RefusalCode> {
-        let devices = self.shared.directory.devices(user, now.seconds());
-        let mut devices = devices.map_err(unavailable)?;
+    fn devices_but_this(&self, user: &User, now: Now) -> Result<Vec<Thumbprint>, StorageError> {
+        let mut devices = self.shared.directory.devices(user, now.seconds())?;
         devices.retain(|device| *device != self.device());
         Ok(devices)
     }
