@@ -232,6 +232,14 @@ impl Peer {
         })
     }
 
+    /// Seals in this session from now on, whatever its precedence: the other device has asked in it for what it could not open, so it may
+    /// have no other (docs/protocol.md §8.3). Nothing if it is not here.
+    pub fn prefer(&mut self, session: SessionId) {
+        if self.sessions.iter().any(|kept| kept.id == session) {
+            self.sealing = Some(session);
+        }
+    }
+
     /// Erases all sessions: the next message has to start a new one. The identity stays pinned.
     pub fn forget_sessions(&mut self) {
         self.sessions.clear();

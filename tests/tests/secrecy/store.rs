@@ -153,6 +153,8 @@ impl Secrets {
         if !attestation.is_empty() && !self.attestations.contains(&attestation) {
             self.attestations.push(attestation);
         }
+        // What the device is called.
+        reader.vec8(0..=64)?;
         Ok(())
     }
 

@@ -188,7 +188,14 @@ impl Engine {
             self.inbox.push(txn, gap)?;
         }
         match Content::decode(&opened.content) {
-            Ok(content) => self.take_content(txn, message, user, &content, now),
+            Ok(content) => {
+                // §8.3: its sender may have no other session than the one that this came in.
+                if matches!(content.kind, Kind::Resend(_)) {
+                    let peer = txn.peer(&self.vault, deliver.device)?;
+                    peer.prefer(opened.session);
+                }
+                self.take_content(txn, message, user, &content, now)
+            }
             Err(_) => self.undecryptable(txn, message, user),
         }
     }

@@ -585,3 +585,25 @@ fn late_mail_of_a_removed_own_device_changes_nobodys_verification() {
         "{events:?}"
     );
 }
+
+/// docs/protocol.md §8.3: whose clock is ahead, or whose session has the smaller id, does not matter.
+#[test]
+fn peer_whose_session_is_later_than_the_repair_seals_in_the_repair() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    // Alice has started a session that bob will never have, half a minute ahead.
+    alice.engine.restart.insert(bob.device());
+    alice.engine.look_up("bob".into(), true);
+    relay.later += 30_000;
+    relay.pump(&mut [&mut alice]);
+    relay.later -= 30_000;
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    bob.crash_without(&[Table::Sessions]);
+    bob.engine.prekeys.forget_secrets();
+    bob.engine.prekeys_changed = true;
+    bob.settle();
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1"]);
+}
