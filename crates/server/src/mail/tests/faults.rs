@@ -585,6 +585,64 @@ fn a_full_disk_heals_once_its_mail_is_acknowledged() {
 }
 
 #[test]
+fn a_crash_while_a_full_disk_heals_loses_nothing() {
+    const KEEPS: u8 = 99;
+    let fill = || {
+        let disk = FaultyDisk::new();
+        disk.limit(90 << 10);
+        let mailboxes = open(&disk).unwrap();
+        post(&mailboxes, 1, KEEPS, b"stays", PLENTY).unwrap();
+        let next = fill_up(&mailboxes, 20, 2);
+        settle(&mailboxes);
+        disk.limit(disk.used() + (7 << 10));
+        (disk, mailboxes, next)
+    };
+    let heal = |mailboxes: &Mailboxes| {
+        for of in 0..20 {
+            mailboxes.acknowledge(&device(of), u64::MAX);
+        }
+        settle(mailboxes);
+    };
+    let (disk, mailboxes, next) = fill();
+    let begin = disk.operations();
+    heal(&mailboxes);
+    let end = disk.operations();
+    post(&mailboxes, next, 0, b"x", PLENTY).unwrap();
+    let tears = (0..3).map(Crash::Tears);
+    let crashes: Vec<_> = [Crash::LosesAll, Crash::LosesNothing]
+        .into_iter()
+        .chain(tears)
+        .collect();
+    assert!(end - begin > 10, "{begin} to {end}");
+    for operation in begin..end {
+        let (disk, mailboxes, _) = fill();
+        disk.crash_at(operation);
+        heal(&mailboxes);
+        for crash in &crashes {
+            let context = format!("crash at {operation}, {crash:?}");
+            // As full as it was, and where there is no room for a start either, with some.
+            let disk_after = disk.after(*crash);
+            disk_after.limit(disk_after.used() + 100);
+            let again = match open(&disk_after) {
+                Err(MailOpenError::Disk(_)) => {
+                    disk_after.limit(usize::MAX);
+                    open(&disk_after)
+                }
+                opened => opened,
+            };
+            let again = again.unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(again.opened().damaged, 0, "{context}");
+            assert_eq!(messages(&again, KEEPS), ["stays"], "{context}");
+            assert_eq!(again.sent(&device(ALICE)), next - 1, "{context}");
+            for of in 0..20 {
+                let there = messages(&again, of);
+                assert!(there.iter().all(|message| message[..] == [of; 500]));
+            }
+        }
+    }
+}
+
+#[test]
 fn what_was_acknowledged_on_a_full_disk_stays_acknowledged() {
     let disk = FaultyDisk::new();
     disk.limit(20 << 10);
