@@ -70,8 +70,8 @@ pub(super) struct Core {
     condition: Condition,
     /// Why there is no spare segment.
     disk_full: bool,
-    /// Bytes that were needed when it was last looked for what could go from a full disk.
-    live_when_full: u64,
+    /// Where the disk is full, the bytes that were needed no more when it was last looked for what could go.
+    looked_at: Option<u64>,
     /// Whether somebody needed a spare segment.
     wants_spare: bool,
     /// Whether the writer waits to be told of work.
@@ -227,7 +227,7 @@ impl Core {
             placed_bytes: 0,
             condition: Condition::Open,
             disk_full: false,
-            live_when_full: u64::MAX,
+            looked_at: None,
             wants_spare: false,
             idle: false,
             stopping: false,
@@ -315,22 +315,18 @@ impl Core {
             && (!self.queue.is_empty()
                 || self.has_states_to_log()
                 || self.needs_spare()
-                || self.holds_less_on_a_full_disk())
+                || self.may_have_dead_on_a_full_disk())
     }
 
-    /// Whether the disk is full, and less of the log is needed than when it was last looked for what could go.
-    fn holds_less_on_a_full_disk(&self) -> bool {
-        self.disk_full && self.index.all_live_bytes() < self.live_when_full
+    /// Whether the disk is full, and something has become dead since it was last looked for what could go.
+    fn may_have_dead_on_a_full_disk(&self) -> bool {
+        self.disk_full && self.looked_at != Some(self.index.freed_bytes())
     }
 
     /// Whether it is to be looked now for what can go from a full disk.
     pub(super) fn looks_for_room(&mut self) -> bool {
-        let looks = self.holds_less_on_a_full_disk();
-        self.live_when_full = if self.disk_full {
-            self.index.all_live_bytes()
-        } else {
-            u64::MAX
-        };
+        let looks = self.may_have_dead_on_a_full_disk();
+        self.looked_at = self.disk_full.then(|| self.index.freed_bytes());
         looks
     }
 
@@ -343,9 +339,8 @@ impl Core {
         self.wants_spare |= self.disk_full;
     }
 
-    /// The segments of `numbers` of which nothing is needed.
+    /// The segments of `numbers` of which nothing is needed; the last one, and the spare, are.
     pub(super) fn dead_segments(&self, numbers: Range<u32>) -> Vec<u32> {
-        // One of a full tail may be made before its first record is.
         let end = numbers.end.min(self.tail.next.segment);
         self.segments
             .range(numbers.start..end.max(numbers.start))

@@ -228,6 +228,8 @@ pub(super) struct Index {
     schedule: BinaryHeap<Reverse<(u64, u32)>>,
     /// Bytes of the records that are needed, by segment.
     live: BTreeMap<u32, u64>,
+    /// Bytes of the records that have been, and are not any more.
+    freed: u64,
     unlogged: Vec<DeviceNumber>,
     #[expect(clippy::vec_box, reason = "a mailbox takes the box as it is")]
     spare: Vec<Box<Held>>,
@@ -685,6 +687,11 @@ impl Index {
         self.live.values().sum()
     }
 
+    /// Counts the bytes of the records that are needed no more.
+    pub(super) fn freed_bytes(&self) -> u64 {
+        self.freed
+    }
+
     /// Devices that are known.
     pub(super) fn devices(&self) -> usize {
         self.slots.len()
@@ -733,6 +740,7 @@ impl Index {
         self.users.release(entry.from_user);
         self.users.release(entry.to_user);
         if entry.what == What::Mail {
+            self.freed = self.freed.wrapping_add(entry.record_bytes.into());
             reduce(
                 &mut self.live,
                 entry.place.segment,
