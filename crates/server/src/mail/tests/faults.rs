@@ -647,7 +647,13 @@ fn what_was_acknowledged_on_a_full_disk_stays_acknowledged() {
     let disk = FaultyDisk::new();
     disk.limit(20 << 10);
     let mailboxes = open(&disk).unwrap();
-    fill_up(&mailboxes, 1, 1);
+    let mut sequence = fill_up(&mailboxes, 1, 1);
+    // To the last byte that mail may take.
+    for bytes in (1..500).rev() {
+        let last = post(&mailboxes, sequence, 0, &vec![0; bytes], PLENTY);
+        sequence += u64::from(last.is_ok());
+        mailboxes.flush();
+    }
     let second = mailboxes.read(&device(0), 0, 2, usize::MAX).unwrap().last;
     mailboxes.acknowledge(&device(0), second);
     settle(&mailboxes);
