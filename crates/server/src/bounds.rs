@@ -3,8 +3,10 @@ use std::time::Duration;
 
 // Connections
 
-/// TCP connections at one time, of all kinds. One more is dropped as it arrives.
+/// TCP connections at one time, of all kinds; fewer where the system grants fewer file descriptors. One more is dropped as it arrives.
 pub(crate) const MAX_CONNECTIONS: usize = 16_384;
+/// File descriptors that connections leave to the stores, where the system grants enough; fewer connections are taken then.
+pub(crate) const RESERVED_DESCRIPTORS: usize = 512;
 /// Connections of one address (IPv4) or one /64 (IPv6) that have not authenticated.
 pub(crate) const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 /// Rest after the system has refused a connection for want of resources.

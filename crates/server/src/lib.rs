@@ -32,6 +32,7 @@ mod card_check;
 mod clock;
 mod closing;
 pub mod data_dir;
+mod descriptors;
 pub mod directory;
 mod handshake;
 mod http;

@@ -27,9 +27,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bounds::{
-    ACCEPT_BACK_OFF, MAX_CONNECTIONS, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS,
-    MAX_UNAUTHENTICATED_PER_ADDRESS, SHUTDOWN_GRACE,
+    ACCEPT_BACK_OFF, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS, MAX_UNAUTHENTICATED_PER_ADDRESS,
+    SHUTDOWN_GRACE,
 };
+use crate::descriptors;
 use crate::http;
 use crate::link::driver::{self, Admission};
 use crate::shared::Shared;
@@ -42,11 +43,12 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let connections = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let max_connections = descriptors::connections();
+    let connections = Arc::new(Semaphore::new(max_connections));
     // Without TLS there is a proxy in front, whose address everybody has: sharing out is its business then.
     let addresses = Addresses::new(match tls {
         Some(_) => MAX_UNAUTHENTICATED_PER_ADDRESS,
-        None => MAX_CONNECTIONS,
+        None => max_connections,
     });
     let mut tasks = JoinSet::new();
     loop {
@@ -68,7 +70,7 @@ pub(crate) async fn serve(
         };
         let deadline = Instant::now() + shared.settings.handshake_deadline;
         let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            tracing::warn!("connection dropped: {MAX_CONNECTIONS} are open");
+            tracing::warn!("connection dropped: {max_connections} are open");
             continue;
         };
         let Some(unauthenticated) = addresses.admit(peer.ip()) else {

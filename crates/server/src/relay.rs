@@ -236,7 +236,8 @@ impl RelayBuilder {
         .await
     }
 
-    /// Serves on a listener that the application made, on the current tokio runtime.
+    /// Serves on a listener that the application made, on the current tokio runtime. On Unix the process's soft limit of open files is raised to the
+    /// hard one; where it is low, fewer connections are taken, so that the stores can open their files.
     ///
     /// # Errors
     /// As [`RelayBuilder::bind`].
