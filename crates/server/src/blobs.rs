@@ -11,6 +11,7 @@
 //! * The disk is used on blocking threads, by a bounded number of jobs at a time. A job holds one piece.
 mod file;
 mod index;
+mod room;
 
 use std::fmt;
 use std::io;
@@ -26,6 +27,7 @@ use tokio::task::{spawn_blocking, unconstrained};
 
 use self::file::{BlobFile, Description, Found, Opened, SYNC_BYTES};
 use self::index::{Body, Entry, Index, State};
+use self::room::Room;
 use crate::bounds::MAX_BLOB_JOBS;
 use crate::data_dir::files::private_directory;
 
@@ -46,6 +48,8 @@ pub const BLOB_UPLOADS_PER_USER: u64 = 16;
 pub const BLOB_RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
 /// Seconds within which a blob that was begun has to become whole.
 pub const BLOB_UPLOAD_SECONDS: u64 = 7 * 24 * 60 * 60;
+/// Free bytes of the disk that no blob takes: mail and the directory go on when blobs do not.
+pub const BLOB_RESERVED_BYTES: u64 = 1 << 30;
 /// Bytes of blobs in a relay without a directory; they are in memory.
 const BLOB_BYTES_IN_MEMORY: u64 = 256 << 20;
 /// Seconds after which an upload that does not go on is synced and its file closed.
@@ -69,6 +73,8 @@ pub struct BlobLimits {
     pub retention_seconds: u64,
     /// Seconds within which a blob has to become whole.
     pub upload_seconds: u64,
+    /// Free bytes of the disk that no blob takes; a blob for which there is no room beside them is not begun.
+    pub reserved_bytes: u64,
 }
 
 impl Default for BlobLimits {
@@ -82,6 +88,7 @@ impl Default for BlobLimits {
             uploads_per_user: BLOB_UPLOADS_PER_USER,
             retention_seconds: BLOB_RETENTION_SECONDS,
             upload_seconds: BLOB_UPLOAD_SECONDS,
+            reserved_bytes: BLOB_RESERVED_BYTES,
         }
     }
 }
@@ -96,6 +103,7 @@ pub(crate) struct Blobs {
 struct Inner {
     place: Place,
     limits: BlobLimits,
+    room: Room,
     index: Mutex<Index>,
     /// Jobs on the disk.
     jobs: Arc<Semaphore>,
@@ -157,6 +165,7 @@ pub(crate) enum Full {
     User,
     Uploads,
     Relay,
+    Disk,
 }
 
 impl fmt::Display for Full {
@@ -165,6 +174,7 @@ impl fmt::Display for Full {
             Self::User => "what one user may have is used up",
             Self::Uploads => "too many uploads of one user are not finished",
             Self::Relay => "the relay has no room for more",
+            Self::Disk => "the disk has no room but what is reserved for mail and the directory",
         })
     }
 }
@@ -193,6 +203,10 @@ impl Blobs {
     /// # Errors
     /// The directory cannot be made or read.
     pub(crate) fn open(directory: &Path, limits: BlobLimits) -> io::Result<Self> {
+        Self::open_on(directory, limits, Room::on_disk())
+    }
+
+    fn open_on(directory: &Path, limits: BlobLimits, room: Room) -> io::Result<Self> {
         private_directory(directory)?;
         let mut index = Index::default();
         for found in std::fs::read_dir(directory)? {
@@ -214,6 +228,7 @@ impl Blobs {
         Ok(Self::new(
             Place::Directory(directory.to_owned()),
             limits,
+            room,
             index,
         ))
     }
@@ -224,14 +239,15 @@ impl Blobs {
             bytes: limits.bytes.min(BLOB_BYTES_IN_MEMORY),
             ..limits
         };
-        Self::new(Place::Memory, limits, Index::default())
+        Self::new(Place::Memory, limits, Room::unknown(), Index::default())
     }
 
-    fn new(place: Place, limits: BlobLimits, index: Index) -> Self {
+    fn new(place: Place, limits: BlobLimits, room: Room, index: Index) -> Self {
         Self {
             inner: Arc::new(Inner {
                 place,
                 limits,
+                room,
                 index: Mutex::new(index),
                 jobs: Arc::new(Semaphore::new(MAX_BLOB_JOBS)),
             }),
@@ -274,7 +290,11 @@ impl Blobs {
                     size: append.size,
                     begun: now,
                 };
-                index.begin(append.blob, description, &self.inner.limits)
+                let free = match &self.inner.place {
+                    Place::Directory(directory) => self.inner.room.free(directory)?,
+                    Place::Memory => u64::MAX,
+                };
+                index.begin(append.blob, description, &self.inner.limits, free)
             }
         }
     }

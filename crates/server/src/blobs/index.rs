@@ -103,6 +103,8 @@ impl Entry {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     blobs: HashMap<BlobId, Arc<Entry>>,
+    /// Those that are not whole yet.
+    uploads: HashMap<BlobId, Arc<Entry>>,
     users: HashMap<User, Usage>,
     bytes: u64,
 }
@@ -129,21 +131,24 @@ impl Index {
             .or_default();
         usage.blobs += 1;
         usage.bytes = usage.bytes.saturating_add(charge);
+        let entry = Arc::new(entry);
         if entry.sealed().is_none() {
             usage.uploads += 1;
+            self.uploads.insert(entry.id, Arc::clone(&entry));
         }
         self.bytes = self.bytes.saturating_add(charge);
-        let entry = Arc::new(entry);
         self.blobs.insert(entry.id, Arc::clone(&entry));
         entry
     }
 
-    /// Begins a blob, if there is room for all of it.
+    /// Begins a blob, if there is room for all of it: under the limits, and in the `free` bytes of the disk beside what the uploads that are begun
+    /// still need and what is reserved for the other stores.
     pub(super) fn begin(
         &mut self,
         id: BlobId,
         description: Description,
         limits: &BlobLimits,
+        free: u64,
     ) -> Result<Arc<Entry>, BlobError> {
         let charge = charge(&description);
         if charge > limits.bytes_per_user.min(limits.bytes) {
@@ -167,11 +172,18 @@ impl Index {
         {
             return Err(BlobError::Full(Full::Relay));
         }
+        let claimed = charge
+            .saturating_add(self.expected())
+            .saturating_add(limits.reserved_bytes);
+        if claimed > free {
+            return Err(BlobError::Full(Full::Disk));
+        }
         Ok(self.insert(Entry::new(id, description)))
     }
 
     /// A blob has become whole.
     pub(super) fn sealed(&mut self, entry: &Entry) {
+        self.uploads.remove(&entry.id);
         if let Some(usage) = self.users.get_mut(&entry.description.user) {
             usage.uploads = usage.uploads.saturating_sub(1);
         }
@@ -187,6 +199,7 @@ impl Index {
             return;
         }
         self.blobs.remove(&entry.id);
+        self.uploads.remove(&entry.id);
         let charge = charge(&entry.description);
         self.bytes = self.bytes.saturating_sub(charge);
         let user = &entry.description.user;
@@ -213,11 +226,15 @@ impl Index {
 
     /// What is not whole yet.
     pub(super) fn uploads(&self) -> Vec<Arc<Entry>> {
-        self.blobs
-            .values()
-            .filter(|entry| entry.sealed().is_none())
-            .map(Arc::clone)
-            .collect()
+        self.uploads.values().map(Arc::clone).collect()
+    }
+
+    /// Bytes that are still to come of what is not whole yet.
+    fn expected(&self) -> u64 {
+        self.uploads.values().fold(0, |sum, entry| {
+            let left = entry.description.size.saturating_sub(entry.length());
+            sum.saturating_add(left)
+        })
     }
 }
 

@@ -1,4 +1,5 @@
 use std::fs;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 
@@ -20,8 +21,12 @@ fn append(user: &str, device: u8, size: u64, offset: u64, data: &[u8]) -> Append
     }
 }
 
+/// The default ones, but for the reserve: the tests do not depend on what the disk has.
 fn limits() -> BlobLimits {
-    BlobLimits::default()
+    BlobLimits {
+        reserved_bytes: 0,
+        ..BlobLimits::default()
+    }
 }
 
 fn content(size: usize) -> Vec<u8> {
@@ -483,4 +488,47 @@ fn name_of_a_file_says_its_id_and_other_names_say_none() {
     for name in ["", "ab", &upper, &"g".repeat(64), &"0".repeat(65)] {
         assert_eq!(file::id(name), None, "{name}");
     }
+}
+
+/// What uploads that are begun still need is not given away twice, and what the other stores need not at all.
+#[tokio::test]
+async fn an_upload_that_would_leave_no_room_for_the_stores_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let free = Arc::new(AtomicU64::new(0));
+    let asked = Arc::clone(&free);
+    let room = Room::by(move |_| Ok(asked.load(Ordering::SeqCst)));
+    let limits = BlobLimits {
+        reserved_bytes: 1_000,
+        ..limits()
+    };
+    let blobs = Blobs::open_on(dir.path(), limits, room).unwrap();
+    let begin = async |id: u8, size: u64, free_bytes: u64| {
+        free.store(free_bytes, Ordering::SeqCst);
+        let mut append = append("alice", 1, size, 0, b"x");
+        append.blob = [id; 32];
+        blobs.append(append, NOW).await
+    };
+    let first = 100 + CONTENT_START + 1_000;
+    let refused = begin(1, 100, first - 1).await.unwrap_err();
+    assert!(matches!(refused, BlobError::Full(Full::Disk)));
+    assert_eq!(refused.refusal(), RefusalCode::StorageFull);
+    begin(1, 100, first).await.unwrap();
+    // 99 bytes of the first are still to come.
+    let second = 200 + CONTENT_START + 99 + 1_000;
+    assert!(begin(2, 200, second - 1).await.is_err());
+    begin(2, 200, second).await.unwrap();
+    // One that is begun goes on in the room that it was given.
+    free.store(0, Ordering::SeqCst);
+    let mut rest = append("alice", 1, 100, 1, &[0; 99]);
+    rest.blob = [1; 32];
+    assert!(blobs.append(rest, NOW).await.unwrap().complete);
+    let third = 1 + CONTENT_START + 199 + 1_000;
+    assert!(begin(3, 1, third - 1).await.is_err());
+    begin(3, 1, third).await.unwrap();
+    // What is unknown is not given away.
+    let unknown = Room::by(|_| Err(io::Error::other("no answer")));
+    let other = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open_on(other.path(), limits, unknown).unwrap();
+    let refused = blobs.append(append("alice", 1, 100, 0, b"x"), NOW).await;
+    assert!(matches!(refused, Err(BlobError::Disk(_))));
 }
