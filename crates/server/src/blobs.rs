@@ -198,7 +198,7 @@ impl BlobError {
 impl Blobs {
     /// Opens what is in `directory`, which is made if it is not there: for its owner only.
     ///
-    /// What a crash left is cut to what is whole. A damaged file is left where it is, named in the log and not served.
+    /// What a crash left is cut to what is whole. A damaged file, and one that cannot be opened, is left where it is, named in the log and not served.
     ///
     /// # Errors
     /// The directory cannot be made or read.
@@ -214,12 +214,18 @@ impl Blobs {
             let Some(id) = found.file_name().to_str().and_then(file::id) else {
                 continue;
             };
-            match BlobFile::open(found.path(), id)? {
-                Opened::Blob(found) => {
+            match BlobFile::open(found.path(), id) {
+                Ok(Opened::Blob(found)) => {
                     index.insert(entry(id, *found));
                 }
-                Opened::Torn => {}
-                Opened::Damaged => tracing::error!(
+                Ok(Opened::Torn) => {}
+                // It costs itself, not the relay.
+                Err(error) => tracing::error!(
+                    %error,
+                    file = %found.path().display(),
+                    "a blob cannot be opened and is not served; check the disk"
+                ),
+                Ok(Opened::Damaged) => tracing::error!(
                     file = %found.path().display(),
                     "a blob is damaged and not served; check the disk"
                 ),
@@ -411,8 +417,12 @@ impl Blobs {
         }
         let blobs = self.clone();
         self.job(move || {
-            if let Body::Disk(file) = &mut state.body {
-                file.remove()?;
+            match (&mut state.body, &blobs.inner.place) {
+                (Body::Disk(file), _) => file.remove()?,
+                (Body::Broken, Place::Directory(directory)) => {
+                    file::remove(&directory.join(file::name(&entry.id)))?;
+                }
+                (Body::New | Body::Memory(_) | Body::Broken | Body::Gone, _) => {}
             }
             state.body = Body::Gone;
             blobs.index().remove(&entry);
@@ -426,6 +436,10 @@ impl Blobs {
         let expired = self.index().expired(&self.inner.limits, now);
         for entry in expired {
             let state = Arc::clone(&entry.state).lock_owned().await;
+            // It may have become whole while we waited.
+            if !entry.has_expired(&self.inner.limits, now) {
+                continue;
+            }
             match self.erase(entry, state).await {
                 Ok(()) | Err(BlobError::Unknown) => {}
                 Err(error) => tracing::warn!(%error, "an old blob is not erased"),
@@ -567,7 +581,8 @@ impl State {
     }
 
     fn is_idle(&self, now: u64) -> bool {
-        matches!(&self.body, Body::Disk(_)) && now.saturating_sub(self.grown) >= IDLE_UPLOAD_SECONDS
+        matches!(&self.body, Body::Disk(file) if file.is_open())
+            && now.saturating_sub(self.grown) >= IDLE_UPLOAD_SECONDS
     }
 
     /// Makes what has come survive a crash of the machine, and closes the file.

@@ -251,8 +251,12 @@ impl BlobFile {
     /// Erases it, for good.
     pub(super) fn remove(&mut self) -> io::Result<()> {
         self.close();
-        remove_if_there(&self.path)?;
-        sync_directory(&self.path)
+        remove(&self.path)
+    }
+
+    /// Whether a handle is held.
+    pub(super) fn is_open(&self) -> bool {
+        self.file.is_some()
     }
 
     fn opened(&mut self) -> io::Result<&mut File> {
@@ -262,6 +266,12 @@ impl BlobFile {
         };
         Ok(self.file.insert(file))
     }
+}
+
+/// Erases a file, for good, whatever is in it.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    remove_if_there(path)?;
+    sync_directory(path)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

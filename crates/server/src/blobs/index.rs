@@ -90,7 +90,7 @@ impl Entry {
     }
 
     /// Whether it is to be erased at `now`.
-    fn has_expired(&self, limits: &BlobLimits, now: u64) -> bool {
+    pub(super) fn has_expired(&self, limits: &BlobLimits, now: u64) -> bool {
         let (since, seconds) = match self.sealed() {
             Some(sealed) => (sealed, limits.retention_seconds),
             None => (self.description.begun, limits.upload_seconds),

@@ -1,6 +1,7 @@
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 
 use super::file::CONTENT_START;
@@ -531,4 +532,48 @@ async fn an_upload_that_would_leave_no_room_for_the_stores_is_refused() {
     let blobs = Blobs::open_on(other.path(), limits, unknown).unwrap();
     let refused = blobs.append(append("alice", 1, 100, 0, b"x"), NOW).await;
     assert!(matches!(refused, Err(BlobError::Disk(_))));
+}
+
+#[tokio::test]
+async fn a_blob_that_becomes_whole_while_the_sweep_waits_for_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path(), limits()).unwrap();
+    grow(&blobs, 100, 0, 50, 50).await;
+    let later = NOW + BLOB_UPLOAD_SECONDS;
+    let entry = blobs.index().find(&ID).unwrap();
+    let mut state = Arc::clone(&entry.state).lock_owned().await;
+    let mut sweep = Box::pin(blobs.sweep(later));
+    assert!(sweep.as_mut().now_or_never().is_none());
+    state.sealed = Some(later);
+    entry.publish(&state);
+    drop(state);
+    sweep.await;
+    assert_eq!(blobs.read(&ID, 0, 50).await.unwrap().1, content(50));
+}
+
+#[tokio::test]
+async fn a_broken_blob_that_is_erased_leaves_no_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let alice = Thumbprint::from_bytes([1; 32]);
+    let blobs = Blobs::open(dir.path(), limits()).unwrap();
+    grow(&blobs, 100, 0, 50, 50).await;
+    let entry = blobs.index().find(&ID).unwrap();
+    entry.state.lock().await.body = Body::Broken;
+    assert!(matches!(ask(&blobs, 100).await, Err(BlobError::Broken)));
+    blobs.discard(&ID, &alice).await.unwrap();
+    assert!(!file_of(&dir).exists());
+    assert!(matches!(ask(&blobs, 100).await, Err(BlobError::Unknown)));
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_opened_costs_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path(), limits()).unwrap();
+    grow(&blobs, 100, 0, 100, 100).await;
+    drop(blobs);
+    fs::create_dir(dir.path().join(file::name(&[8; 32]))).unwrap();
+    let blobs = Blobs::open(dir.path(), limits()).unwrap();
+    assert_eq!(blobs.read(&ID, 0, 100).await.unwrap().1, content(100));
+    let other = blobs.read(&[8; 32], 0, 100).await;
+    assert!(matches!(other, Err(BlobError::Unknown)));
 }
