@@ -28,7 +28,7 @@ use tokio::task::{spawn_blocking, unconstrained};
 use self::file::{BlobFile, Description, Found, Opened, SYNC_BYTES};
 use self::index::{Body, Entry, Index, State};
 use self::room::Room;
-use crate::bounds::MAX_BLOB_JOBS;
+use crate::bounds::{MAX_BLOB_JOBS, MAX_SWEPT_BLOBS};
 use crate::data_dir::files::private_directory;
 
 /// What names a blob: 32 bytes that its sender has chosen at random.
@@ -431,19 +431,29 @@ impl Blobs {
         .await?
     }
 
-    /// Erases what has grown too old, and syncs uploads that do not go on. For once in a while.
-    pub(crate) async fn sweep(&self, now: u64) {
-        let expired = self.index().expired(&self.inner.limits, now);
+    /// Erases what has grown too old, a bounded number, and syncs uploads that do not go on. Returns whether there is more to erase now. For once in a
+    /// while.
+    pub(crate) async fn sweep(&self, now: u64) -> bool {
+        let limits = &self.inner.limits;
+        let expired = self.index().expired(limits, now, MAX_SWEPT_BLOBS);
+        let mut more = expired.len() >= MAX_SWEPT_BLOBS;
         for entry in expired {
             let state = Arc::clone(&entry.state).lock_owned().await;
             // It may have become whole while we waited.
-            if !entry.has_expired(&self.inner.limits, now) {
+            if !entry.has_expired(limits, now) {
                 continue;
             }
             match self.erase(entry, state).await {
                 Ok(()) | Err(BlobError::Unknown) => {}
-                Err(error) => tracing::warn!(%error, "an old blob is not erased"),
+                Err(error) => {
+                    // The next sweep finds it again; this one would turn in a circle.
+                    more = false;
+                    tracing::warn!(%error, "an old blob is not erased");
+                }
             }
+        }
+        if more {
+            return true;
         }
         let uploads = self.index().uploads();
         for entry in uploads {
@@ -461,6 +471,7 @@ impl Blobs {
                 }
             }
         }
+        false
     }
 
     /// Does what takes a disk's time on a thread that may wait for it.

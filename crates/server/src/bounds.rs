@@ -76,8 +76,10 @@ pub(crate) const REFRESHES_PER_MINUTE: u64 = 30;
 
 /// Jobs on the disk of the blobs at one time, for all links together. Each holds a piece in memory.
 pub(crate) const MAX_BLOB_JOBS: usize = 8;
+/// Blobs that a sweep erases before it looks at what else there is.
+pub(crate) const MAX_SWEPT_BLOBS: usize = 256;
 
 // Housekeeping
 
-/// Time between two sweeps for mail that is too old.
+/// Time between two sweeps for mail, and between two for blobs, that are too old.
 pub(crate) const SWEEP_INTERVAL: Duration = Duration::from_secs(60);

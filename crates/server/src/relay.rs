@@ -254,7 +254,8 @@ impl RelayBuilder {
 
         let (stop, stopped) = watch::channel(false);
         let tasks = Tasks(vec![
-            tokio::spawn(sweep(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(sweep_mail(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(sweep_blobs(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(listener::serve(
                 listener,
                 acceptor,
@@ -484,29 +485,80 @@ impl Drop for Tasks {
     }
 }
 
-/// Gives back what is too old, now and then.
-async fn sweep(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
-    if let Err(error) = shared.finish_removals(clock::now()).await {
-        tracing::warn!(%error, "removed devices not looked for");
-    }
+/// Gives back mail that is too old, now and then.
+async fn sweep_mail(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let removals = async {
+        if let Err(error) = shared.finish_removals(clock::now()).await {
+            tracing::warn!(%error, "removed devices not looked for");
+        }
+    };
+    until_stopped(&mut stop, removals).await;
+    now_and_then(&mut stop, || async {
+        shared.sweep(clock::now()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "old mail not swept");
+            false
+        })
+    })
+    .await;
+}
+
+/// Erases blobs that are too old, now and then; apart from mail, because it waits for the disk.
+async fn sweep_blobs(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
+    let sweep = || shared.blobs.sweep(clock::now().seconds());
+    now_and_then(&mut stop, sweep).await;
+}
+
+/// Does some work in every [`SWEEP_INTERVAL`], and again at once while it says that there is more to do, until the relay stops.
+async fn now_and_then<F: Future<Output = bool>>(
+    stop: &mut watch::Receiver<bool>,
+    work: impl Fn() -> F,
+) {
     let mut ticks = tokio::time::interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return,
-            _ = ticks.tick() => {}
-        }
+    let for_ever = async {
         loop {
-            match shared.sweep(clock::now()) {
-                Ok(true) => tokio::task::yield_now().await,
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "old mail not swept");
-                    break;
-                }
+            ticks.tick().await;
+            while work().await {
+                tokio::task::yield_now().await;
             }
         }
-        shared.blobs.sweep(clock::now().seconds()).await;
+    };
+    until_stopped(stop, for_ever).await;
+}
+
+/// Does it unless the relay stops before: then it ends where it waits.
+async fn until_stopped(stop: &mut watch::Receiver<bool>, work: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = work => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A test that hangs here has found work that goes on when the relay stops.
+    #[tokio::test]
+    async fn work_of_which_there_is_always_more_ends_when_the_relay_stops() {
+        let (stop, mut stopped) = watch::channel(false);
+        let times = std::cell::Cell::new(0);
+        now_and_then(&mut stopped, || async {
+            times.set(times.get() + 1);
+            if times.get() == 3 {
+                stop.send_replace(true);
+            }
+            true
+        })
+        .await;
+        assert_eq!(times.get(), 3);
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_ends_when_the_relay_stops() {
+        let (stop, mut stopped) = watch::channel(false);
+        stop.send_replace(true);
+        now_and_then(&mut stopped, std::future::pending).await;
     }
 }

@@ -215,11 +215,12 @@ impl Index {
         }
     }
 
-    /// What has grown too old.
-    pub(super) fn expired(&self, limits: &BlobLimits, now: u64) -> Vec<Arc<Entry>> {
+    /// What has grown too old, `at_most` so many.
+    pub(super) fn expired(&self, limits: &BlobLimits, now: u64, at_most: usize) -> Vec<Arc<Entry>> {
         self.blobs
             .values()
             .filter(|entry| entry.has_expired(limits, now))
+            .take(at_most)
             .map(Arc::clone)
             .collect()
     }

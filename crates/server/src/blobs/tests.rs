@@ -535,6 +535,25 @@ async fn an_upload_that_would_leave_no_room_for_the_stores_is_refused() {
 }
 
 #[tokio::test]
+async fn a_sweep_erases_a_bounded_number() {
+    let blobs = Blobs::in_memory(BlobLimits {
+        uploads_per_user: u64::MAX,
+        ..limits()
+    });
+    let count = MAX_SWEPT_BLOBS + 10;
+    for number in 0..count {
+        let mut append = append("alice", 1, 100, 0, b"x");
+        append.blob = std::array::from_fn(|at| number.to_be_bytes()[at % 8]);
+        blobs.append(append, NOW).await.unwrap();
+    }
+    let later = NOW + BLOB_UPLOAD_SECONDS;
+    assert!(blobs.sweep(later).await);
+    assert_eq!(blobs.index().uploads().len(), 10);
+    assert!(!blobs.sweep(later).await);
+    assert!(blobs.index().uploads().is_empty());
+}
+
+#[tokio::test]
 async fn a_blob_that_becomes_whole_while_the_sweep_waits_for_it_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(dir.path(), limits()).unwrap();
