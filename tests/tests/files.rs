@@ -159,6 +159,37 @@ async fn file_is_sent_to_all_of_a_users_devices() {
     }
 }
 
+/// Nobody waits for anybody, whoever sends and fetches on one link at the same time.
+#[tokio::test]
+async fn files_go_both_ways_at_the_same_time() {
+    let town = Town::new().await;
+    let desk = tempfile::tempdir().unwrap();
+    let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    let mut contents = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        contents.push(write_file(&desk.path().join(name), 6 * MIB));
+    }
+    let path = |name: &str| desk.path().join(name);
+    let (first, second) = (path("a"), path("b"));
+    let (to_bob, to_alice) =
+        tokio::join!(send(&alice, "bob", &first), send(&bob, "alice", &second));
+    to_bob.and(to_alice).unwrap();
+    let (_, for_bob) = offer(&bob).await;
+    let (_, for_alice) = offer(&alice).await;
+    let (third, fourth) = (path("c"), path("d"));
+    let (at_bob, at_alice) = (path("at-bob"), path("at-alice"));
+    let (sent, also_sent, got, also_got) = tokio::join!(
+        send(&alice, "bob", &third),
+        send(&bob, "alice", &fourth),
+        receive(&bob, &for_bob, &at_bob),
+        receive(&alice, &for_alice, &at_alice),
+    );
+    sent.and(also_sent).unwrap();
+    got.and(also_got).unwrap();
+    assert!(fs::read(at_bob).unwrap() == contents[0]);
+    assert!(fs::read(at_alice).unwrap() == contents[1]);
+}
+
 #[tokio::test]
 async fn empty_file_arrives() {
     let town = Town::new().await;
