@@ -5,7 +5,7 @@
 //! cargo run --release -p sealwire-tests --bin large_file -- --size 2GiB
 //! ```
 //! It prints how long each step took and the most memory that each process had resident (`VmHWM` of Linux), and ends with 1 if sender or receiver
-//! had 64 MiB or more, or the file did not arrive as it was. It needs four times the file's size on the disk of the temporary directory, and
+//! had 64 MiB or more, or the file did not arrive as it was. It needs three times the file's size on the disk of the temporary directory, and
 //! leaves nothing there.
 #![expect(
     clippy::unwrap_used,
