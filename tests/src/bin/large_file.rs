@@ -90,6 +90,7 @@ impl World {
             "relay",
             "--listen",
             "127.0.0.1:0",
+            "--json",
         ]));
         relay.line();
         for user in ["alice", "bob"] {
