@@ -143,12 +143,13 @@ async fn large_file_arrives_through_restarts_of_the_relay_and_of_both_devices() 
 }
 
 #[tokio::test]
-async fn file_is_sent_to_all_of_a_users_devices() {
+async fn file_is_sent_to_all_of_a_users_devices_and_known_to_the_senders_others() {
     let town = Town::new().await;
     let desk = tempfile::tempdir().unwrap();
     let source = desk.path().join("a.txt");
     let content = write_file(&source, 100_000);
     let alice = town.join("alice").await;
+    let other = town.join("alice").await;
     let bobs = [town.join("bob").await, town.join("bob").await];
     send(&alice, "bob", &source).await.unwrap();
     for (index, bob) in bobs.iter().enumerate() {
@@ -157,6 +158,15 @@ async fn file_is_sent_to_all_of_a_users_devices() {
         receive(bob, &file, &place).await.unwrap();
         assert!(fs::read(&place).unwrap() == content);
     }
+    let pick = |event| match event {
+        Event::Copy { message, .. } => Some(message),
+        _ => None,
+    };
+    let copy = other.next("a copy", pick).await;
+    let file = FileOffer::in_message(&copy.message).unwrap();
+    let place = desk.path().join("copy");
+    receive(&other, &file, &place).await.unwrap();
+    assert!(fs::read(&place).unwrap() == content);
 }
 
 /// Nobody waits for anybody, whoever sends and fetches on one link at the same time.
