@@ -254,10 +254,7 @@ impl Directory {
         let id = device.as_bytes();
         self.storage.read(|read| {
             let has_card = read.open_table(CARDS)?.get(id)?.is_some();
-            let prekeys = read
-                .open_table(PREKEYS)?
-                .range((id, 0)..=(id, u32::MAX))?
-                .count();
+            let prekeys = count(read.open_table(PREKEYS)?.range((id, 0)..=(id, u32::MAX))?)?;
             Ok(PublishedState { has_card, prekeys })
         })
     }
@@ -297,7 +294,7 @@ impl Directory {
             for device in devices {
                 let id = device.as_bytes();
                 let Some(card) = cards.get(id)? else { continue };
-                let prekeys_left = prekeys.range((id, 0)..=(id, u32::MAX))?.count();
+                let prekeys_left = count(prekeys.range((id, 0)..=(id, u32::MAX))?)?;
                 entries.push(DeviceEntry {
                     device,
                     card: card.value().3.to_vec(),
@@ -407,7 +404,7 @@ impl Tables<'_> {
             // Sorted by the caller; what is stored under one of these ids is the same prekey.
             self.prekeys
                 .retain_in(all, |(_, id), _| kept.binary_search(&id).is_ok())?;
-        } else if self.prekeys.range(all)?.count() + new.len() > limits::MAX_STORED_PREKEYS {
+        } else if count(self.prekeys.range(all)?)? + new.len() > limits::MAX_STORED_PREKEYS {
             return Ok(Err(PublishError::TooManyPrekeys));
         }
         for prekey in new {
@@ -436,7 +433,7 @@ impl Tables<'_> {
                     .map(|prekey| prekey.value().to_vec()),
                 None => None,
             };
-            let prekeys_left = self.prekeys.range((id, 0)..=(id, u32::MAX))?.count();
+            let prekeys_left = count(self.prekeys.range((id, 0)..=(id, u32::MAX))?)?;
             entries.push(DeviceEntry {
                 device,
                 card,
@@ -491,6 +488,13 @@ impl Tables<'_> {
 /// not keep them from writing to the user's other devices.
 fn is_current(attested: u64, now: u64) -> bool {
     now.saturating_sub(attested) <= limits::MAX_ATTESTATION_AGE_SECONDS
+}
+
+/// How many rows there are. A range on a disk that fails gives errors without end, so the first one ends it.
+fn count<R>(
+    mut rows: impl Iterator<Item = Result<R, redb::StorageError>>,
+) -> Result<usize, redb::StorageError> {
+    rows.try_fold(0, |count, row| row.map(|_| count + 1))
 }
 
 #[cfg(test)]
