@@ -98,6 +98,8 @@ impl Seen {
 enum NotOpened {
     /// Its session or key is not here: a new session may help.
     Lost,
+    /// It comes from the future: a clock is wrong, here or there, and will be right.
+    Early,
     /// It is not what it may be.
     Refused,
 }
@@ -214,6 +216,14 @@ impl Engine {
             id: content.id,
             ..message
         };
+        // One that was sent before was too early, and is asked for: this one comes again after it.
+        if matches!(content.kind, Kind::Message(_) | Kind::Copy { .. })
+            && !self.seen.contains(&opened)
+            && self.lost.is_behind_early(&opened)
+            && self.lost.insert(txn, opened, &user, true)?
+        {
+            return Ok(());
+        }
         // It may be one that was asked for, or that is sealed again because its receipt was lost.
         self.lost.remove(txn, &opened);
         let new = self.seen.insert(txn, opened, true)?;
@@ -352,13 +362,17 @@ impl Engine {
                     error,
                     E2eError::Decrypt
                         | E2eError::Gone(_)
-                        | E2eError::Misbehaved(
-                            Misbehaved::Replay
-                                | Misbehaved::ProofTooOld
-                                | Misbehaved::ProofInFuture
-                        )
+                        | E2eError::Misbehaved(Misbehaved::Replay | Misbehaved::ProofTooOld)
                         | E2eError::Attestation(TokenError::Claim {
-                            defect: ClaimDefect::TooOld | ClaimDefect::InFuture,
+                            defect: ClaimDefect::TooOld,
+                            ..
+                        })
+                );
+                let early = matches!(
+                    error,
+                    E2eError::Misbehaved(Misbehaved::ProofInFuture)
+                        | E2eError::Attestation(TokenError::Claim {
+                            defect: ClaimDefect::InFuture,
                             ..
                         })
                 );
@@ -367,11 +381,10 @@ impl Engine {
                     || txn
                         .user(&self.vault, deliver.user)?
                         .is_some_and(|pinned| pinned.present().contains(&deliver.device));
-                let lost = lost && known;
-                Ok(Err(if lost {
-                    NotOpened::Lost
-                } else {
-                    NotOpened::Refused
+                Ok(Err(match (known, lost, early) {
+                    (true, true, _) => NotOpened::Lost,
+                    (true, false, true) => NotOpened::Early,
+                    (true, false, false) | (false, ..) => NotOpened::Refused,
                 }))
             }
         }
@@ -392,7 +405,8 @@ impl Engine {
         if self.seen.contains(&message) {
             return Ok(());
         }
-        if why == NotOpened::Lost && self.lost.insert(txn, message, &user)? {
+        let early = why == NotOpened::Early;
+        if (early || why == NotOpened::Lost) && self.lost.insert(txn, message, &user, early)? {
             return Ok(());
         }
         self.undecryptable(txn, message, user)

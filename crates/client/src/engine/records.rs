@@ -437,12 +437,17 @@ pub(super) struct LostRecord {
     pub(super) user: Arc<str>,
     /// How often it was asked for.
     pub(super) asked: u8,
+    /// It may have opened later, by itself: what its sender has sent since comes behind it.
+    pub(super) early: bool,
 }
 
 impl Record for LostRecord {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
         self.message.write(writer)?;
-        writer.vec8(self.user.as_bytes(), 1..=255)?.u8(self.asked);
+        writer
+            .vec8(self.user.as_bytes(), 1..=255)?
+            .u8(self.asked)
+            .u8(self.early.into());
         Ok(())
     }
 
@@ -451,6 +456,7 @@ impl Record for LostRecord {
             message: SeenMessage::read(reader)?,
             user: name(reader)?,
             asked: reader.u8()?,
+            early: reader.bool()?,
         })
     }
 }

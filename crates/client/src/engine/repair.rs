@@ -60,12 +60,13 @@ impl Lost {
         self.caught_up = None;
     }
 
-    /// Remembers a message to be asked for; `false` if there are too many.
+    /// Remembers a message to be asked for; `false` if there are too many. `early`: in time it would have opened by itself.
     pub(super) fn insert(
         &mut self,
         txn: &mut Txn,
         message: SeenMessage,
         user: &Arc<str>,
+        early: bool,
     ) -> Result<bool, Fatal> {
         if self.numbers.contains_key(&message) {
             return Ok(true);
@@ -80,12 +81,21 @@ impl Lost {
             message,
             user: Arc::clone(user),
             asked: 0,
+            early,
         };
         txn.put(Place::number(Table::Lost, self.next), &lost)?;
         self.numbers.insert(message, self.next);
         self.messages.insert(self.next, lost);
         self.next += 1;
         Ok(true)
+    }
+
+    /// Whether an earlier message of the same device was too early, and is still to come. Other lost messages are in sessions in which
+    /// nothing that is sent later opens either.
+    pub(super) fn is_behind_early(&self, message: &SeenMessage) -> bool {
+        let own = self.numbers.get(message).copied().unwrap_or(u64::MAX);
+        let early = |lost: &LostRecord| lost.early && lost.message.device == message.device;
+        self.messages.range(..own).any(|(_, lost)| early(lost))
     }
 
     pub(super) fn remove(&mut self, txn: &mut Txn, message: &SeenMessage) -> Option<LostRecord> {

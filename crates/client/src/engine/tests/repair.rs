@@ -201,7 +201,10 @@ fn resend_of_what_was_shown_is_confirmed_and_not_shown() {
     };
     let mut txn = bob.engine.begin();
     let user = "alice".into();
-    bob.engine.lost.insert(&mut txn, message, &user).unwrap();
+    bob.engine
+        .lost
+        .insert(&mut txn, message, &user, false)
+        .unwrap();
     bob.engine.stage(txn);
     relay.pump(&mut [&mut alice, &mut bob]);
     assert!(bob.texts().is_empty());
@@ -606,4 +609,25 @@ fn peer_whose_session_is_later_than_the_repair_seals_in_the_repair() {
     relay.connect(&mut bob);
     relay.pump(&mut [&mut alice, &mut bob]);
     assert_eq!(bob.texts(), ["1"]);
+}
+
+/// A message of a clock that is ahead does not open yet. What is sent after it opens, and is not shown before it.
+#[test]
+fn message_from_the_future_comes_before_what_was_sent_after_it() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    relay.later += 120_000;
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [&mut alice]);
+    relay.later -= 120_000;
+    relay.deliver(&mut bob);
+    assert!(bob.texts().is_empty());
+    // The clocks agree again before alice hears that bob asks.
+    relay.later += 120_000;
+    drop(alice.send("bob", "2"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    assert!(bob.texts().is_empty());
+    relay.later += 60_000;
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1", "2"]);
 }
