@@ -43,6 +43,9 @@ pub mod error;
 mod event;
 mod issuer;
 mod message;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod simulation;
 pub mod store;
 #[cfg(test)]
 mod testing;

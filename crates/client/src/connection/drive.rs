@@ -453,7 +453,7 @@ async fn answer(asked: &mut Option<TokenAnswer>) -> Option<Zeroizing<String>> {
 }
 
 /// A one-time prekey in the form in which it is put into a frame.
-fn wire_prekey(encoded: &[u8]) -> Option<sealwire_protocol::frame::OneTimePrekey<'_>> {
+pub(crate) fn wire_prekey(encoded: &[u8]) -> Option<sealwire_protocol::frame::OneTimePrekey<'_>> {
     let (id, rest) = encoded.split_first_chunk()?;
     let (x25519, rest) = rest.split_first_chunk()?;
     let (kem_key, rest) = rest.split_first_chunk()?;

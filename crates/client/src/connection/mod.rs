@@ -14,9 +14,9 @@
 //!                └──────▶ Closed ◀── (from every state)
 //! ```
 
-mod backoff;
+pub(crate) mod backoff;
 mod dialer;
-mod drive;
+pub(crate) mod drive;
 mod established;
 mod patience;
 pub(crate) mod task;

@@ -135,8 +135,8 @@ impl Inbox {
         }
     }
 
-    /// How many messages the application has not acknowledged.
-    #[cfg(test)]
+    /// How many events wait, and messages that the application has not acknowledged.
+    #[cfg(any(test, feature = "simulation"))]
     pub(super) fn len(&self) -> usize {
         self.events.len()
     }

@@ -134,6 +134,8 @@ pub(crate) struct Engine {
     /// Devices to be removed, and who waits for it.
     removals: VecDeque<Removal>,
     link: Option<Link>,
+    /// As many one-time prekeys as the relay is to hold.
+    full_prekeys: u8,
     /// The relay has said, since the store was opened, that it knows of nothing later.
     is_newest_copy: bool,
     /// What has changed since the last commit.
@@ -280,6 +282,7 @@ impl Engine {
             repairs: BTreeSet::new(),
             removals: VecDeque::new(),
             link: None,
+            full_prekeys: publish::FULL_PREKEYS,
             is_newest_copy: false,
             txn: Txn::default(),
             in_step: false,
@@ -288,6 +291,30 @@ impl Engine {
             vault,
             rng,
         })
+    }
+
+    /// Lets the relay hold so many one-time prekeys: making a hundred takes longer than all the rest of a simulated run.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn set_full_prekeys(&mut self, count: u8) {
+        self.full_prekeys = count;
+    }
+
+    /// For a simulation that has to notice: from now on, nothing is known to have been shown.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn forget_what_was_shown(&mut self) {
+        self.seen.forget();
+    }
+
+    /// How much waits.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn waiting(&self) -> crate::simulation::Waiting {
+        let own = self.outbox.own_count();
+        crate::simulation::Waiting {
+            outgoing: self.outbox.entries.len() - own,
+            own,
+            events: self.inbox.len(),
+            lost: self.lost.len(),
+        }
     }
 
     /// This device's keys.

@@ -6,10 +6,10 @@ use sealwire_protocol::limits;
 use super::records;
 use super::{Engine, Fatal, Moment, Open, Request};
 
-/// Below this many one-time prekeys at the relay, more are published.
-const LOW_PREKEYS: u8 = 20;
+/// Where the relay holds fewer one-time prekeys than one part in so many of [`FULL_PREKEYS`], more are published.
+const LOW_PART: u8 = 5;
 /// As many as the relay then holds.
-const FULL_PREKEYS: u8 = 100;
+pub(super) const FULL_PREKEYS: u8 = 100;
 const _: () = assert!(FULL_PREKEYS as usize <= limits::MAX_STORED_PREKEYS);
 
 /// What the relay holds of this device, as far as this link knows.
@@ -89,8 +89,9 @@ impl Engine {
                 Published::Refused
             };
         }
-        let count = FULL_PREKEYS.saturating_sub(publishing.held);
-        if publishing.held < LOW_PREKEYS && publishing.prekeys == Published::There {
+        let count = self.full_prekeys.saturating_sub(publishing.held);
+        if publishing.held < self.full_prekeys / LOW_PART && publishing.prekeys == Published::There
+        {
             let made =
                 self.prekeys
                     .publish_one_time(&self.keys, count, &mut self.rng, now.seconds());

@@ -40,6 +40,9 @@ pub(super) struct Seen {
     order: VecDeque<(u64, SeenMessage)>,
     /// The row of each, and whether it was opened.
     messages: HashMap<SeenMessage, (u64, bool)>,
+    /// For a simulation that has to notice: everything is new.
+    #[cfg(feature = "simulation")]
+    forgets: bool,
 }
 
 impl Seen {
@@ -53,7 +56,14 @@ impl Seen {
             next,
             order: order.collect(),
             messages: messages.collect(),
+            #[cfg(feature = "simulation")]
+            forgets: false,
         }
+    }
+
+    #[cfg(feature = "simulation")]
+    pub(super) fn forget(&mut self) {
+        self.forgets = true;
     }
 
     /// Whether it was opened, or told as one that cannot be.
@@ -68,6 +78,10 @@ impl Seen {
         message: SeenMessage,
         opened: bool,
     ) -> Result<bool, Fatal> {
+        #[cfg(feature = "simulation")]
+        if self.forgets {
+            return Ok(true);
+        }
         let record = SeenRecord { message, opened };
         match self.messages.get_mut(&message) {
             Some((_, true)) => return Ok(false),

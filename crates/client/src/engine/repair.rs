@@ -104,6 +104,12 @@ impl Lost {
         self.messages.remove(&number)
     }
 
+    /// How many are asked for.
+    #[cfg(feature = "simulation")]
+    pub(super) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
     /// When something is to be asked for, or given up.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let due = |lost: &LostRecord| {
