@@ -18,6 +18,7 @@
 mod device;
 mod issuer;
 pub mod kill;
+pub mod simulation;
 mod town;
 mod wire;
 

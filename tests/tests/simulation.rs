@@ -1,0 +1,102 @@
+//! The quick simulation: some seeds, the seeds that once failed, and proof that it would notice. The long one is the `simulate` binary.
+
+use sealwire_tests::simulation::{Canary, Fault, Options, replay, run, run_many};
+
+/// Seeds of every run of the tests.
+const SEEDS: u64 = 40;
+/// Within so many seeds a missing guarantee has to be noticed.
+const NOTICED_WITHIN: u64 = 40;
+/// Seeds that failed once, with what was wrong then. A change of what a seed means takes their sense away: look for new ones then.
+const REGRESSIONS: [(u64, &str); 1] = [(
+    403,
+    "what was sent after a message from the future was shown before it",
+)];
+
+fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[test]
+fn every_promise_holds_under_every_fault() {
+    let options = Options::default();
+    let report = run_many(1, SEEDS, jobs(), &options, |_, _| {});
+    for (seed, violation) in &report.failures {
+        eprintln!(
+            "seed {seed} failed: {violation}\n  {}",
+            replay(*seed, &options)
+        );
+    }
+    assert!(!report.has_failed(), "\n{report}");
+    let never = |fault: &&Fault| report.faults.of(**fault) == 0;
+    let rare = [Fault::StoreRestored];
+    let missing: Vec<_> = Fault::ALL
+        .iter()
+        .filter(never)
+        .filter(|fault| !rare.contains(fault))
+        .collect();
+    assert!(missing.is_empty(), "never injected: {missing:?}");
+}
+
+#[test]
+fn seeds_that_failed_once_hold() {
+    for (seed, what) in REGRESSIONS {
+        let outcome = run(seed, &Options::default());
+        assert!(
+            outcome.violations.is_empty(),
+            "seed {seed}, {what}: {:?}",
+            outcome.violations
+        );
+    }
+}
+
+#[test]
+fn the_same_seed_is_the_same_run() {
+    for seed in 1..=4 {
+        let options = Options::default();
+        let (first, second) = (run(seed, &options), run(seed, &options));
+        assert_eq!(
+            (first.hash, first.steps),
+            (second.hash, second.steps),
+            "seed {seed}"
+        );
+        assert_eq!(first.faults, second.faults);
+    }
+}
+
+fn is_noticed(canary: Canary) {
+    let options = Options {
+        canary: Some(canary),
+        ..Options::default()
+    };
+    let noticed = (1..=NOTICED_WITHIN).any(|seed| !run(seed, &options).violations.is_empty());
+    assert!(
+        noticed,
+        "{} is not noticed in {NOTICED_WITHIN} seeds",
+        canary.name()
+    );
+}
+
+#[test]
+fn a_relay_that_forgets_what_it_accepted_is_noticed() {
+    is_noticed(Canary::RelayForgets);
+}
+
+#[test]
+fn a_device_whose_store_forgets_is_noticed() {
+    is_noticed(Canary::DeviceForgets);
+}
+
+#[test]
+fn a_device_that_acknowledges_before_it_commits_is_noticed() {
+    is_noticed(Canary::EarlyAck);
+}
+
+#[test]
+fn a_device_that_shows_again_what_it_has_shown_is_noticed() {
+    is_noticed(Canary::NoDeduplication);
+}
+
+#[test]
+fn messages_in_another_order_are_noticed() {
+    is_noticed(Canary::Disorder);
+}
