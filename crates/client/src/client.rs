@@ -15,6 +15,7 @@ use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits::MAX_DEVICE_NAME_BYTES;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::unconstrained;
 use zeroize::Zeroizing;
 
 use crate::builder::ClientBuilder;
@@ -151,6 +152,8 @@ impl Client {
     /// Returns when it is safe at the relay: stored durably, or with its recipients. While there is no connection it waits;
     /// the message is in the device store by then, and is sent after a restart too, even if this future is dropped. An application that
     /// may be killed meanwhile gives the message an id of its own ([`Message::with_id`]) and sends it again.
+    ///
+    /// Of several calls at once, messages go in the order in which their futures are first polled.
     ///
     /// # Errors
     /// [`Error::Refused`] if the relay does not take it (the message is then dropped, and may be sent again);
@@ -312,7 +315,9 @@ impl Client {
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Error> {
         let (answer, reply) = oneshot::channel();
-        if self.shared.commands.send(command(answer)).await.is_err() {
+        // Whoever is polled first has the first place, also in a task that has used up its turn.
+        let place = unconstrained(self.shared.commands.send(command(answer)));
+        if place.await.is_err() {
             return Err(self.closed());
         }
         reply.await.map_err(|_| self.closed())
@@ -377,5 +382,43 @@ fn heard(
     match outcome {
         Ok(outcome) => Ok(outcome?),
         Err(_) => Err(Error::Closed(Closed::ByApplication)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream::{FuturesOrdered, StreamExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_of_a_task_that_has_used_up_its_turn_go_in_the_order_of_their_calls() {
+        let (commands, mut queue) = mpsc::channel(COMMAND_QUEUE);
+        let (_state, observed) = watch::channel(ConnectionState::Connected);
+        let client = Client::new(commands, observed, Thumbprint::from_bytes([1; 32]));
+        let mut sending: FuturesOrdered<_> = (0..100)
+            .map(|number| client.send("bob", Message::text(number.to_string())))
+            .collect();
+        let mut order = Vec::new();
+        let taking = async {
+            while order.len() < 100 {
+                let Some(Command::Send { message, .. }) = queue.recv().await else {
+                    panic!("a message")
+                };
+                order.push(message.as_text().unwrap().parse::<i32>().unwrap());
+            }
+        };
+        let calling = async {
+            // Most of what a task may do in one turn.
+            for _ in 0..100 {
+                tokio::task::consume_budget().await;
+            }
+            while sending.next().await.is_some() {}
+        };
+        tokio::select! {
+            () = taking => {}
+            () = calling => {}
+        }
+        assert!(order.is_sorted(), "{order:?}");
     }
 }
