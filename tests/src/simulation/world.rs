@@ -86,7 +86,7 @@ enum Event {
     Wake(Node),
     Planned(Planned),
     /// If the process has not died by its own operations yet, it dies now.
-    KillNow(Node, u64),
+    KillNow(Node),
     DiskFull(Node, bool),
     ClockRight(Node),
     PutBack(usize, Box<super::disk::Snapshot>),
@@ -323,7 +323,7 @@ impl World {
                 wire,
             } => self.arrive(connection, to, wire),
             Event::Planned(planned) => self.planned(planned),
-            Event::KillNow(node, operations) => self.kill_now(node, operations),
+            Event::KillNow(node) => self.kill_now(node),
             Event::DiskFull(node, full) => {
                 self.disk(node).set_full(full && !self.calm);
                 self.trace
@@ -427,11 +427,9 @@ impl World {
                         }
                     }
                 }
-                let disk = self.disk(node);
-                disk.die_after(after);
-                let operations = disk.operations();
+                self.disk(node).die_after(after);
                 let latest = now + self.chance.mostly_small(20_000);
-                self.schedule.at(latest, Event::KillNow(node, operations));
+                self.schedule.at(latest, Event::KillNow(node));
             }
             Planned::Partition { device, lasts } => self.network.partition(device, now + lasts),
             Planned::Reset { device } => {
@@ -481,8 +479,7 @@ impl World {
         }
     }
 
-    fn kill_now(&mut self, node: Node, _operations: u64) {
-        let _ = self.disk(node).is_dead_here();
+    fn kill_now(&mut self, node: Node) {
         self.with(
             node,
             |relay, context| {
@@ -531,7 +528,6 @@ impl World {
         );
         self.calm = true;
         self.network.heal();
-        // What is half open would be found out in a minute.
         self.relay.calm();
         for device in &mut self.devices {
             device.calm();

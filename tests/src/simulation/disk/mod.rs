@@ -60,7 +60,6 @@ struct Platter {
     full: bool,
     /// Syncs do nothing. For canaries.
     lies: bool,
-    operations: u64,
 }
 
 #[derive(Debug, Default)]
@@ -113,7 +112,6 @@ impl Disk {
             sync_fails_after: None,
             full: false,
             lies: false,
-            operations: 0,
         })))
     }
 
@@ -339,12 +337,6 @@ impl Disk {
         std::mem::take(&mut self.platter().tally)
     }
 
-    /// Operations so far.
-    #[must_use]
-    pub(super) fn operations(&self) -> u64 {
-        self.platter().operations
-    }
-
     fn platter(&self) -> MutexGuard<'_, Platter> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -472,7 +464,6 @@ impl DiskFile {
 
 impl Platter {
     fn operate(&mut self) -> io::Result<()> {
-        self.operations += 1;
         if let Some(left) = &mut self.dies_after {
             match left.checked_sub(1) {
                 Some(less) => *left = less,
