@@ -199,6 +199,7 @@ impl World {
     pub(super) fn run(mut self) -> Outcome {
         audit::start();
         let mut rested_at = None;
+        let mut restless = None;
         while let Some(event) = self.schedule.next() {
             self.step(event);
             self.plan_wakes();
@@ -214,14 +215,15 @@ impl World {
                     _ => {}
                 }
                 if rested_at.is_none() && now > self.calm_at + PATIENCE {
-                    let what = self.status();
-                    self.ledger.violate(Invariant::Rest, what);
+                    restless = Some(self.status());
                     break;
                 }
             }
             if self.trace.steps() > MAX_STEPS {
-                let what = format!("{} steps are not enough: {}", MAX_STEPS, self.status());
-                self.ledger.violate(Invariant::Rest, what);
+                restless = Some(format!(
+                    "{MAX_STEPS} steps are not enough: {}",
+                    self.status()
+                ));
                 break;
             }
         }
@@ -236,6 +238,9 @@ impl World {
             self.ledger.violate(Invariant::Nonce, what);
         }
         self.ledger.finish();
+        if let Some(what) = restless {
+            self.ledger.violate(Invariant::Rest, what);
+        }
         let mut faults = self.tally;
         faults += &self.network.tally;
         for disk in self

@@ -58,8 +58,8 @@ struct Platter {
     /// Syncs until one fails.
     sync_fails_after: Option<u64>,
     full: bool,
-    /// Syncs do nothing. For canaries.
-    lies: bool,
+    /// Syncs do nothing, and so many did. For canaries.
+    lies: Option<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -77,8 +77,8 @@ enum Change {
     },
     Length(u64),
     Reserve(u64),
-    /// A sync that lied ended here.
-    Lie,
+    /// The sync of this number lied.
+    Lie(u64),
 }
 
 /// The directory. Changes of it are kept in their order: a crash loses the last ones.
@@ -94,6 +94,8 @@ enum NameChange {
     Add(String, FileId),
     Remove(String),
     Rename(String, String),
+    /// The sync of this number lied.
+    Lie(u64),
 }
 
 impl Disk {
@@ -111,7 +113,7 @@ impl Disk {
             dead: false,
             sync_fails_after: None,
             full: false,
-            lies: false,
+            lies: None,
         })))
     }
 
@@ -214,7 +216,14 @@ impl Disk {
     pub(super) fn sync_names(&self) -> io::Result<()> {
         let mut platter = self.platter();
         platter.operate()?;
-        platter.names.sync();
+        let Platter { names, lies, .. } = &mut *platter;
+        match lies {
+            Some(lies) => {
+                *lies += 1;
+                names.unsynced.push(NameChange::Lie(*lies));
+            }
+            None => names.sync(),
+        }
         Ok(())
     }
 
@@ -226,12 +235,22 @@ impl Disk {
             tally,
             files,
             names,
+            lies,
             ..
         } = &mut *platter;
-        let kept = chance.index(names.unsynced.len() + 1);
+        // At least what the last sync was for is lost.
+        let cut = lies.map(|lies| lies.saturating_sub(1 + chance.mostly_small(8)));
+        let kept = match cut {
+            Some(cut) => {
+                let kept =
+                    |change: &NameChange| matches!(change, NameChange::Lie(lie) if *lie <= cut);
+                names.unsynced.iter().rposition(kept).unwrap_or_default()
+            }
+            None => chance.index(names.unsynced.len() + 1),
+        };
         names.lose_from(kept);
         for file in files.values_mut() {
-            file.crash(chance, tally);
+            file.crash(cut, chance, tally);
         }
         // What no name leads to is gone.
         let Platter { files, names, .. } = &mut *platter;
@@ -280,7 +299,7 @@ impl Disk {
 
     /// From now on syncs say that they are done, and do nothing. For canaries.
     pub(super) fn lie(&self) {
-        self.platter().lies = true;
+        self.platter().lies = Some(0);
     }
 
     /// Lets no more faults happen.
@@ -433,10 +452,12 @@ impl DiskFile {
                     }
                 }
             }
-            if platter.lies {
-                file.unsynced.push(Change::Lie);
-            } else {
-                file.sync();
+            match &mut platter.lies {
+                Some(lies) => {
+                    *lies += 1;
+                    file.unsynced.push(Change::Lie(*lies));
+                }
+                None => file.sync(),
             }
             Ok(())
         })
@@ -497,42 +518,45 @@ impl File {
                 }
                 Change::Length(len) => self.durable.set_len(len),
                 Change::Reserve(len) => self.durable.reserve(len),
-                Change::Lie => {}
+                Change::Lie(_) => {}
             }
         }
         self.durable.set_len(self.seen.len());
     }
 
-    /// Each change by itself is durable, or gone from everywhere.
+    /// Each change by itself is durable, or gone from everywhere. What a lie has covered stays as it is.
     fn fail_sync(&mut self, chance: &mut Chance) {
-        for change in self.unsynced.drain(..) {
-            if chance.coin() {
+        let lied = self
+            .unsynced
+            .iter()
+            .rposition(|change| matches!(change, Change::Lie(_)));
+        let uncertain = self.unsynced.split_off(lied.map_or(0, |lied| lied + 1));
+        let kept: Vec<_> = uncertain.into_iter().filter(|_| chance.coin()).collect();
+        if self.unsynced.is_empty() {
+            for change in kept {
                 change.apply(&mut self.durable);
             }
+            self.seen = self.durable.clone();
+        } else {
+            self.unsynced.extend(kept);
+            self.seen = self.durable.clone();
+            for change in &self.unsynced {
+                change.apply(&mut self.seen);
+            }
         }
-        self.seen = self.durable.clone();
     }
 
-    fn crash(&mut self, chance: &mut Chance, tally: &mut Tally) {
+    /// `cut`: everything is put back to what the sync of this number said was durable.
+    fn crash(&mut self, cut: Option<u64>, chance: &mut Chance, tally: &mut Tally) {
         let changes = std::mem::take(&mut self.unsynced);
         if changes.is_empty() {
             return;
         }
-        if changes.iter().any(|change| matches!(change, Change::Lie)) {
-            // A disk that lies about syncs is old, not torn: what is lost was said to be durable.
-            let syncs = changes
-                .iter()
-                .filter(|change| matches!(change, Change::Lie))
-                .count();
-            let mut kept = chance.index(syncs);
-            for change in &changes {
-                match change {
-                    Change::Lie if kept == 0 => break,
-                    Change::Lie => kept -= 1,
-                    // As far as the next lie, if that is kept.
-                    _ if kept == 0 => break,
-                    change => change.apply(&mut self.durable),
-                }
+        if let Some(cut) = cut {
+            let kept = |change: &Change| matches!(change, Change::Lie(lie) if *lie <= cut);
+            let kept = changes.iter().rposition(kept).unwrap_or_default();
+            for change in changes.iter().take(kept) {
+                change.apply(&mut self.durable);
             }
         } else {
             self.tear(&changes, chance, tally);
@@ -576,7 +600,7 @@ impl Change {
             Self::Write { offset, data } => content.write(*offset, data),
             Self::Length(len) => content.set_len(*len),
             Self::Reserve(len) => content.reserve(*len),
-            Self::Lie => {}
+            Self::Lie(_) => {}
         }
     }
 }
@@ -614,6 +638,7 @@ impl NameChange {
                     names.insert(to.clone(), file);
                 }
             }
+            Self::Lie(_) => {}
         }
     }
 }
