@@ -2,10 +2,11 @@
 //!
 //! ```text
 //!  Relay::open(store) ── accept(hello) ─▶ Handshake ── finish(finish) ─▶ Link ── handle_record, poll_transmit, … ─▶ Ended
-//!       └── flush, sweep, remove_device: when the simulation says so; a crash is dropping it all
+//!       └── flush_*, sweep, remove_device: when the simulation says so; a crash is dropping it all
 //! ```
-//! Everything a link has begun is polled by [`Link::poll_finished`], everything submitted to a store is written by [`Relay::flush`]. A process that
-//! dies is simulated by making the disks deaf and dropping the relay and its links.
+//! Everything a link has begun is polled by [`Link::poll_finished`], everything submitted to a store is written by
+//! [`Relay::flush_directory`] and [`Relay::flush_mail`]. A process that dies is simulated by making the disks deaf and dropping the relay
+//! and its links.
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
