@@ -34,6 +34,8 @@ enum Outcome {
     Sealed,
     /// The cards of these users are needed, with one-time prekeys or without.
     Wants(Vec<(Arc<str>, bool)>),
+    /// One that is on its way has to be answered first.
+    Behind,
     GivenUp(GivenUp),
 }
 
@@ -103,6 +105,10 @@ impl Engine {
                         self.give_up(txn, number, &why, now)?;
                     }
                 }
+                Outcome::Behind => {
+                    blocked.insert(Arc::clone(&entry.user));
+                    self.outbox.entries.insert(number, entry);
+                }
                 Outcome::GivenUp(why) => {
                     self.outbox.entries.insert(number, entry);
                     self.give_up(txn, number, &why, now)?;
@@ -136,6 +142,9 @@ impl Engine {
             Ok(targets) => targets,
             Err(outcome) => return Ok(outcome),
         };
+        if entry.purpose == Purpose::Message && self.is_out_for_others(&entry.user, &targets) {
+            return Ok(Outcome::Behind);
+        }
         if let Purpose::Direct {
             device,
             fresh: true,
@@ -198,6 +207,25 @@ impl Engine {
             Outcome::GivenUp(GivenUp::NoOtherDevice)
         } else {
             Outcome::Sealed
+        })
+    }
+
+    /// Whether a message to `user` is on its way for other devices than these: the relay may refuse it and take this one (§5.2),
+    /// which would come before it.
+    fn is_out_for_others(&self, user: &str, targets: &[Target]) -> bool {
+        let same = |entry: &Entry| {
+            entry.parts.len() == targets.len()
+                && entry
+                    .parts
+                    .iter()
+                    .all(|part| targets.contains(&part.target))
+        };
+        let mut entries = self.outbox.entries.values();
+        entries.any(|entry| {
+            entry.purpose == Purpose::Message
+                && entry.is_out()
+                && *entry.user == *user
+                && !same(entry)
         })
     }
 

@@ -260,6 +260,31 @@ fn new_device_of_the_recipient_gets_the_message_and_the_old_one_the_same_bytes()
     assert_eq!(second.texts(), ["hello"]);
 }
 
+/// docs/protocol.md §5.2: a message for the old devices may be refused when one for the new ones would be accepted.
+#[test]
+fn message_for_new_devices_waits_for_one_to_the_old_ones() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let mut second = Toy::new("bob");
+    relay.connect(&mut second);
+    drop(alice.send("bob", "first"));
+    let first = alice.poll().unwrap();
+    relay.pump(&mut [&mut second]);
+    alice.engine.handle_device_changed("bob").unwrap();
+    while let Some(request) = alice.poll() {
+        relay.serve(&mut alice, &request);
+    }
+    drop(alice.send("bob", "second"));
+    let before = relay.sent.len();
+    while let Some(request) = alice.poll() {
+        relay.serve(&mut alice, &request);
+    }
+    assert_eq!(relay.sent.len(), before);
+    relay.serve(&mut alice, &first);
+    relay.pump(&mut [&mut alice, &mut bob, &mut second]);
+    assert_eq!(bob.texts(), ["first", "second"]);
+    assert_eq!(second.texts(), ["first", "second"]);
+}
+
 /// docs/protocol.md §5.2
 #[test]
 fn devices_that_never_stop_changing_end_in_an_error() {
