@@ -248,6 +248,11 @@ impl Acks {
         std::mem::take(&mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    pub(crate) fn len(&self) -> usize {
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.len()
+    }
+
     /// Waits until there is something to take. Dropping the future loses nothing.
     pub(crate) async fn some(&self) {
         self.wake.notified().await;

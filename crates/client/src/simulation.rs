@@ -306,6 +306,11 @@ impl Core {
         self.engine.waiting()
     }
 
+    /// Whether nothing is left in the store that the application is done with.
+    pub fn has_erased(&self) -> bool {
+        self.engine.has_erased()
+    }
+
     /// Whether anything may be read.
     pub fn may_read(&self) -> bool {
         self.engine.may_read()

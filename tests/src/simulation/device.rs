@@ -716,7 +716,9 @@ impl Device {
         pumped?;
         self.check_bounds(context);
         // What was acknowledged before is durable now.
-        if let Some(process) = &mut self.process {
+        if let Some(process) = &mut self.process
+            && process.core.has_erased()
+        {
             for number in std::mem::take(&mut process.acknowledged) {
                 context.ledger.done(self.index, number);
             }

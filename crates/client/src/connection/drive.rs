@@ -367,13 +367,8 @@ impl<'a> Drive<'a> {
     }
 
     fn deadline(&self) -> Instant {
-        let engine = self
-            .core
-            .engine
-            .poll_deadline()
-            .map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now().0)));
         let late = self.patience.deadline();
-        [engine, late, self.ready_by, self.refresh_at]
+        [self.core.deadline(), late, self.ready_by, self.refresh_at]
             .into_iter()
             .flatten()
             .fold(self.next_ping, Instant::min)

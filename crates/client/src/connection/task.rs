@@ -224,12 +224,20 @@ impl Core {
         loop {
             self.engine.settle(now())?;
             self.give_event();
+            let deadline = self.deadline();
             tokio::select! {
                 output = &mut future => return Ok(output),
                 command = self.commands.recv() => self.handle_commands(command)?,
                 () = acks.some() => {}
+                () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
         }
+    }
+
+    /// When the engine has to settle again although nothing has happened.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let at = self.engine.poll_deadline()?;
+        Some(Instant::now() + Duration::from_millis(at.0.saturating_sub(now().0)))
     }
 
     /// Handles a command and what else is waiting: all of it shares one commit.
@@ -353,7 +361,7 @@ impl Core {
         let acks = self.engine.acks();
         let usable = closed != Closed::Store;
         // What the application has acknowledged, also since it closed the client.
-        while !(usable && self.engine.settle(now()).is_err())
+        while !(usable && self.engine.flush(now()).is_err())
             && self.closing.is_none()
             && closed != Closed::ByApplication
         {

@@ -5,6 +5,9 @@
 //!                        ▲                        └── others: asks for the next ───▶ erased
 //!                        └── once more, until the application has asked for the one after it; and after a restart
 //! ```
+//!
+//! What is erased shares the next commit there is, or waits [`ERASE_WITHIN`] for more of its kind: a commit of its own for every message
+//! would cost several times what the message costs. A process that is killed in between is given those messages again, marked.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -28,6 +31,10 @@ const READ_LIMIT: usize = 1_024;
 const EVENT_LIMIT: usize = 3_000;
 /// While as many failures wait, no more messages are taken from the application.
 const FAILURE_LIMIT: usize = 512;
+/// How long, in milliseconds, what the application is done with may wait to be erased with others.
+const ERASE_WITHIN: u64 = 50;
+/// As many are erased without waiting.
+const ERASE_AT_ONCE: usize = 128;
 
 /// The events that wait.
 pub(super) struct Inbox {
@@ -42,7 +49,11 @@ pub(super) struct Inbox {
     failures: usize,
     /// Events that are not stored, each behind the events before this number.
     passing: VecDeque<(u64, Event)>,
+    /// What the application is done with: messages, and the numbers of other events, whose records are still in the store.
     acks: Arc<Acks>,
+    done: Vec<u64>,
+    /// Both are erased by then.
+    erase_by: Option<Moment>,
 }
 
 /// An event to be given to the application.
@@ -64,6 +75,8 @@ impl Inbox {
             failures: count(is_failure),
             passing: VecDeque::new(),
             acks: Arc::default(),
+            done: Vec::new(),
+            erase_by: None,
             events: events.into_iter().collect(),
         }
     }
@@ -119,11 +132,37 @@ impl Inbox {
         self.failures < FAILURE_LIMIT
     }
 
-    pub(super) fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Event> {
+    fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Event> {
         let event = self.events.remove(&number)?;
         self.count(&event, -1);
         txn.remove(Place::number(Table::Inbox, number));
         Some(event)
+    }
+
+    /// The application knows what this event says.
+    pub(super) fn heard(&mut self, number: u64) {
+        if let Some(event) = self.events.remove(&number) {
+            self.count(&event, -1);
+            self.done.push(number);
+        }
+    }
+
+    /// Whether what the application is done with is to be erased now. If not, [`erase_by`](Self::erase_by) says when.
+    pub(super) fn must_erase(&mut self, now: Moment) -> bool {
+        let done = self.done.len() + self.acks.len();
+        if done == 0 {
+            self.erase_by = None;
+            return false;
+        }
+        let latest = Moment(now.0.saturating_add(ERASE_WITHIN));
+        // A clock that was put back must not make it wait for longer.
+        let by = self.erase_by.map_or(latest, |by| by.min(latest));
+        self.erase_by = Some(by);
+        done >= ERASE_AT_ONCE || by <= now || self.messages >= INBOX_LIMIT
+    }
+
+    pub(super) fn erase_by(&self) -> Option<Moment> {
+        self.erase_by
     }
 
     fn count(&mut self, event: &Event, by: isize) {
@@ -191,17 +230,11 @@ impl Engine {
 
     /// The application has the event with this number: a message stays until it is acknowledged, anything else is done with.
     pub(crate) fn event_taken(&mut self, number: u64) {
-        let mut txn = self.begin();
         self.inbox.cursor = self.inbox.cursor.max(number.saturating_add(1));
-        if self
-            .inbox
-            .events
-            .get(&number)
-            .is_some_and(|event| !needs_ack(event))
-        {
-            self.inbox.remove(&mut txn, number);
+        let event = self.inbox.events.get(&number);
+        if event.is_some_and(|event| !needs_ack(event)) {
+            self.inbox.heard(number);
         }
-        self.stage(txn);
     }
 
     /// Acknowledgements of the application wait here.
@@ -209,8 +242,18 @@ impl Engine {
         Arc::clone(&self.inbox.acks)
     }
 
-    /// Erases the messages that the application is done with, and tells their senders where it says so.
-    pub(super) fn take_acks(&mut self, txn: &mut Txn, now: Moment) -> Result<(), Fatal> {
+    /// Whether everything that the application is done with has been erased.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn has_erased(&self) -> bool {
+        self.inbox.done.is_empty() && self.inbox.acks.len() == 0
+    }
+
+    /// Erases what the application is done with, and tells senders that their messages were read where it says so.
+    pub(super) fn erase_done(&mut self, txn: &mut Txn, now: Moment) -> Result<(), Fatal> {
+        self.inbox.erase_by = None;
+        for number in std::mem::take(&mut self.inbox.done) {
+            txn.remove(Place::number(Table::Inbox, number));
+        }
         for (number, read) in self.inbox.acks.take() {
             if !self.inbox.events.get(&number).is_some_and(needs_ack) {
                 continue;

@@ -487,13 +487,25 @@ impl Engine {
     }
 
     /// Seals what is due, and commits everything that has changed since the last time. Whoever waits for something that is committed
-    /// now is told.
+    /// now is told. What the application is done with may stay for a little longer.
     pub(crate) fn settle(&mut self, now: Moment) -> Result<(), Fatal> {
+        let erase = self.inbox.must_erase(now) || !self.txn.is_empty();
+        self.commit(erase, now)
+    }
+
+    /// The same, and leaves nothing in the store that the application is done with.
+    pub(crate) fn flush(&mut self, now: Moment) -> Result<(), Fatal> {
+        self.commit(true, now)
+    }
+
+    fn commit(&mut self, erase: bool, now: Moment) -> Result<(), Fatal> {
         if self.in_step {
             return Ok(());
         }
         let mut txn = self.begin();
-        self.take_acks(&mut txn, now)?;
+        if erase {
+            self.erase_done(&mut txn, now)?;
+        }
         if self.is_ready() {
             self.ask_for_lost(&mut txn, now)?;
             self.make_publications(now);
@@ -507,14 +519,13 @@ impl Engine {
         if std::mem::take(&mut self.mailbox_changed) {
             txn.put(records::mailbox(), &self.mailbox)?;
         }
-        self.txn = txn.commit(&mut self.vault, &mut self.rng)?;
-        let answers = std::mem::take(&mut self.answers);
-        let heard: Vec<_> = answers.into_iter().filter_map(|answer| answer()).collect();
-        let mut txn = self.begin();
-        for number in heard {
-            self.inbox.remove(&mut txn, number);
-        }
+        let txn = txn.commit(&mut self.vault, &mut self.rng)?;
         self.stage(txn);
+        for answer in std::mem::take(&mut self.answers) {
+            if let Some(event) = answer() {
+                self.inbox.heard(event);
+            }
+        }
         Ok(())
     }
 
@@ -559,6 +570,11 @@ impl Engine {
 
     /// When [`settle`](Self::settle) has to be called again although nothing else has happened; `None` while it would do nothing.
     pub(crate) fn poll_deadline(&self) -> Option<Moment> {
+        let due = [self.send_deadline(), self.inbox.erase_by()];
+        due.into_iter().flatten().min()
+    }
+
+    fn send_deadline(&self) -> Option<Moment> {
         // Until something is answered, nothing that is due could be sent.
         if !self.may_send_now() || !self.outbox.in_flight().1 {
             return None;

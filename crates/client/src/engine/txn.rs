@@ -82,6 +82,11 @@ impl Txn {
         self.changes.remove(place);
     }
 
+    /// Whether there is nothing to commit.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.touched.is_empty() && self.users.is_empty()
+    }
+
     /// Commits, and begins anew with the sessions that are likely to be needed next.
     pub(super) fn commit(
         mut self,

@@ -74,6 +74,10 @@ enum Change {
 }
 
 impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
     pub(crate) fn put(&mut self, place: Place, record: Vec<u8>) {
         self.changes
             .push(Change::Put(place, Zeroizing::new(record)));

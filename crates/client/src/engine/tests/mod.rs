@@ -83,8 +83,9 @@ impl Toy {
         self.crash();
     }
 
+    /// Commits everything: what comes after does not depend on how long anything may wait.
     fn settle(&mut self) {
-        self.engine.settle(self.now).unwrap();
+        self.engine.flush(self.now).unwrap();
     }
 
     /// The next frame, once everything is committed.

@@ -88,6 +88,65 @@ fn event_stays_until_the_one_after_it_is_asked_for() {
     assert!(bob.engine.next_event().is_none());
 }
 
+fn acknowledge_next(toy: &mut Toy) {
+    let Some(Given {
+        event: Event::Message(received),
+        number: Some(number),
+    }) = toy.engine.next_event()
+    else {
+        panic!()
+    };
+    toy.engine.event_taken(number);
+    received.ack();
+}
+
+#[test]
+fn acknowledgement_waits_for_a_commit_but_not_for_long() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
+    give(&mut bob, &held);
+    let later = |ms| Moment(START.0 + ms);
+    acknowledge_next(&mut bob);
+    bob.engine.settle(START).unwrap();
+    assert_eq!(bob.engine.poll_deadline(), Some(later(50)));
+    // Without a link as well, and no longer because the clock was put back.
+    bob.engine.handle_disconnected();
+    bob.engine.settle(Moment(START.0 - 1_000_000)).unwrap();
+    let by = Moment(START.0 - 999_950);
+    assert_eq!(bob.engine.poll_deadline(), Some(by));
+    bob.engine.settle(by).unwrap();
+    assert_eq!(bob.engine.poll_deadline(), None);
+    bob.crash();
+    assert!(bob.engine.next_event().is_none());
+}
+
+#[test]
+fn acknowledgement_shares_the_next_commit() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let held = held_for_bob(&mut relay, &mut alice, &bob, "first");
+    give(&mut bob, &held);
+    acknowledge_next(&mut bob);
+    bob.engine.settle(START).unwrap();
+    let next = held_for_bob(&mut relay, &mut alice, &bob, "second");
+    give(&mut bob, &next);
+    bob.crash();
+    assert_eq!(bob.texts(), ["second"]);
+}
+
+#[test]
+fn many_acknowledgements_wait_for_nothing() {
+    let (_, _, mut bob) = acquainted();
+    for n in 0..200 {
+        bob.push_event(Event::MailboxGap(MailboxGap::NewHistory));
+        let number = bob.engine.next_event().unwrap().number.unwrap();
+        bob.engine.event_taken(number);
+        bob.engine.settle(START).unwrap();
+        assert!(bob.engine.next_event().is_none(), "{n}");
+    }
+    bob.crash();
+    assert!(bob.engine.inbox.len() < 128);
+}
+
 #[test]
 fn acknowledgement_of_what_is_not_there_does_nothing() {
     let (mut relay, mut alice, mut bob) = acquainted();
