@@ -15,7 +15,7 @@
 mod schema;
 mod user_devices;
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -36,6 +36,8 @@ use user_devices::UserDevices;
 
 /// The file's name in the relay's data directory.
 pub const STORE_FILE: &str = "relay.redb";
+/// What it is called until it is whole.
+const UNFINISHED_FILE: &str = "relay.redb.new";
 /// The format this code writes; a store of another is refused.
 pub const FORMAT_VERSION: u32 = 3;
 /// Bytes of pages that redb keeps in memory, by default.
@@ -113,20 +115,32 @@ impl Storage {
     /// [`OpenError`] if another process has it open, it was written by a newer version, or the disk fails.
     pub fn open(dir: &Path, options: &StorageOptions) -> Result<Self, OpenError> {
         let path = dir.join(STORE_FILE);
-        let file = open_private(&path).map_err(|error| OpenError::File {
+        let failed = |error| OpenError::File {
             path: path.clone(),
             error,
-        })?;
-        // The entry in the directory has to outlive a crash as well.
-        File::open(dir)
-            .and_then(|dir| dir.sync_all())
-            .map_err(|error| OpenError::File {
-                path: path.clone(),
-                error,
-            })?;
+        };
         let backend =
-            FileBackend::new(file).map_err(|error| OpenError::from_database(error, &path))?;
-        Self::with_backend(backend, options, &path)
+            |file| FileBackend::new(file).map_err(|error| OpenError::from_database(error, &path));
+        if is_there(&path).map_err(failed)? {
+            let file = open_private(&path).map_err(failed)?;
+            return Self::with_backend(backend(file)?, options, &path);
+        }
+        // redb refuses a file that a crash has left half made: a new one gets its name once it is whole.
+        let unfinished = dir.join(UNFINISHED_FILE);
+        let file = open_private(&unfinished).map_err(failed)?;
+        match file.try_lock() {
+            // Somebody may have made it before.
+            Ok(()) if is_there(&path).map_err(failed)? => return Err(OpenError::InUse { path }),
+            Ok(()) => file.set_len(0).map_err(failed)?,
+            Err(TryLockError::WouldBlock) => return Err(OpenError::InUse { path }),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let storage = Self::with_backend(backend(file)?, options, &path)?;
+        std::fs::rename(&unfinished, &path)
+            // The entry in the directory has to outlive a crash as well.
+            .and_then(|()| File::open(dir)?.sync_all())
+            .map_err(failed)?;
+        Ok(storage)
     }
 
     /// Makes an empty store that ends with the process, for tests and for a relay that need not remember.
@@ -414,6 +428,15 @@ impl OpenError {
             path,
             error: Box::new(error.into()),
         }
+    }
+}
+
+/// Whether there is a file with anything in it.
+fn is_there(path: &Path) -> std::io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len() > 0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

@@ -8,12 +8,13 @@
 //!   What its checksums do not find the vault does, above.
 //! * A commit is one fsync, and one more where the file has to grow.
 //! * No page that a disk has changed since makes the caller panic: redb may, and that is [`StoreError::Damaged`] here.
+//! * A new file gets its name once it is whole: redb refuses one that a crash has left half made.
 //! * After a commit that failed nobody knows what the disk holds, so everything is refused until the file is opened again. That opens
 //!   with all of that commit or nothing of it.
 //! * A flipped bit in the last commit of a process that was killed is taken for a commit that was torn, and the one before it is what
 //!   opens: an earlier state of the whole store, like a restored backup.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
@@ -47,13 +48,24 @@ impl FileStore {
     /// else is there; [`StoreError::Damaged`] if it is not as it was left.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
         let path = path.as_ref();
-        let mut options = File::options();
-        options.read(true).write(true).create(true).truncate(false);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(path)?;
+        if is_there(path)? {
+            let file = open_private(path)?;
+            return Self::with(|| FileBackend::new(file).map_err(Into::into));
+        }
+        let mut unfinished = path.to_owned();
+        unfinished.as_mut_os_string().push(".new");
+        let file = open_private(&unfinished)?;
+        match file.try_lock() {
+            // Somebody may have made it before.
+            Ok(()) if is_there(path)? => return Err(StoreError::InUse),
+            Ok(()) => file.set_len(0)?,
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        let store = Self::with(|| FileBackend::new(file).map_err(Into::into))?;
+        std::fs::rename(&unfinished, path)?;
         super::sync_folder_of(path)?;
-        Self::with(|| FileBackend::new(file).map_err(Into::into))
+        Ok(store)
     }
 
     /// Opens the store that `backend` holds, or creates it there.
@@ -168,6 +180,24 @@ impl Drop for FileStore {
         let database = self.database.take();
         drop(catch_unwind(AssertUnwindSafe(|| drop(database))));
     }
+}
+
+/// Whether there is a file with anything in it.
+fn is_there(path: &Path) -> std::io::Result<bool> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.len() > 0),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a file, or makes an empty one that only its owner may read.
+fn open_private(path: &Path) -> std::io::Result<File> {
+    let mut options = File::options();
+    options.read(true).write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path)
 }
 
 /// The rows, once there are any.

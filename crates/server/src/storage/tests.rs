@@ -248,6 +248,21 @@ async fn a_second_opener_is_told_that_the_store_is_in_use() {
     open(dir.path()).unwrap();
 }
 
+#[tokio::test]
+async fn a_crash_while_the_file_is_made_leaves_nothing_that_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()).unwrap());
+    let whole = std::fs::read(dir.path().join(STORE_FILE)).unwrap();
+    for written in [0, 1, 9, 64, 320, 4_096, whole.len()] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(UNFINISHED_FILE), &whole[..written]).unwrap();
+        let storage = open(dir.path()).unwrap();
+        assert_eq!(count(&storage).await, Ok(1), "{written}");
+        drop(storage);
+        assert_eq!(count(&open(dir.path()).unwrap()).await, Ok(2), "{written}");
+    }
+}
+
 #[test]
 fn a_directory_that_is_not_there_is_an_error() {
     let dir = tempfile::tempdir().unwrap();

@@ -22,6 +22,38 @@ fn second_opener_is_refused() {
 }
 
 #[test]
+fn crash_while_the_file_is_made_leaves_nothing_that_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("device.store");
+    let whole = folder.path().join("whole");
+    drop(FileStore::open(&whole).unwrap());
+    let whole = std::fs::read(whole).unwrap();
+    for written in [0, 1, 9, 64, 320, 4_096, whole.len()] {
+        std::fs::write(folder.path().join("device.store.new"), &whole[..written]).unwrap();
+        let mut store = FileStore::open(&path).unwrap();
+        let mut batch = Batch::default();
+        batch.put(b"a".to_vec(), b"1".to_vec());
+        store.commit(batch).unwrap();
+        drop(store);
+        let store = FileStore::open(&path).unwrap();
+        assert_eq!(store.read(b"a").unwrap().unwrap(), b"1", "{written}");
+        drop(store);
+        std::fs::remove_file(&path).unwrap();
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn store_that_another_process_makes_is_in_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let making = folder.path().join("device.store.new");
+    let other = open_private(&making).unwrap();
+    other.lock().unwrap();
+    let opened = FileStore::open(folder.path().join("device.store"));
+    assert!(matches!(opened, Err(StoreError::InUse)), "{opened:?}");
+}
+
+#[test]
 fn file_that_is_no_store_is_refused_and_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("device.store");
