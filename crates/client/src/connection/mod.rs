@@ -5,7 +5,7 @@
 //!                │
 //!                ▼        handshake done
 //!          ┌─ Connecting ───────────────▶ Connected ─┐
-//!          │     ▲                                   │ broken, 40xx, no answer to pings
+//!          │     ▲                                   │ broken, 40xx, no answer to pings, 4200 or 4201 for the first times
 //!   fails, │     │ the time has come                 │
 //!   may be │     │                                   │
 //!   tried  └──▶ Waiting ◀─────────────────────────── ┘
@@ -119,6 +119,9 @@ pub(crate) const REFRESH_RETRY: Duration = Duration::from_secs(15);
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connection that has been up this long starts the back-off anew.
 pub(crate) const STABLE_AFTER: Duration = Duration::from_secs(10);
+/// So many connections that were up may end with a record that does not hold, at either side, before one lasts [`STABLE_AFTER`]; the
+/// next one that does is the last.
+pub(crate) const MAX_LINK_FAULTS: u32 = 3;
 /// Where requests are open and none is answered for this long, the connection is taken for broken.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A request that is not answered for this long although others are is taken for forgotten, and the connection for broken.

@@ -23,7 +23,7 @@ use super::dialer::Dialer;
 use super::drive::Drive;
 use super::established::{End, Established};
 use super::tls::Tls;
-use super::{Closed, ConnectionState, STABLE_AFTER};
+use super::{Closed, ConnectionState, MAX_LINK_FAULTS, STABLE_AFTER};
 use crate::client::{Command, NextEvent};
 use crate::credential::CredentialSource;
 use crate::engine::{Engine, Fatal, Given, Moment};
@@ -35,6 +35,8 @@ pub(crate) struct Task {
     core: Core,
     dialer: Dialer,
     backoff: Backoff,
+    /// Connections that were up and ended with a fault of the link, since one held.
+    faults: u32,
 }
 
 /// What answers commands, whatever the connection does.
@@ -110,6 +112,7 @@ impl Task {
             core,
             dialer,
             backoff: Backoff::default(),
+            faults: 0,
         }
     }
 
@@ -123,6 +126,7 @@ impl Task {
             self.core.transfers.link_lost();
             if lasted >= STABLE_AFTER {
                 self.backoff.reset();
+                self.faults = 0;
             }
             let (delay, reason) = match self.after(stop) {
                 After::Wait(delay, reason) => {
@@ -186,6 +190,7 @@ impl Task {
     /// What the end of a connection means (`docs/protocol.md §13`).
     fn after(&mut self, stop: Stop) -> After {
         let rng = &mut rand::rng();
+        let was_up = *self.core.state.borrow() == ConnectionState::Connected;
         match stop {
             Stop::Application => {
                 After::Close(Closed::ByApplication, Error::Closed(Closed::ByApplication))
@@ -210,6 +215,13 @@ impl Task {
             }
             Stop::Link(End::Credential(reason)) => {
                 After::Close(Closed::NotAuthorised(reason), Error::NotAuthorised(reason))
+            }
+            // 4200, 4201: whoever carries the records may have changed one. If it is one of the sides, it comes again.
+            Stop::Link(End::Final(Error::Relay(RelayFault::Record | RelayFault::RefusedOurs)))
+                if was_up && self.faults < MAX_LINK_FAULTS =>
+            {
+                self.faults += 1;
+                After::Wait(self.backoff.next_delay(rng), Unreachable::Broken)
             }
             Stop::Link(End::Final(error)) => After::Close(closed_by(&error), error),
         }

@@ -195,6 +195,37 @@ async fn codes_of_the_42xx_range_end_the_client() {
     }
 }
 
+/// docs/protocol.md §13
+#[tokio::test]
+async fn link_that_was_up_and_broke_a_rule_is_tried_again_but_not_for_ever() {
+    let broken = Act::CloseAtPrekeys(4201);
+    let relay = FakeRelay::start(&[broken, Act::CloseAtPrekeys(4200), Act::Serve], None).await;
+    let client = alice(&relay.url()).0.start().await.unwrap();
+    for _ in 0..2 {
+        let waiting = |state| matches!(state, ConnectionState::Waiting { .. });
+        let ConnectionState::Waiting { reason, .. } = until(&client, waiting).await else {
+            panic!()
+        };
+        assert_eq!(reason, Unreachable::Broken);
+    }
+    until(&client, |state| state == ConnectionState::Connected).await;
+
+    let mut relay = FakeRelay::start(&[broken], None).await;
+    let client = alice(&relay.url()).0.start().await.unwrap();
+    let closed = until(&client, |state| matches!(state, ConnectionState::Closed(_))).await;
+    let fault = RelayFault::RefusedOurs;
+    assert_eq!(closed, ConnectionState::Closed(Closed::Protocol(fault)));
+    client.close().await;
+    for _ in 0..4 {
+        relay
+            .wait_for(|saw| matches!(saw, Saw::Credential(_)))
+            .await;
+    }
+    while let Ok(saw) = relay.saw.try_recv() {
+        assert!(!matches!(saw, Saw::Credential(_)));
+    }
+}
+
 #[tokio::test]
 async fn newer_link_of_the_same_device_ends_the_client() {
     let relay = FakeRelay::start(&[Act::CloseAtPrekeys(4004)], None).await;
