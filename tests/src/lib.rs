@@ -18,6 +18,7 @@
 mod device;
 mod issuer;
 pub mod kill;
+#[cfg(feature = "simulation")]
 pub mod simulation;
 mod town;
 mod wire;

@@ -142,6 +142,22 @@ fn protocol_crates_need_no_c_no_runtime_and_fetch_nothing() {
     }
 }
 
+/// `cargo run` at the top builds the command with the features that any package of the workspace asks for.
+#[test]
+fn command_is_built_without_what_only_tests_may_have() {
+    let with_features = |edges| {
+        let lines = cargo_tree(&["--workspace", "--edges", edges, "--format", "{p} [{f}]"]);
+        let ours = lines
+            .lines()
+            .filter(|line| line.starts_with("sealwire-"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        ["simulation", "audit"].map(|feature| ours.contains(feature))
+    };
+    assert_eq!(with_features("normal,build"), [false, false]);
+    assert_eq!(with_features("normal,build,dev"), [true, true], "found");
+}
+
 #[test]
 fn every_licence_is_permissive() {
     let metadata = metadata();
@@ -253,24 +269,20 @@ fn metadata() -> Metadata {
 /// What `package` needs to be built by itself without default features, on any platform. `cargo metadata` would mix in the features that the
 /// rest of the workspace asks for.
 fn tree(package: &str) -> BTreeSet<String> {
-    let arguments = [
-        "tree",
-        "--locked",
-        "--no-default-features",
-        "--edges",
-        "normal,build",
-        "--target",
-        "all",
-        "--prefix",
-        "none",
-        "--format",
-        "{p}",
-        "--manifest-path",
-        WORKSPACE,
-        "--package",
-        package,
-    ];
+    let arguments = ["--no-default-features", "--edges", "normal,build"];
+    let target = ["--target", "all", "--format", "{p}", "--package", package];
+    cargo_tree(&[&arguments[..], &target].concat())
+        .lines()
+        .filter_map(|line| line.split_whitespace().next())
+        .map(str::to_owned)
+        .collect()
+}
+
+fn cargo_tree(arguments: &[&str]) -> String {
+    let always = ["tree", "--locked", "--prefix", "none"];
     let output = Command::new(env!("CARGO"))
+        .args(always)
+        .args(["--manifest-path", WORKSPACE])
         .args(arguments)
         .output()
         .expect("cargo tree");
@@ -279,12 +291,7 @@ fn tree(package: &str) -> BTreeSet<String> {
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
-    let lines = String::from_utf8(output.stdout).unwrap();
-    lines
-        .lines()
-        .filter_map(|line| line.split_whitespace().next())
-        .map(str::to_owned)
-        .collect()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml");

@@ -1,8 +1,8 @@
 //! Runs the simulation over many seeds, and prints what was done and what held.
 //!
 //! ```text
-//! cargo run --release -p sealwire-tests --bin simulate -- --seeds 2000
-//! cargo run --release -p sealwire-tests --bin simulate -- --seed 17 --trace
+//! cargo run --release -p sealwire-tests --features simulation --bin simulate -- --seeds 2000
+//! cargo run --release -p sealwire-tests --features simulation --bin simulate -- --seed 17 --trace
 //! ```
 
 use std::process::ExitCode;

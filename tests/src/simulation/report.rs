@@ -183,8 +183,9 @@ impl fmt::Display for Report {
 /// How to see a failed seed again.
 #[must_use]
 pub fn replay(seed: Seed, options: &Options) -> String {
-    let mut command =
-        format!("cargo run --release -p sealwire-tests --bin simulate -- --seed {seed} --trace");
+    let mut command = format!(
+        "cargo run --release -p sealwire-tests --features simulation --bin simulate -- --seed {seed} --trace"
+    );
     if let Some(canary) = options.canary {
         command.push_str(" --canary ");
         command.push_str(canary.name());
