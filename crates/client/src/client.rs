@@ -346,8 +346,16 @@ impl std::fmt::Debug for Client {
 #[derive(Debug)]
 pub struct Receipt {
     pub(crate) id: MessageId,
-    pub(crate) to_one: oneshot::Receiver<Result<(), NotDelivered>>,
-    pub(crate) to_all: oneshot::Receiver<Result<(), NotDelivered>>,
+    pub(crate) to_one: oneshot::Receiver<Result<(), Unheard>>,
+    pub(crate) to_all: oneshot::Receiver<Result<(), Unheard>>,
+}
+
+/// Why nothing good is heard of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unheard {
+    NotDelivered(NotDelivered),
+    /// Too many others are not confirmed.
+    Forgotten,
 }
 
 impl Receipt {
@@ -362,7 +370,8 @@ impl Receipt {
     /// its user: put a time-out around it. The same is told, device by device, by [`Event::Delivered`], also after a restart.
     ///
     /// # Errors
-    /// [`Error::NotDelivered`] if a device does not get it; [`Error::Closed`] if the client was closed before.
+    /// [`Error::NotDelivered`] if a device does not get it; [`Misuse::Unconfirmed`] if so many messages are not confirmed that this one is not
+    /// followed any more; [`Error::Closed`] if the client was closed before.
     pub async fn delivered(self) -> Result<(), Error> {
         heard(self.to_all.await)
     }
@@ -376,11 +385,11 @@ impl Receipt {
     }
 }
 
-fn heard(
-    outcome: Result<Result<(), NotDelivered>, oneshot::error::RecvError>,
-) -> Result<(), Error> {
+fn heard(outcome: Result<Result<(), Unheard>, oneshot::error::RecvError>) -> Result<(), Error> {
     match outcome {
-        Ok(outcome) => Ok(outcome?),
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(Unheard::NotDelivered(why))) => Err(why.into()),
+        Ok(Err(Unheard::Forgotten)) => Err(Misuse::Unconfirmed.into()),
         Err(_) => Err(Error::Closed(Closed::ByApplication)),
     }
 }

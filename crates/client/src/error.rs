@@ -203,6 +203,11 @@ pub enum Misuse {
     /// A name of a device is 1 to 64 bytes without control characters.
     #[error("a device's name is 1 to 64 bytes of UTF-8 without control characters")]
     DeviceName,
+    /// 16,384 later messages are not confirmed either.
+    #[error(
+        "too many messages are not confirmed; what becomes of this one is not followed any more"
+    )]
+    Unconfirmed,
 }
 
 impl Misuse {
@@ -224,6 +229,7 @@ impl Misuse {
             Self::MessageId => "bad_message_id",
             Self::MessageIdInUse => "message_id_in_use",
             Self::DeviceName => "bad_device_name",
+            Self::Unconfirmed => "unconfirmed",
         }
     }
 }

@@ -394,6 +394,8 @@ impl Engine {
         let restored = self.is_earlier_copy(ready);
         if restored {
             self.replace_restored(&mut txn, ready, now)?;
+        } else {
+            self.undelivered.resend_after(ready.sent);
         }
         self.is_newest_copy = true;
         self.follow_mailbox(&mut txn, ready)?;
@@ -579,16 +581,13 @@ impl Engine {
         if !self.may_send_now() || !self.outbox.in_flight().1 {
             return None;
         }
-        let later = |entry: &Entry| match entry.stage {
-            outbox::Stage::Later(at) => Some(at),
-            outbox::Stage::Waiting
-            | outbox::Stage::NeedsCards
-            | outbox::Stage::Sealed
-            | outbox::Stage::Sent => None,
-        };
-        let later = self.outbox.entries.values().filter_map(later).min();
-        let others = [self.lost.deadline(), self.undelivered.deadline()];
-        later.into_iter().chain(others.into_iter().flatten()).min()
+        let again = self.outbox.again_count();
+        let others = [
+            self.outbox.deadline(),
+            self.lost.deadline(),
+            self.undelivered.deadline(again),
+        ];
+        others.into_iter().flatten().min()
     }
 
     /// Whether the relay may get another message.

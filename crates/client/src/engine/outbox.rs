@@ -69,7 +69,8 @@ pub(crate) struct Entry {
     pub(super) restarted: bool,
     rounds: u8,
     tries: u8,
-    answer: Option<oneshot::Sender<Result<Receipt, Error>>>,
+    /// Who waits for the relay's answer; several may, if the application gave the same id more than once.
+    answers: Vec<oneshot::Sender<Result<Receipt, Error>>>,
 }
 
 /// What a message is for.
@@ -140,7 +141,7 @@ impl Entry {
             restarted: false,
             rounds: 0,
             tries: 0,
-            answer: None,
+            answers: Vec::new(),
         }
     }
 
@@ -277,6 +278,28 @@ impl Outbox {
         self.entries.values().filter(again).count()
     }
 
+    /// When something that was put off may be tried again. What is sealed again for a device keeps its order, so the last of it counts, and
+    /// where cards are needed first, they are waited for.
+    pub(super) fn deadline(&self) -> Option<Moment> {
+        let mut by_device = BTreeMap::new();
+        let mut earliest: Option<Moment> = None;
+        for entry in self.entries.values() {
+            let at = match entry.stage {
+                Stage::Later(at) => at,
+                Stage::NeedsCards => Moment(u64::MAX),
+                Stage::Waiting | Stage::Sealed | Stage::Sent => continue,
+            };
+            if let Purpose::Again(target) = entry.purpose {
+                let last = by_device.entry(target.device).or_insert(at);
+                *last = at.max(*last);
+            } else {
+                earliest = Some(earliest.map_or(at, |earliest| earliest.min(at)));
+            }
+        }
+        let due = by_device.into_values().chain(earliest);
+        due.filter(|at| *at < Moment(u64::MAX)).min()
+    }
+
     /// Adds what has changed to a commit.
     pub(super) fn write_changes(&mut self, txn: &mut Txn) -> Result<(), Fatal> {
         for number in std::mem::take(&mut self.changed) {
@@ -354,7 +377,7 @@ impl Engine {
         };
         self.written_to(txn, user)?;
         let mut entry = Entry::stored(id, user.into(), Purpose::Message, content, Vec::new(), 0);
-        entry.answer = Some(answer);
+        entry.answers.push(answer);
         self.outbox.insert(entry);
         Ok(Ok(()))
     }
@@ -373,7 +396,8 @@ impl Engine {
             entry.id == id.0 && entry.purpose == Purpose::Message && *entry.user == *user
         };
         if let Some(entry) = self.outbox.entries.values_mut().find(same) {
-            entry.answer = Some(answer);
+            entry.answers.retain(|waiting| !waiting.is_closed());
+            entry.answers.push(answer);
             return None;
         }
         let same = self.undelivered.user_of(id.0) == Some(user);
@@ -492,21 +516,18 @@ impl Engine {
             return Ok(());
         };
         let mut txn = self.begin();
-        let receipt = match entry.purpose {
-            Purpose::Message => {
-                let answer = entry.answer.take();
-                let receipt = self.keep_undelivered(&mut txn, entry)?;
-                answer.map(|answer| (answer, receipt))
-            }
+        let answers = std::mem::take(&mut entry.answers);
+        let receipts = match entry.purpose {
+            Purpose::Message => self.keep_undelivered(&mut txn, entry, answers.len())?,
             Purpose::Direct { .. } => {
                 self.undelivered.insert_direct(&mut txn, entry)?;
-                None
+                Vec::new()
             }
             // It is kept already.
-            Purpose::Again(_) => None,
+            Purpose::Again(_) => Vec::new(),
         };
         self.stage(txn);
-        if let Some((answer, receipt)) = receipt {
+        for (answer, receipt) in answers.into_iter().zip(receipts) {
             self.answer(answer, Ok(receipt));
         }
         Ok(())
@@ -580,8 +601,11 @@ impl Engine {
             reason: why.reason(),
         };
         let number = self.inbox.push(txn, event)?;
-        if let (Some(answer), Some(number)) = (entry.answer.take(), number) {
-            self.answer_or(answer, Err(why.error()), number);
+        for answer in entry.answers {
+            match number {
+                Some(number) => self.answer_or(answer, Err(why.error()), number),
+                None => self.answer(answer, Err(why.error())),
+            }
         }
         Ok(())
     }

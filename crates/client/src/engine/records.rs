@@ -394,7 +394,9 @@ pub(super) struct UndeliveredRecord {
     pub(super) pending: Vec<Target>,
     /// It is one of our own, which nobody confirms.
     pub(super) direct: bool,
-    /// The encoded content, in case one of them needs it again.
+    /// The sequence of the Send that the relay has accepted; 0 in records of earlier versions.
+    pub(super) sequence: u64,
+    /// The encoded content, in case one of them needs it again; empty once that cannot be done any more.
     pub(super) content: Zeroizing<Vec<u8>>,
 }
 
@@ -404,11 +406,12 @@ impl Record for UndeliveredRecord {
             .bytes(&self.id)
             .vec8(self.user.as_bytes(), 1..=255)?
             .bool(self.direct)
-            .vec24(&self.content, 1..=MAX_CONTENT)?
+            .vec24(&self.content, 0..=MAX_CONTENT)?
             .count8(self.pending.len(), 0..=MAX_PARTS)?;
         for target in &self.pending {
             write_target(writer, *target);
         }
+        writer.u64(self.sequence);
         Ok(())
     }
 
@@ -416,15 +419,17 @@ impl Record for UndeliveredRecord {
         let id = *reader.array()?;
         let user = text(reader.vec8(1..=255)?)?.into();
         let direct = reader.bool()?;
-        let content = Zeroizing::new(reader.vec24(1..=MAX_CONTENT)?.to_vec());
+        let content = Zeroizing::new(reader.vec24(0..=MAX_CONTENT)?.to_vec());
         let pending = (0..reader.count8(0..=MAX_PARTS)?)
             .map(|_| target(reader))
             .collect::<Result<_, _>>()?;
+        let sequence = if reader.is_empty() { 0 } else { reader.u64()? };
         Ok(Self {
             id,
             user,
             pending,
             direct,
+            sequence,
             content,
         })
     }

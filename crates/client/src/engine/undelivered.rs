@@ -6,6 +6,8 @@
 //!                                     ├── undelivered (relay) ─▶ one device less, and the application is told
 //!                                     └── resend (sealed) ─────▶ from there on everything for that device, sealed again
 //! ```
+//!
+//! Where too many wait, the oldest lose their content: they cannot be sent again, but what is heard of them is still told.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -19,15 +21,17 @@ use super::outbox::{Entry, Purpose, Stage, Target};
 use super::records::{self, Resending, UndeliveredRecord};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
-use crate::client::Receipt;
+use crate::client::{Receipt, Unheard};
 use crate::event::{Event, NotDelivered};
 use crate::message::MessageId;
 use crate::store::vault::{Place, Table};
 
-/// Messages that are kept until every device has confirmed them; the oldest are forgotten first.
+/// Messages whose content is kept until every device has confirmed them; the oldest lose it first.
 const UNDELIVERED_LIMIT: usize = 2_048;
 /// Bytes of their contents, likewise.
 const UNDELIVERED_BYTES: usize = 8 << 20;
+/// Messages that are known until every device has confirmed them, with content or without; the oldest are forgotten first.
+const FOLLOWED_LIMIT: usize = 16_384;
 /// Messages of our own that are kept in case their device asks for them; nobody confirms these.
 const DIRECT_LIMIT: usize = 256;
 /// Devices that get messages again at a time.
@@ -45,6 +49,10 @@ pub(super) struct Undelivered {
     next: u64,
     messages: BTreeMap<u64, Waiting>,
     numbers: HashMap<[u8; 16], u64>,
+    /// Those before this one have no content any more.
+    first_full: u64,
+    /// How many have their content, and its bytes.
+    full: usize,
     bytes: usize,
     /// Which of the messages are our own, the oldest first.
     direct: VecDeque<u64>,
@@ -64,12 +72,13 @@ struct Waiting {
     receipt: ReceiptSenders,
 }
 
-type ReceiptSender = oneshot::Sender<Result<(), NotDelivered>>;
+type ReceiptSender = oneshot::Sender<Result<(), Unheard>>;
 
+/// Who waits for what is heard; of one message several may, if its id was given more than once.
 #[derive(Default)]
 struct ReceiptSenders {
-    one: Option<ReceiptSender>,
-    all: Option<ReceiptSender>,
+    one: Vec<ReceiptSender>,
+    all: Vec<ReceiptSender>,
 }
 
 impl Undelivered {
@@ -78,6 +87,8 @@ impl Undelivered {
             next: records.last().map_or(1, |(number, _)| number + 1),
             messages: BTreeMap::new(),
             numbers: HashMap::new(),
+            first_full: 0,
+            full: 0,
             bytes: 0,
             direct: VecDeque::new(),
             resending: resending.0,
@@ -104,17 +115,27 @@ impl Undelivered {
             user: entry.user,
             pending,
             direct: true,
+            sequence: entry.sequence,
             content: entry.content,
         };
         self.keep(txn, Waiting::new(record))
     }
 
     fn keep(&mut self, txn: &mut Txn, waiting: Waiting) -> Result<(), Fatal> {
-        while self.messages.len() >= UNDELIVERED_LIMIT || self.bytes >= UNDELIVERED_BYTES {
+        let bytes = waiting.record.content.len();
+        while self.full >= UNDELIVERED_LIMIT || self.bytes.saturating_add(bytes) > UNDELIVERED_BYTES
+        {
+            if !self.strip_oldest(txn)? {
+                break;
+            }
+        }
+        while self.messages.len() >= FOLLOWED_LIMIT {
             let Some(oldest) = self.messages.first_key_value().map(|(number, _)| *number) else {
                 break;
             };
-            self.remove(txn, oldest);
+            if let Some(waiting) = self.remove(txn, oldest) {
+                waiting.receipt.forget();
+            }
         }
         let number = self.next;
         self.next += 1;
@@ -123,8 +144,29 @@ impl Undelivered {
         Ok(())
     }
 
+    /// Takes the content from the oldest message that has one; `false` if none has.
+    fn strip_oldest(&mut self, txn: &mut Txn) -> Result<bool, Fatal> {
+        let mut full = self.messages.range_mut(self.first_full..);
+        let Some((number, waiting)) = full.find(|(_, waiting)| waiting.is_full()) else {
+            return Ok(false);
+        };
+        let number = *number;
+        self.first_full = number + 1;
+        if waiting.record.direct {
+            // Nothing is ever heard of it.
+            self.remove(txn, number);
+            return Ok(true);
+        }
+        self.full -= 1;
+        self.bytes = self.bytes.saturating_sub(waiting.record.content.len());
+        waiting.record.content = Zeroizing::default();
+        txn.put(Place::number(Table::Undelivered, number), &waiting.record)?;
+        Ok(true)
+    }
+
     fn put(&mut self, number: u64, waiting: Waiting) {
         let record = &waiting.record;
+        self.full += usize::from(waiting.is_full());
         self.bytes += record.content.len();
         self.numbers.insert(record.id, number);
         if record.direct {
@@ -142,15 +184,18 @@ impl Undelivered {
     /// Users to whom nothing new goes, because one of their devices, or of this user's own, gets something again first.
     pub(super) fn resending(&self) -> impl Iterator<Item = Arc<str>> {
         self.resending.iter().flat_map(|(device, from)| {
-            let of_device = move |waiting: &&Waiting| waiting.is_pending(*device);
+            let of_device = move |waiting: &&Waiting| waiting.may_resend(*device);
             let rest = self.messages.range(*from..).map(|(_, waiting)| waiting);
             rest.filter(of_device)
                 .map(|waiting| Arc::clone(&waiting.record.user))
         })
     }
 
-    /// When somebody who has asked too soon gets an answer.
-    pub(super) fn deadline(&self) -> Option<Moment> {
+    /// When somebody who has asked too soon gets an answer. While as many are sealed again as may be, it is one of those that is waited for.
+    pub(super) fn deadline(&self, again: usize) -> Option<Moment> {
+        if again >= AGAIN_LIMIT {
+            return None;
+        }
         self.resending.keys().map(|device| self.ripe(device)).min()
     }
 
@@ -170,11 +215,34 @@ impl Undelivered {
         }
     }
 
+    /// The relay was put back to when it had accepted no Send after this one: whoever has not confirmed a later one gets it again.
+    pub(super) fn resend_after(&mut self, sequence: u64) {
+        let mut forgotten = BTreeMap::new();
+        for (number, waiting) in self.messages.range(self.first_full..) {
+            if waiting.record.sequence > sequence {
+                for target in &waiting.record.pending {
+                    forgotten.entry(target.device).or_insert(*number);
+                }
+            }
+        }
+        if !forgotten.is_empty() {
+            tracing::warn!("the relay was put back: what it has forgotten is sent again");
+        }
+        for (device, number) in forgotten {
+            self.resend_from(device, number);
+        }
+    }
+
     /// The place of a message that a device has to get again after all.
     pub(super) fn resend_again(&mut self, id: [u8; 16], device: Thumbprint) {
         if let Some(number) = self.numbers.get(&id).copied() {
             self.resend_from(device, number);
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Adds what has changed to a commit.
@@ -185,15 +253,16 @@ impl Undelivered {
         Ok(())
     }
 
-    fn remove(&mut self, txn: &mut Txn, number: u64) {
-        if let Some(waiting) = self.messages.remove(&number) {
-            self.bytes = self.bytes.saturating_sub(waiting.record.content.len());
-            self.numbers.remove(&waiting.record.id);
-            if waiting.record.direct {
-                self.direct.retain(|direct| *direct != number);
-            }
-            txn.remove(Place::number(Table::Undelivered, number));
+    fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Waiting> {
+        let waiting = self.messages.remove(&number)?;
+        self.full -= usize::from(waiting.is_full());
+        self.bytes = self.bytes.saturating_sub(waiting.record.content.len());
+        self.numbers.remove(&waiting.record.id);
+        if waiting.record.direct {
+            self.direct.retain(|direct| *direct != number);
         }
+        txn.remove(Place::number(Table::Undelivered, number));
+        Some(waiting)
     }
 }
 
@@ -209,7 +278,10 @@ impl Waiting {
 
     fn receipt(&mut self) -> Receipt {
         let ((one, to_one), (all, to_all)) = (oneshot::channel(), oneshot::channel());
-        (self.receipt.one, self.receipt.all) = (Some(one), Some(all));
+        for (waiting, new) in [(&mut self.receipt.one, one), (&mut self.receipt.all, all)] {
+            waiting.retain(|sender| !sender.is_closed());
+            waiting.push(new);
+        }
         Receipt {
             id: MessageId(self.record.id),
             to_one,
@@ -217,8 +289,14 @@ impl Waiting {
         }
     }
 
-    fn is_pending(&self, device: Thumbprint) -> bool {
-        self.target(device).is_some()
+    /// Whether its content is here.
+    fn is_full(&self) -> bool {
+        !self.record.content.is_empty()
+    }
+
+    /// Whether a device may get it again.
+    fn may_resend(&self, device: Thumbprint) -> bool {
+        self.is_full() && self.target(device).is_some()
     }
 
     fn target(&self, device: Thumbprint) -> Option<Target> {
@@ -241,29 +319,41 @@ impl Waiting {
     fn told(&mut self) -> Vec<(ReceiptSender, Heard)> {
         let mut told = Vec::new();
         if self.delivered {
-            told.extend(self.receipt.one.take().map(|one| (one, Ok(()))));
+            told.extend(self.receipt.one.drain(..).map(|one| (one, Ok(()))));
         }
         if !self.record.pending.iter().any(|target| !target.copy) {
             let heard = self.failed.map_or(Ok(()), Err);
-            let waiting = [self.receipt.one.take(), self.receipt.all.take()];
-            told.extend(waiting.into_iter().flatten().map(|sender| (sender, heard)));
+            let waiting = self.receipt.one.drain(..).chain(self.receipt.all.drain(..));
+            told.extend(waiting.map(|sender| (sender, heard)));
         }
         told
     }
 }
 
+impl ReceiptSenders {
+    /// Nothing is heard of the message any more.
+    fn forget(self) {
+        for sender in self.one.into_iter().chain(self.all) {
+            // An error means that nobody waits.
+            let _ = sender.send(Err(Unheard::Forgotten));
+        }
+    }
+}
+
 impl Engine {
-    /// Keeps a message of the application that the relay has accepted.
+    /// Keeps a message of the application that the relay has accepted; gives as many receipts for it.
     pub(super) fn keep_undelivered(
         &mut self,
         txn: &mut Txn,
         entry: Entry,
-    ) -> Result<Receipt, Fatal> {
+        receipts: usize,
+    ) -> Result<Vec<Receipt>, Fatal> {
         let record = UndeliveredRecord {
             id: entry.id,
             user: entry.user,
             pending: entry.parts.iter().map(|part| part.target).collect(),
             direct: false,
+            sequence: entry.sequence,
             content: entry.content,
         };
         let mut waiting = Waiting::new(record);
@@ -272,12 +362,12 @@ impl Engine {
                 waiting.hear(target, heard);
             }
         }
-        let receipt = waiting.receipt();
+        let receipts = (0..receipts).map(|_| waiting.receipt()).collect();
         self.tell(&mut waiting);
         if !waiting.record.pending.is_empty() {
             self.undelivered.keep(txn, waiting)?;
         }
-        Ok(receipt)
+        Ok(receipts)
     }
 
     /// A new receipt for a message that is kept.
@@ -292,7 +382,7 @@ impl Engine {
 
     fn tell(&mut self, waiting: &mut Waiting) {
         for (sender, heard) in waiting.told() {
-            self.answer(sender, heard);
+            self.answer(sender, heard.map_err(Unheard::NotDelivered));
         }
     }
 
@@ -390,7 +480,7 @@ impl Engine {
         for id in ids.iter().copied() {
             let kept = self.undelivered.numbers.get(&id).copied().filter(|number| {
                 let waiting = self.undelivered.messages.get(number);
-                waiting.is_some_and(|waiting| waiting.is_pending(device))
+                waiting.is_some_and(|waiting| waiting.may_resend(device))
             });
             let out = |entry: &Entry| entry.id == id && entry.target(device).is_some();
             match kept {
@@ -446,10 +536,13 @@ impl Engine {
             return;
         };
         let mut room = AGAIN_LIMIT.saturating_sub(self.outbox.again_count());
+        if room == 0 {
+            return;
+        }
         let mut again = Vec::new();
         let mut rest = None;
         for (number, waiting) in self.undelivered.messages.range(from..) {
-            let Some(target) = waiting.target(device) else {
+            let Some(target) = waiting.target(device).filter(|_| waiting.is_full()) else {
                 continue;
             };
             if room == 0 {

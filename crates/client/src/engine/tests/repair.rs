@@ -547,7 +547,95 @@ fn resend_in_parts_goes_on_after_a_crash() {
     alice.engine.handle_disconnected();
     alice.settle();
     alice.crash();
-    assert!(alice.engine.undelivered.deadline().is_some());
+    assert!(alice.engine.undelivered.deadline(0).is_some());
+}
+
+/// More than may be sealed again at once, and the relay takes none of it.
+#[test]
+fn resend_that_is_refused_waits_instead_of_trying_all_the_time() {
+    let (mut relay, mut alice, bob) = acquainted();
+    for part in 0..2 {
+        for number in 0..200 {
+            drop(alice.send("bob", &format!("{part} {number}")));
+        }
+        relay.pump(&mut [&mut alice]);
+    }
+    relay.refuse_sends = Some(RefusalCode::RateLimited);
+    alice.engine.undelivered.resend_from(bob.device(), 0);
+    relay.pump(&mut [&mut alice]);
+    let deadline = alice.engine.poll_deadline().unwrap();
+    assert!(deadline > relay.now(), "{deadline:?}");
+    alice.engine.settle(relay.now()).unwrap();
+    assert!(alice.engine.txn.is_empty() && alice.engine.poll_deadline() == Some(deadline));
+}
+
+#[test]
+fn what_is_sealed_again_for_a_device_is_tried_when_the_last_of_it_may_be() {
+    use super::outbox::{Outbox, Purpose, Stage, Target};
+    use super::records::SendState;
+    let target = |device| Target {
+        device: Thumbprint::from_bytes([device; 32]),
+        copy: false,
+    };
+    let entry = |purpose, stage| {
+        let content = zeroize::Zeroizing::default();
+        let mut entry = Entry::stored([1; 16], "bob".into(), purpose, content, Vec::new(), 0);
+        entry.stage = stage;
+        entry
+    };
+    let again = |device, stage| entry(Purpose::Again(target(device)), stage);
+    let outbox =
+        |entries: Vec<Entry>| Outbox::restore((1..).zip(entries).collect(), SendState::default());
+    let (soon, late) = (Stage::Later(Moment(10)), Stage::Later(Moment(20)));
+    let deadline = |entries| outbox(entries).deadline();
+    assert_eq!(
+        deadline(vec![again(1, soon), again(1, late)]),
+        Some(Moment(20))
+    );
+    assert_eq!(
+        deadline(vec![again(1, soon), again(2, late)]),
+        Some(Moment(10))
+    );
+    assert_eq!(
+        deadline(vec![again(1, soon), again(1, Stage::NeedsCards)]),
+        None
+    );
+    let direct = Purpose::Direct {
+        device: target(1).device,
+        fresh: false,
+    };
+    let entries = vec![
+        entry(direct, soon),
+        again(1, late),
+        again(1, Stage::Waiting),
+    ];
+    assert_eq!(deadline(entries), Some(Moment(10)));
+}
+
+/// docs/protocol.md §8.3
+#[test]
+fn what_a_relay_that_was_put_back_has_forgotten_is_sent_again() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let (accepted, position) = (relay.accepted.clone(), relay.next_position);
+    for text in ["1", "2"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice]);
+    alice.crash();
+    relay.accepted = accepted;
+    relay.next_position = position;
+    relay.mailbox(&bob).clear();
+    relay.later += 1_000;
+    for toy in [&mut alice, &mut bob] {
+        relay.connect(toy);
+    }
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1", "2"]);
+    // Once is enough.
+    let sent = relay.sent.len();
+    relay.connect(&mut alice);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(relay.sent.len(), sent);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Messages on their way out.
 
 use super::*;
+use crate::client::Unheard;
 use crate::error::{Misuse, Refusal};
 use crate::event::NotSent;
 
@@ -499,6 +500,51 @@ fn message_sent_again_under_the_same_id_is_shown_once() {
 }
 
 #[test]
+fn everybody_who_sends_the_same_message_gets_a_receipt_of_it() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let message = Message::text("once").with_id(crate::MessageId([7; 16]));
+    let send = |alice: &mut Toy| {
+        let (answer, reply) = oneshot::channel();
+        alice.engine.send("bob", &message, answer, START).unwrap();
+        alice.settle();
+        Answer(reply)
+    };
+    let (mut first, mut second) = (send(&mut alice), send(&mut alice));
+    relay.pump(&mut [&mut alice]);
+    let mut third = send(&mut alice);
+    let receipts = [&mut first, &mut second, &mut third].map(Answer::receipt);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    for mut receipt in receipts {
+        assert_eq!(receipt.to_one.try_recv(), Ok(Ok(())));
+        assert_eq!(receipt.to_all.try_recv(), Ok(Ok(())));
+    }
+    assert_eq!(bob.texts(), ["once"]);
+}
+
+#[test]
+fn what_becomes_of_a_message_is_told_although_its_content_is_gone() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let text = "x".repeat(65_536);
+    let mut receipts = Vec::new();
+    for _ in 0..130 {
+        let answer = alice.send("bob", &text);
+        receipts.push(answer.receipt_after(&mut relay, &mut [&mut alice]));
+    }
+    assert!(alice.engine.undelivered.bytes() <= 8 << 20);
+    // Nobody could get the first one again.
+    alice.crash();
+    relay.later += 1_000;
+    relay.connect(&mut alice);
+    assert!(alice.engine.undelivered.bytes() <= 8 << 20);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts().len(), 130);
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let delivered = |event: &&Event| matches!(event, Event::Delivered { .. });
+    assert_eq!(alice.events().iter().filter(delivered).count(), 130);
+    assert_eq!(alice.engine.undelivered.bytes(), 0);
+}
+
+#[test]
 fn receipt_waits_for_every_device() {
     let (mut relay, mut alice, mut bob) = acquainted();
     let mut second = Toy::new("bob");
@@ -704,7 +750,8 @@ fn message_that_the_relay_gives_up_is_told_to_who_waits() {
         alice.engine.handle_undelivered(&notice).unwrap();
     }
     alice.settle();
-    assert_eq!(receipt.to_all.try_recv(), Ok(Err(NotDelivered::Expired)));
+    let expired = Unheard::NotDelivered(NotDelivered::Expired);
+    assert_eq!(receipt.to_all.try_recv(), Ok(Err(expired)));
     let told = |event: &&Event| matches!(event, Event::NotDelivered { .. });
     assert_eq!(alice.events().iter().filter(told).count(), 1);
     assert_eq!(alice.engine.position(), position + 3);
