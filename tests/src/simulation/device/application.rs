@@ -1,0 +1,186 @@
+//! The application on a device: what it sends, what it is shown, and when it is done with that.
+
+use sealwire_client::{Event, Message, MessageId, Received};
+use sealwire_protocol::key::Thumbprint;
+
+use super::super::ledger::Number;
+use super::super::schedule::Millis;
+use super::super::town::clock;
+use super::super::world::Context;
+use super::{Device, Step};
+
+/// The media type of the messages.
+const MEDIA_TYPE: &str = "application/x-simulation";
+
+/// A message that the application has and has not acknowledged.
+pub(super) struct Held {
+    pub(super) received: Received,
+    pub(super) number: Option<Number>,
+    pub(super) due: Millis,
+}
+
+impl Device {
+    /// The application sends a message.
+    pub(in super::super) fn send(&mut self, to: usize, body: Vec<u8>, context: &mut Context<'_>) {
+        let mut id = [0; 16];
+        rand::Rng::fill_bytes(self.chance.rng(), &mut id);
+        let number = context.ledger.sent(self.index, to, id, body);
+        let step = self
+            .submit(number, context)
+            .and_then(|()| self.drain(context));
+        self.conclude(step, context);
+    }
+
+    /// The application sends again what it does not know the fate of, and now and then what it has forgotten that it knew.
+    pub(super) fn step_started(&mut self, context: &mut Context<'_>) -> Step {
+        if self.chance.happens(300) {
+            for number in context.ledger.accepted_last(self.index) {
+                self.submit(number, context)?;
+            }
+        }
+        for number in context.ledger.open_of(self.index) {
+            self.submit(number, context)?;
+        }
+        self.drain(context)
+    }
+
+    fn submit(&mut self, number: Number, context: &mut Context<'_>) -> Step {
+        let now = clock(context.now(), self.offset);
+        let (Some(process), Some(sent)) = (&mut self.process, context.ledger.message(number))
+        else {
+            return Ok(());
+        };
+        let message =
+            Message::new(MEDIA_TYPE, sent.body.clone()).with_id(MessageId::from_bytes(sent.id));
+        let pending = process
+            .core
+            .send(context.town.user(sent.to), &message, now)?;
+        process.pending.push((number, pending));
+        Ok(())
+    }
+
+    /// Tells the application what has happened.
+    pub(super) fn tell(&mut self, context: &mut Context<'_>) -> Step {
+        let now = context.now();
+        let Some(process) = &mut self.process else {
+            return Ok(());
+        };
+        let mut open = Vec::new();
+        for (number, mut pending) in std::mem::take(&mut process.pending) {
+            match pending.poll() {
+                None => open.push((number, pending)),
+                Some(Some(Ok(_))) => {
+                    context.ledger.accepted(number);
+                    context.note([6, number as u64, 0], || {
+                        format!("message {number} is accepted")
+                    });
+                }
+                Some(Some(Err(error))) => {
+                    context.note([7, number as u64, 0], || {
+                        format!("message {number} fails: {error}")
+                    });
+                    context.ledger.failed(number, error.to_string());
+                }
+                Some(None) => {}
+            }
+        }
+        process.pending = open;
+        while let Some((event, kept)) = process.core.next_event() {
+            match event {
+                Event::Message(received)
+                | Event::Copy {
+                    message: received, ..
+                } => {
+                    let number = show(self.index, &received, context);
+                    let due = match self.chance.below(10) {
+                        _ if self.is_calm => now,
+                        0..6 => now,
+                        6..9 => now + self.chance.mostly_small(20_000),
+                        // Never, until the next restart.
+                        _ => Millis::MAX,
+                    };
+                    process.held.push(Held {
+                        received,
+                        number,
+                        due,
+                    });
+                }
+                other => tell_event(self.index, &other, context),
+            }
+            process.core.event_taken(kept);
+        }
+        for held in std::mem::take(&mut process.held) {
+            if held.due > now {
+                process.held.push(held);
+            } else {
+                if self.chance.coin() {
+                    held.received.read()
+                } else {
+                    held.received.ack()
+                }
+                process.acknowledged.extend(held.number);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn show(device: usize, received: &Received, context: &mut Context<'_>) -> Option<Number> {
+    let from = context.town.device(&received.device);
+    let number = context.ledger.shown(
+        device,
+        from,
+        received.id.as_bytes(),
+        received.message.body(),
+        received.redelivered,
+    );
+    context.note(
+        [
+            10,
+            device as u64,
+            number.map_or(u64::MAX, |number| number as u64),
+        ],
+        || format!("device {device} shows message {number:?}"),
+    );
+    number
+}
+
+fn tell_event(device: usize, event: &Event, context: &mut Context<'_>) {
+    context.note([11, device as u64, 0], || {
+        format!("device {device} is told {event:?}")
+    });
+    let by = |thumbprint: &Thumbprint, context: &Context<'_>| context.town.device(thumbprint);
+    match event {
+        Event::Delivered {
+            id,
+            device: by_device,
+            ..
+        } => {
+            if let Some(by_device) = by(by_device, context) {
+                context.ledger.delivered(id.as_bytes(), by_device);
+            }
+        }
+        Event::Read {
+            id,
+            device: by_device,
+            ..
+        } => {
+            if let Some(by_device) = by(by_device, context) {
+                context.ledger.read(id.as_bytes(), by_device);
+            }
+        }
+        Event::NotSent { id, reason, .. } => {
+            if let Some(number) = context.ledger.number(id.as_bytes()) {
+                context.ledger.failed(number, format!("{reason:?}"));
+            }
+        }
+        Event::Undecryptable {
+            id, device: from, ..
+        } => {
+            let from = by(from, context);
+            context.ledger.undecryptable(id.as_bytes(), from, device);
+        }
+        Event::StoreRestored => context.ledger.told_restored(device),
+        _ => {}
+    }
+}
