@@ -1,12 +1,13 @@
 //! For tests: counts what this thread seals, and how often a key and a nonce are used together again. Behind the feature `audit`.
 //!
 //! ```text
-//! start() ── AeadKey::seal, of handshakes, records, messages and files ──> sealed(), repeats()
+//! start() ──┬── AeadKey::seal, of handshakes, records, messages and files ──┬──> sealed(), repeats()
+//!           └── note(), of whoever seals with another AES-GCM than ours ────┘
 //! ```
 //!
 //! A simulation that runs devices and relays in one thread shows with it that no (key, nonce) pair is used twice, whatever is lost, put
 //! back or repeated. It keeps SHA-256(key) || nonce of every sealing, 44 bytes each, until the next [`start`]: never enable it in an
-//! application. Opening counts for nothing; nor does what is sealed outside [`crypto`](crate::crypto), such as a device store.
+//! application. Opening counts for nothing.
 
 use core::cell::RefCell;
 use std::collections::HashSet;
@@ -46,6 +47,11 @@ pub fn repeats() -> u64 {
 
 fn read(count: impl FnOnce(&Seals) -> u64) -> u64 {
     SEALS.with_borrow(|seals| seals.as_ref().map_or(0, count))
+}
+
+/// Counts a sealing outside [`crypto`](crate::crypto), such as that of a record of a device store.
+pub fn note(key: &[u8; 32], nonce: &[u8; NONCE_BYTES]) {
+    record(&key_id(key), nonce);
 }
 
 pub(crate) fn key_id(key: &[u8; 32]) -> KeyId {
@@ -89,6 +95,16 @@ mod tests {
         start();
         seal(&one, 1);
         assert_eq!((sealed(), repeats()), (1, 0));
+    }
+
+    #[test]
+    fn what_others_seal_is_a_repetition_too() {
+        start();
+        note(&[1; 32], &[1; NONCE_BYTES]);
+        note(&[1; 32], &[2; NONCE_BYTES]);
+        assert_eq!((sealed(), repeats()), (2, 0));
+        key(1).seal(&[2; NONCE_BYTES], b"", &mut [0; 4]).unwrap();
+        assert_eq!((sealed(), repeats()), (3, 1));
     }
 
     #[test]

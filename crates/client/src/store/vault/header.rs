@@ -50,6 +50,8 @@ pub(super) fn wrap(
     let derivation = key.new_derivation(salt);
     let wrapping_key = key.wrapping_key(&derivation, new)?;
     let mut header = encode(VERSION, &derivation);
+    #[cfg(feature = "simulation")]
+    sealwire_protocol::audit::note(&wrapping_key, &iv);
     let wrapped = Aes256Gcm::new(&Key::<Aes256Gcm>::from(*wrapping_key))
         .encrypt(
             &Nonce::from(iv),

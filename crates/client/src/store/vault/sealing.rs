@@ -52,8 +52,10 @@ impl Sealing {
             msg: record,
             aad: row_key,
         };
-        let sealed = self
-            .cipher(&salt)
+        let key = self.record_key(&salt);
+        #[cfg(feature = "simulation")]
+        sealwire_protocol::audit::note(&key, &iv);
+        let sealed = cipher(&key)
             .encrypt(&Nonce::from(iv), payload)
             .map_err(|_| StoreError::TooLarge)?;
         let mut value = Vec::with_capacity(1 + SALT_LEN + IV_LEN + sealed.len());
@@ -75,15 +77,18 @@ impl Sealing {
         if version != VERSION {
             return Err(StoreError::Damaged);
         }
-        open_with(&self.cipher(salt), row_key, rest)
+        open_with(&cipher(&self.record_key(salt)), row_key, rest)
     }
 
-    fn cipher(&self, salt: &[u8; SALT_LEN]) -> Aes256Gcm {
+    fn record_key(&self, salt: &[u8; SALT_LEN]) -> Zeroizing<[u8; 32]> {
         let mut info = b"sealwire/1 store record".to_vec();
         info.extend_from_slice(salt);
-        let key = expand(&self.key, &info);
-        Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key))
+        expand(&self.key, &info)
     }
+}
+
+fn cipher(key: &[u8; 32]) -> Aes256Gcm {
+    Aes256Gcm::new(&Key::<Aes256Gcm>::from(*key))
 }
 
 /// Opens `iv || sealed record`.
@@ -103,4 +108,31 @@ pub(super) fn open_with(
         .decrypt_in_place(&Nonce::from(*iv), row_key, &mut *record)
         .map_err(|_| StoreError::Damaged)?;
     Ok(record)
+}
+
+#[cfg(all(test, feature = "simulation"))]
+mod tests {
+    use rand::SeedableRng as _;
+    use rand::rngs::StdRng;
+    use sealwire_protocol::audit;
+
+    use super::*;
+
+    /// Two copies of a store whose randomness repeats would use a key with an iv again: the audit has to notice.
+    #[test]
+    fn a_record_that_is_sealed_with_the_randomness_of_another_is_counted_as_a_repetition() {
+        let sealing = Sealing::new(&[1; 32]);
+        let seal = |record: &[u8], rng: &mut StdRng| sealing.seal(b"row", record, rng).unwrap();
+        audit::start();
+        let mut rng = StdRng::seed_from_u64(1);
+        assert_ne!(seal(b"one", &mut rng), seal(b"one", &mut rng));
+        assert_eq!((audit::sealed(), audit::repeats()), (2, 0));
+        seal(b"another", &mut StdRng::seed_from_u64(1));
+        assert_eq!((audit::sealed(), audit::repeats()), (3, 1));
+        // The same randomness under another store's key is another key.
+        Sealing::new(&[2; 32])
+            .seal(b"row", b"one", &mut StdRng::seed_from_u64(1))
+            .unwrap();
+        assert_eq!((audit::sealed(), audit::repeats()), (4, 1));
+    }
 }
