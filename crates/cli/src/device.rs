@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use sealwire_client::error::NotAuthorised;
-use sealwire_client::{Client, ErrorClass, StoreKey};
+use sealwire_client::store::KeyringError;
+use sealwire_client::{Client, Error, ErrorClass, StoreError, StoreKey};
+use sealwire_protocol::name::User;
 use zeroize::Zeroizing;
 
 use crate::exit::{Class, Failure};
@@ -35,6 +37,23 @@ pub(crate) struct Unlock {
     /// Read the store's passphrase from the first line of FILE instead of asking for it
     #[arg(long, value_name = "FILE")]
     pub(crate) passphrase_file: Option<PathBuf>,
+}
+
+/// What a new store is to be encrypted under: a key file, unless something else is asked for.
+#[derive(Debug, Args)]
+pub(crate) struct NewLock {
+    /// Ask for a passphrase to encrypt the store under, instead of making a key file
+    #[arg(long)]
+    passphrase: bool,
+
+    /// Have the system's keyring keep the key, instead of a file: the Secret Service (GNOME Keyring, KWallet, KeePassXC), the keychain of macOS, the
+    /// Credential Manager of Windows. On a server there is mostly none
+    #[cfg(feature = "keyring")]
+    #[arg(long, conflicts_with_all = ["passphrase", "passphrase_file"])]
+    keyring: bool,
+
+    #[command(flatten)]
+    unlock: Unlock,
 }
 
 /// What to do when the relay cannot be reached at the start.
@@ -71,7 +90,7 @@ impl Device {
         } else {
             builder.connect().await
         };
-        let client = connected.map_err(|error| unreachable(error, &identity.address.url()))?;
+        let client = connected.map_err(|error| not_opened(error, &identity.address.url()))?;
         Ok(Self { client, identity })
     }
 
@@ -90,21 +109,34 @@ impl Unlock {
             (Lock::File, Some(_)) => Err(Failure::usage(
                 "this device's store has no passphrase but a key file; leave --passphrase-file away",
             )),
+            (Lock::Keyring, Some(_)) => Err(Failure::usage(
+                "the key of this device's store is in the system's keyring, and it has no passphrase; leave --passphrase-file away",
+            )),
+            #[cfg(feature = "keyring")]
+            (Lock::Keyring, None) => Ok(home.keyring_key()?),
+            #[cfg(not(feature = "keyring"))]
+            (Lock::Keyring, None) => Err(Failure::failed(
+                "the key of this device's store is in the system's keyring, and this sealwire was built without the feature `keyring`; use one with it",
+            )),
             (Lock::Passphrase, Some(file)) => from_file(file),
             (Lock::Passphrase, None) => Ok(StoreKey::from_passphrase(ask("Passphrase: ")?)),
         }
     }
+}
 
-    /// What a new store is made with: a passphrase is asked for twice.
-    pub(crate) fn new_key(
-        &self,
-        home: &Home,
-        passphrase: bool,
-    ) -> Result<(Lock, StoreKey), Failure> {
-        if let Some(file) = &self.passphrase_file {
+impl NewLock {
+    /// What the store of a new device of `user` is made with: a passphrase is asked for twice.
+    pub(crate) fn key(&self, home: &Home, user: &User) -> Result<(Lock, StoreKey), Failure> {
+        #[cfg(feature = "keyring")]
+        if self.keyring {
+            return Ok((Lock::Keyring, home.new_keyring_key(user)?));
+        }
+        #[cfg(not(feature = "keyring"))]
+        let _ = user;
+        if let Some(file) = &self.unlock.passphrase_file {
             return Ok((Lock::Passphrase, from_file(file)?));
         }
-        if !passphrase {
+        if !self.passphrase {
             return Ok((Lock::File, home.key_file()));
         }
         let first = Zeroizing::new(ask("New passphrase: ")?);
@@ -143,7 +175,7 @@ fn from_file(path: &Path) -> Result<StoreKey, Failure> {
 }
 
 /// An error of a connection, with the address it was to.
-pub(crate) fn unreachable(error: sealwire_client::Error, url: &str) -> Failure {
+pub(crate) fn unreachable(error: Error, url: &str) -> Failure {
     if error.class() == ErrorClass::Unreachable {
         let message = format!("{url}: {error}");
         return Failure::from(error).with_message(message);
@@ -151,15 +183,32 @@ pub(crate) fn unreachable(error: sealwire_client::Error, url: &str) -> Failure {
     error.into()
 }
 
+/// An error of a device that is there.
+fn not_opened(error: Error, url: &str) -> Failure {
+    if let Error::Store(StoreError::Keyring(KeyringError::Unavailable(reason))) = &error {
+        let message = format!(
+            "the key of this device's store is in the system's keyring, which does not work here ({reason}); start it, or use this device where it runs"
+        );
+        return Failure::from(error).with_message(message);
+    }
+    unreachable(error, url)
+}
+
 /// An error of a join: what the relay did not accept was the invitation.
 pub(crate) fn not_joined(error: OpenError, url: &str, expired: bool) -> Failure {
     match error {
-        OpenError::Client(sealwire_client::Error::NotAuthorised(NotAuthorised::Credential)) => {
+        OpenError::Client(Error::NotAuthorised(NotAuthorised::Credential)) => {
             Failure::not_authorised(if expired {
                 "the invitation has expired; ask for a new one"
             } else {
                 "the relay does not accept this invitation: it was used, or is not one of this relay's any more; ask for a new one"
             })
+        }
+        OpenError::Client(error @ Error::Store(StoreError::Keyring(_))) => {
+            let message = format!(
+                "{error}. Without --keyring a key file is made, and with --passphrase none is needed; the invitation was not used"
+            );
+            Failure::from(error).with_message(message)
         }
         OpenError::Client(error) => unreachable(error, url),
         OpenError::Home(error) => error.into(),

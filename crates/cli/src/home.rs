@@ -3,7 +3,8 @@
 //! ```text
 //! HOME/              only its owner may enter
 //!   device.json      who this is and which relay and issuer it trusts; nothing secret; written last, by a join that worked
-//!   device.key       what the store is encrypted under, unless that is a passphrase
+//!   device.key       what the store is encrypted under, unless that is a passphrase or in the system's keyring
+//!   device.keyring   under which name the keyring has it; nothing secret
 //!   device.store     keys, sessions and messages
 //! ```
 //! A join that was interrupted leaves no `device.json` and is simply run again, with the same invitation. Talking to the relay
@@ -14,7 +15,8 @@ use std::path::{Path, PathBuf};
 
 use sealwire_client::error::{Misuse, NotAuthorised};
 use sealwire_client::{
-    Client, ClientBuilder, ErrorClass, FileStore, StoreKey, Thumbprint, Tls, TrustedIssuer,
+    Client, ClientBuilder, Error, ErrorClass, FileStore, StoreError, StoreKey, Thumbprint, Tls,
+    TrustedIssuer,
 };
 use sealwire_protocol::address::Address;
 use sealwire_protocol::base64url;
@@ -26,6 +28,15 @@ use serde::{Deserialize, Serialize};
 const DESCRIPTION: &str = "device.json";
 const KEY: &str = "device.key";
 const STORE: &str = "device.store";
+#[cfg(feature = "keyring")]
+const KEYRING: &str = "device.keyring";
+
+/// What the system's keyring calls this program.
+#[cfg(feature = "keyring")]
+const KEYRING_SERVICE: &str = "sealwire";
+/// Bytes of the name under which the keyring has a key, at most.
+#[cfg(feature = "keyring")]
+const MAX_KEYRING_NAME_BYTES: u64 = 512;
 
 /// The layout this program writes; a home with a higher number is refused.
 const LAYOUT_VERSION: u32 = 1;
@@ -65,6 +76,8 @@ pub(crate) enum Lock {
     File,
     /// A passphrase, which is kept nowhere.
     Passphrase,
+    /// A key in the system's keyring.
+    Keyring,
 }
 
 /// `device.json` as it is written.
@@ -157,6 +170,39 @@ impl Home {
     /// The key file in the home, which is made with the store.
     pub(crate) fn key_file(&self) -> StoreKey {
         StoreKey::from_file(self.path.join(KEY))
+    }
+
+    /// The key in the system's keyring under the name that a join has written down here.
+    ///
+    /// # Errors
+    /// [`HomeError::Damaged`] if none has.
+    #[cfg(feature = "keyring")]
+    pub(crate) fn keyring_key(&self) -> Result<StoreKey, HomeError> {
+        let path = self.path.join(KEYRING);
+        let name = match read(&path, MAX_KEYRING_NAME_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            name => name.map_err(io_error(&path))?,
+        };
+        match str::from_utf8(&name) {
+            Ok(name) if !name.is_empty() => Ok(StoreKey::from_keyring(KEYRING_SERVICE, name)),
+            Ok(_) | Err(_) => Err(HomeError::Damaged { path }),
+        }
+    }
+
+    /// The same for a home that is to be one of `user`. The name is this home's alone and stays when the home is moved; a join that is
+    /// run again finds it.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    #[cfg(feature = "keyring")]
+    pub(crate) fn new_keyring_key(&self, user: &User) -> Result<StoreKey, HomeError> {
+        private_directory(&self.path).map_err(io_error(&self.path))?;
+        let path = self.path.join(KEYRING);
+        if !path.try_exists().map_err(io_error(&path))? {
+            let name = format!("{user} {}", base64url::encode(&rand::random::<[u8; 16]>()));
+            self.put(KEYRING, name.as_bytes(), Existing::Refuse)?;
+        }
+        self.keyring_key()
     }
 
     /// Who lives here.
@@ -252,7 +298,8 @@ impl Home {
             Ok(client) => client,
             // What was made for nothing goes. After any other error the relay may have enrolled it, and it is needed again.
             Err(error) => {
-                if fresh && error.class() == ErrorClass::NotAuthorised {
+                let keyless = matches!(error, Error::Store(StoreError::Keyring(_)));
+                if fresh && (keyless || error.class() == ErrorClass::NotAuthorised) {
                     self.forget_device();
                 }
                 return Err(error.into());
@@ -298,10 +345,17 @@ impl Home {
     }
 
     fn write(&self, identity: &Identity, existing: Existing) -> Result<(), HomeError> {
-        let path = self.path.join(DESCRIPTION);
+        let json = serde_json::to_vec_pretty(&identity.describe());
+        let json = json.map_err(|error| io_error(&self.path.join(DESCRIPTION))(error.into()))?;
+        self.put(DESCRIPTION, &json, existing)
+    }
+
+    /// Writes a file of the home, whole and durably.
+    fn put(&self, name: &str, content: &[u8], existing: Existing) -> Result<(), HomeError> {
+        let path = self.path.join(name);
         let write = || {
             let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            file.write_all(&serde_json::to_vec_pretty(&identity.describe())?)?;
+            file.write_all(content)?;
             file.as_file().sync_all()?;
             match existing {
                 Existing::Refuse => file.persist_noclobber(&path),
@@ -372,8 +426,8 @@ impl From<Misuse> for OpenError {
     }
 }
 
-impl From<sealwire_client::StoreError> for OpenError {
-    fn from(error: sealwire_client::StoreError) -> Self {
+impl From<StoreError> for OpenError {
+    fn from(error: StoreError) -> Self {
         Self::Client(error.into())
     }
 }

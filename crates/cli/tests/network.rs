@@ -830,6 +830,19 @@ fn relay_with_another_key_or_certificate_is_refused() {
 }
 
 #[test]
+fn command_that_waits_for_a_relay_that_does_not_answer_ends_when_asked() {
+    let (world, relay) = alice_and_bob();
+    let listen = relay.listen.clone();
+    relay.running.kill();
+    let silent = TcpListener::bind(&listen).unwrap();
+    for (command, ends) in [(&["listen"][..], 0), (&["send", "bob", "x"], 1)] {
+        let running = world.start(&[&["--home", "alice"], command].concat());
+        let _connected = silent.accept().unwrap();
+        assert_eq!(running.stop("INT").code(), Some(ends), "{command:?}");
+    }
+}
+
+#[test]
 fn relay_that_is_not_there_is_unreachable() {
     let world = World::new();
     // A port where nothing listens any more.

@@ -50,7 +50,10 @@ pub(crate) struct Chat {
 pub(crate) fn run(chat: &Chat, home: &Home, output: Output) -> Result<(), Failure> {
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let device = Device::connect(home, &chat.unlock, chat.connect).await?;
+        let device = tokio::select! {
+            device = Device::connect(home, &chat.unlock, chat.connect) => device?,
+            () = stop.requested() => return Ok(()),
+        };
         if io::stdin().is_terminal() {
             output.hint(format_args!(
                 "chat with {}; Ctrl-D ends it",

@@ -7,7 +7,7 @@ use sealwire_protocol::invite::Invitation;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use crate::device::{Device, Unlock, device_name, not_joined};
+use crate::device::{Device, NewLock, device_name, not_joined};
 use crate::exit::{Class, Failure};
 use crate::home::Home;
 use crate::output::{Output, Printable};
@@ -18,7 +18,8 @@ const MAX_LINE_BYTES: u64 = 4_096;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-The keys that are made here never leave this machine. They are kept in its home, encrypted under a key file there or under a passphrase.\n\
+The keys that are made here never leave this machine. They are kept in its home, encrypted under a key file there, a passphrase, or a key that the system's \
+keyring keeps.\n\
 \n\
 Examples:\n  \
     # asks for the invitation, so that it shows nowhere\n  \
@@ -34,12 +35,8 @@ pub(crate) struct Join {
     #[arg(long, value_name = "NAME", value_parser = device_name)]
     name: Option<String>,
 
-    /// Ask for a passphrase to encrypt the store under, instead of making a key file
-    #[arg(long)]
-    passphrase: bool,
-
     #[command(flatten)]
-    unlock: Unlock,
+    lock: NewLock,
 }
 
 pub(crate) fn run(join: Join, home: &Home, output: Output) -> Result<(), Failure> {
@@ -50,7 +47,7 @@ pub(crate) fn run(join: Join, home: &Home, output: Output) -> Result<(), Failure
         Some(_) | None => read_line()?,
     };
     let invitation = Invitation::parse(invitation.trim()).map_err(Failure::usage)?;
-    let (lock, key) = join.unlock.new_key(home, join.passphrase)?;
+    let (lock, key) = join.lock.key(home, &invitation.user)?;
     let url = invitation.address.url();
     super::runtime()?.block_on(async {
         let expired = invitation.expires <= when::now();

@@ -66,7 +66,10 @@ pub(crate) fn run(listen: &Listen, home: &Home, output: Output) -> Result<(), Fa
     }
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
-        let device = Device::connect(home, &listen.unlock, listen.connect).await?;
+        let device = tokio::select! {
+            device = Device::connect(home, &listen.unlock, listen.connect) => device?,
+            () = stop.requested() => return Ok(()),
+        };
         let deadline = listen
             .timeout
             .and_then(|seconds| Instant::now().checked_add(Duration::from_secs(seconds)));

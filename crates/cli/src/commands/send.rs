@@ -110,9 +110,7 @@ pub(crate) fn run(send: Send, home: &Home, output: Output) -> Result<(), Failure
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let connecting = Device::connect(home, &send.unlock, send.connect);
-        let device = way::within(timeout, connecting).await.ok_or_else(|| {
-            Failure::new(Class::Timeout, "no connection to the relay in this time; try again")
-        })??;
+        let device = connected(connecting, timeout, &mut stop).await?;
         let mut way = Way::new(&device, send.user.as_str(), output);
         way.until = send.wait;
         way.timeout = timeout;
@@ -130,6 +128,19 @@ pub(crate) fn run(send: Send, home: &Home, output: Output) -> Result<(), Failure
     })
 }
 
+async fn connected(
+    connecting: impl Future<Output = Result<Device, Failure>>,
+    timeout: Option<Duration>,
+    stop: &mut Stop,
+) -> Result<Device, Failure> {
+    tokio::select! {
+        connected = way::within(timeout, connecting) => connected.ok_or_else(|| {
+            Failure::new(Class::Timeout, "no connection to the relay in this time; try again")
+        })?,
+        () = stop.requested() => Err(Failure::failed("stopped before there was a connection; nothing was sent")),
+    }
+}
+
 fn run_file(send: Send, path: &Path, home: &Home, output: Output) -> Result<(), Failure> {
     if send.wait == Until::Read {
         return Err(Failure::usage(
@@ -141,9 +152,7 @@ fn run_file(send: Send, path: &Path, home: &Home, output: Output) -> Result<(), 
     super::runtime()?.block_on(async {
         let mut stop = Stop::new()?;
         let connecting = Device::connect(home, &send.unlock, send.connect);
-        let device = way::within(timeout, connecting).await.ok_or_else(|| {
-            Failure::new(Class::Timeout, "no connection to the relay in this time; try again")
-        })??;
+        let device = connected(connecting, timeout, &mut stop).await?;
         let file = File {
             device: &device,
             user: send.user.as_str(),

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::exit::Failure;
-use crate::home::{Home, Lock};
+use crate::home::Home;
 use crate::output::{Output, Printable};
 
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub(crate) fn run(home: &Home, output: Output) -> Result<(), Failure> {
             "name": name,
             "address": identity.address.to_string(),
             "issuer_key": identity.issuer_key.thumbprint().to_string(),
-            "passphrase": identity.lock == Lock::Passphrase,
+            "lock": identity.lock,
             "home": home.path(),
         }),
         format_args!(

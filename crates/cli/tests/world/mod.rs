@@ -1,6 +1,6 @@
 //! What the tests of the command run: the binary itself, with homes and relays in a directory of their own.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
@@ -11,6 +11,8 @@ use tempfile::TempDir;
 /// A directory for one test; names of homes and relays are relative to it.
 pub(crate) struct World {
     directory: TempDir,
+    /// Where commands find the system's keyring, on Linux: nowhere, unless a test says otherwise.
+    bus: OsString,
 }
 
 /// How a command ended.
@@ -41,6 +43,17 @@ impl World {
     pub(crate) fn new() -> Self {
         Self {
             directory: tempfile::tempdir().unwrap(),
+            bus: "unix:path=/nonexistent".into(),
+        }
+    }
+
+    /// The same, with the keyring of this test's own session.
+    #[allow(dead_code, reason = "not every test has one")]
+    pub(crate) fn with_the_keyring_of_the_session() -> Self {
+        let bus = std::env::var_os("DBUS_SESSION_BUS_ADDRESS");
+        Self {
+            bus: bus.unwrap_or_else(|| panic!("run it in a session with a keyring")),
+            ..Self::new()
         }
     }
 
@@ -55,6 +68,7 @@ impl World {
             .current_dir(self.path())
             .env_clear()
             .env("HOME", self.path().join("nobody"))
+            .env("DBUS_SESSION_BUS_ADDRESS", &self.bus)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
