@@ -29,6 +29,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod sweep;
+mod taking;
 mod users;
 mod writer;
 
