@@ -216,11 +216,16 @@ pub(crate) fn notice(event: &Event, own: &User, output: Output) {
             let (name, why) = match reason {
                 NotDelivered::Expired => ("expired", "it was not fetched in time"),
                 NotDelivered::DeviceRemoved => ("device_removed", "the device was removed"),
+                NotDelivered::MailboxFull => ("mailbox_full", "its mailbox is full"),
                 _ => ("unknown", "this version does not know why"),
+            };
+            let whose = match reason {
+                NotDelivered::MailboxFull => "one of your own devices".to_owned(),
+                _ => format!("a device of {}", Printable(user)),
             };
             output.notice(
                 &json!({"event": "not_delivered", "id": id.to_string(), "user": &**user, "device": device.to_string(), "reason": name}),
-                format_args!("message {id} does not reach a device of {}: {why}", Printable(user)),
+                format_args!("message {id} does not reach {whose}: {why}"),
             );
         }
         Event::NotSent { id, user, reason } => {

@@ -143,6 +143,11 @@ pub enum NotDelivered {
     /// The device was removed by its user or the operator.
     #[error("a device of the recipient was removed before it fetched the message")]
     DeviceRemoved,
+    /// The device is one of the sending user's own, and its mailbox had no room.
+    #[error(
+        "the mailbox of one of your own devices has no room for the message; that device has to come online first"
+    )]
+    MailboxFull,
 }
 
 /// What happened to the mailbox at the relay.

@@ -162,7 +162,7 @@ pub enum RefusalCode {
     UnknownUser,
     /// 3: the parts are not for exactly the recipient's devices.
     DevicesChanged,
-    /// 4: a recipient's mailbox is full.
+    /// 4: a mailbox of the recipient is full, never one that only copies go to.
     MailboxFull,
     /// 5: larger than the token or the relay allows.
     TooLarge,
@@ -178,7 +178,7 @@ pub enum RefusalCode {
     Unavailable,
     /// 11: the copies are not for exactly the sender's own other devices.
     OwnDevicesChanged,
-    /// 12: what one user may have in that mailbox is used up.
+    /// 12: what one user may have in a mailbox of the recipient is used up, never in one that only copies go to.
     Quota,
     /// 13: the sequence is too far below the highest accepted one to tell what became of it.
     Stale,

@@ -266,7 +266,8 @@ def to_device():
     fields = {"position": "12", "id": ID.hex(), "user": USER, "device": DEVICE.hex()}
     undelivered.good("_expired", {**fields, "reason": 1})
     undelivered.good("_device_removed", {**fields, "reason": 2}, reason=u8(2))
-    for reason in (0, 3, 255):
+    undelivered.good("_mailbox_full", {**fields, "reason": 3}, reason=u8(3))
+    for reason in (0, 4, 255):
         undelivered.bad(f"reason_{reason}", "UnknownValue", reason=u8(reason))
 
     damaged = Frame("damaged", 0x49, position=u64(2**64 - 1))

@@ -440,6 +440,8 @@ impl Link {
             Finished::Send(request, accepted) => {
                 // docs/protocol.md §5.2: where the store fails, nobody knows, and the device asks again.
                 accepted?;
+                // Whom it did not reach can be read from now on.
+                self.window.grown();
                 self.requests = self.requests.saturating_sub(1);
                 self.answer(&Reply::Accepted(request))
             }
@@ -534,6 +536,7 @@ impl Link {
                     reason: match notice.reason {
                         mail::UndeliveredReason::Expired => UndeliveredReason::Expired,
                         mail::UndeliveredReason::DeviceRemoved => UndeliveredReason::DeviceRemoved,
+                        mail::UndeliveredReason::MailboxFull => UndeliveredReason::MailboxFull,
                     },
                 }),
                 0,

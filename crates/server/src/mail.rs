@@ -47,7 +47,7 @@ use disk::{Disk, MemoryDisk};
 use writer::Writer;
 
 pub use accepted::{Accepted, Appended, SequenceState};
-pub use quota::{MIN_SENDER_BYTES, MIN_SENDER_MESSAGES, MailboxLimits, SENDER_SHARE};
+pub use quota::{MIN_SENDER_BYTES, MIN_SENDER_MESSAGES, MailboxLimits, OWN_SHARE, SENDER_SHARE};
 pub use recovery::{MailOpenError, Opened};
 
 /// The format this code writes; a log of a higher number is refused.
@@ -132,7 +132,7 @@ pub struct Posting<'a> {
     pub to_user: &'a User,
     /// For each recipient device its sealed message: 1 to 16.
     pub parts: Vec<(Thumbprint, Bytes)>,
-    /// For each of the sender's own other devices its sealed message: 0 to 15. All devices are distinct.
+    /// For each of the sender's own other devices its sealed message: 0 to 15. All devices are distinct, and none of them is the one that sends.
     pub copies: Vec<(Thumbprint, Bytes)>,
 }
 
@@ -211,6 +211,8 @@ pub enum UndeliveredReason {
     Expired,
     /// Its device was removed.
     DeviceRemoved,
+    /// The mailbox of its device, which is of the sender's own user, had no room for it.
+    MailboxFull,
 }
 
 impl UndeliveredReason {
@@ -220,6 +222,7 @@ impl UndeliveredReason {
         match self {
             Self::Expired => 1,
             Self::DeviceRemoved => 2,
+            Self::MailboxFull => 3,
         }
     }
 
@@ -227,6 +230,7 @@ impl UndeliveredReason {
         match code {
             1 => Some(Self::Expired),
             2 => Some(Self::DeviceRemoved),
+            3 => Some(Self::MailboxFull),
             _ => None,
         }
     }
@@ -266,13 +270,13 @@ pub struct Swept {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PostError {
-    /// A recipient's mailbox is full.
+    /// A recipient's mailbox is full. A device of the sender's own user is the recipient only where the message is for that user and for no device with room.
     #[error("the mailbox of {device} is full; it has to fetch its messages first")]
     Full {
         /// The recipient device.
         device: Thumbprint,
     },
-    /// The sending user's share of a recipient's mailbox is used up ([`SENDER_SHARE`]).
+    /// The sending user's share of a recipient's mailbox is used up ([`SENDER_SHARE`], [`OWN_SHARE`]). Whose it is, as above.
     #[error(
         "the sender's share of the mailbox of {device} is used up; it has to fetch its messages first"
     )]
@@ -283,9 +287,10 @@ pub enum PostError {
     /// The sequence is 64 or more below the highest of the device (docs/protocol.md §5.1).
     #[error("the sequence is 64 or more below the device's highest")]
     Stale,
-    /// No parts, too many, the same device twice, a message without bytes or over the protocol's limit, or sequence 0. The link checks these before.
+    /// No parts, too many, the same device twice or the one that sends, a message without bytes or over the protocol's limit, or sequence 0. The link
+    /// checks these before.
     #[error(
-        "a posting has a sequence, and 1 to 31 parts for distinct devices, each of 1 to 98,304 bytes"
+        "a posting has a sequence, and 1 to 31 parts for distinct other devices, each of 1 to 98,304 bytes"
     )]
     Parts,
     /// Too much waits for the disk; [`Mailboxes::room`] waits until that is better.
@@ -388,7 +393,9 @@ impl Mailboxes {
         self.inner.shared.lock().is_writable()
     }
 
-    /// Takes a posting: every part, or none of them. It has its places at once and can be read at once; [`Appended::accepted`] says when it is safe.
+    /// Takes a posting: every part, or none of them. Only devices of the sender's own user may be left out, where their mailboxes have no room for more of
+    /// its messages and something is left: then the sender's mailbox has a notice. It has its places at once and can be read at once, but for
+    /// such notices, which can be when it is safe; [`Appended::accepted`] says when that is.
     /// `limits` is what the relay allows; where a device's own ([`Mailboxes::limit`]) are lower, they win. `now_millis` is milliseconds since
     /// 1970. A posting whose sequence was accepted before is a repetition: it adds nothing, whatever it says.
     ///

@@ -518,6 +518,74 @@ async fn send_that_one_mailbox_does_not_take_is_in_none() {
     assert_eq!(phone.next().await, delivery(2, 3, &alice, "alice", b"z"));
 }
 
+// docs/protocol.md §5.2: a device of the sender's own user keeps nobody from writing
+#[tokio::test]
+async fn own_device_without_room_is_left_out_and_its_user_is_told() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let mut bob = Device::join(&relay, &issuer, "bob").await;
+    let key = new_key();
+    let token = issuer.token_limited("alice", &key, &json!({ "mailbox_messages": 1 }));
+    let (mut idle, _) = Device::connect(&relay, key, token).await;
+    let card = idle.card("alice", 1);
+    assert_accepted(&idle.publish_card(&card).await);
+    assert_eq!(alice.next().await, Said::DeviceChanged("alice".into()));
+    let (key, token, idle) = leave(idle);
+    let (bob_id, own) = ([bob.id()], [idle]);
+    let post = |sequence| Post {
+        copies: &own,
+        ..Post::new(sequence, sequence as u8, "bob", &bob_id, b"x")
+    };
+    assert_accepted(&alice.post(&post(1)).await);
+    bob.next().await;
+    let undelivered = |position, id| Said::Undelivered {
+        position: FIRST_START + position,
+        id: [id; 16],
+        user: "alice".into(),
+        device: idle,
+        reason: UndeliveredReason::MailboxFull,
+    };
+    for number in 2..=3 {
+        assert_accepted(&alice.post(&post(number.into())).await);
+        assert_eq!(
+            bob.next().await,
+            delivery(number.into(), number, &alice, "alice", b"x")
+        );
+        assert_eq!(
+            alice.next().await,
+            undelivered(u64::from(number) - 1, number)
+        );
+    }
+    assert_accepted(&alice.post(&post(3)).await);
+    alice.ack(FIRST_START + 2).await;
+    alice.nothing_waits().await;
+    // It is told to the device that sends, and the idle one has what had room.
+    let (_, ready) = Device::connect(&relay, key, token).await;
+    assert_eq!(mailbox(&ready).2, 1);
+}
+
+// docs/protocol.md §5.2: where nothing would be left, refused
+#[tokio::test]
+async fn message_to_oneself_is_refused_where_no_own_device_has_room() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let key = new_key();
+    let token = issuer.token_limited("alice", &key, &json!({ "mailbox_messages": 1 }));
+    let (mut idle, _) = Device::connect(&relay, key, token).await;
+    let card = idle.card("alice", 1);
+    assert_accepted(&idle.publish_card(&card).await);
+    assert_eq!(alice.next().await, Said::DeviceChanged("alice".into()));
+    let (_, _, idle) = leave(idle);
+    assert_accepted(&alice.send("alice", 1, &[idle], b"x").await);
+    assert_eq!(
+        refused(alice.send("alice", 2, &[idle], b"x").await),
+        RefusalCode::MailboxFull
+    );
+    alice.nothing_waits().await;
+}
+
 // docs/protocol.md §5.3: quota
 #[tokio::test]
 async fn user_that_fills_its_share_of_a_mailbox_keeps_nobody_else_out() {

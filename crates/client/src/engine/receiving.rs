@@ -145,6 +145,7 @@ impl Engine {
             let reason = match notice.reason {
                 UndeliveredReason::Expired => NotDelivered::Expired,
                 UndeliveredReason::DeviceRemoved => NotDelivered::DeviceRemoved,
+                UndeliveredReason::MailboxFull => NotDelivered::MailboxFull,
             };
             let mut txn = self.begin();
             self.hear(&mut txn, notice.id, notice.device, Err(reason), None)?;

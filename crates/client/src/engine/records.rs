@@ -346,6 +346,7 @@ impl Record for Entry {
                 Ok(()) => 0,
                 Err(NotDelivered::Expired) => 1,
                 Err(NotDelivered::DeviceRemoved) => 2,
+                Err(NotDelivered::MailboxFull) => 3,
             });
         }
         Ok(())
@@ -378,6 +379,7 @@ impl Record for Entry {
                 (device, 0) => (device, Ok(())),
                 (device, 1) => (device, Err(NotDelivered::Expired)),
                 (device, 2) => (device, Err(NotDelivered::DeviceRemoved)),
+                (device, 3) => (device, Err(NotDelivered::MailboxFull)),
                 (_, _) => return Err(DecodeError::UnknownValue),
             };
             entry.heard.push(heard);

@@ -145,6 +145,8 @@ pub enum UndeliveredReason {
     Expired,
     /// 2: the device was removed.
     DeviceRemoved,
+    /// 3: it is of the sender's own user, and its mailbox had no room.
+    MailboxFull,
 }
 
 impl UndeliveredReason {
@@ -154,6 +156,7 @@ impl UndeliveredReason {
         match self {
             Self::Expired => 1,
             Self::DeviceRemoved => 2,
+            Self::MailboxFull => 3,
         }
     }
 
@@ -163,6 +166,7 @@ impl UndeliveredReason {
         match code {
             1 => Some(Self::Expired),
             2 => Some(Self::DeviceRemoved),
+            3 => Some(Self::MailboxFull),
             _ => None,
         }
     }

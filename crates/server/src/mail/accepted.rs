@@ -59,7 +59,7 @@ pub enum SequenceState {
     Stale,
 }
 
-/// Resolves when every part is durable or acknowledged by its recipient, whichever is first. To
+/// Resolves when every part is durable or acknowledged by its recipient, whichever is first, and every notice of one that was left out is durable. To
 /// [`StorageError::Unavailable`] if the log fails before: then nobody knows what became of it. It may be dropped at any time.
 #[must_use]
 pub struct Accepted {

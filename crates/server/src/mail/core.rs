@@ -717,6 +717,10 @@ impl Shared {
         };
         let mut bytes = 0_usize;
         for entry in core.index.after(number, after) {
+            // It tells of a posting that may still be unknown.
+            if matches!(entry.what, What::Notice(_)) && entry.place >= core.durable {
+                break;
+            }
             bytes = bytes.saturating_add(entry.message_bytes as usize);
             let full = found.len() >= max_messages.max(1) || bytes > max_bytes;
             if full && !found.is_empty() {

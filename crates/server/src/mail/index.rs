@@ -5,6 +5,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::RangeInclusive;
 
 use hashbrown::HashTable;
 
@@ -58,7 +59,7 @@ pub(super) enum What {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
     pub(super) position: u64,
-    /// Where the mail is. A notice is all here.
+    /// Where the mail is. A notice is all here; of one that came with a posting, where the log has it.
     pub(super) place: Place,
     pub(super) expires_millis: u64,
     pub(super) id: [u8; 16],
@@ -351,13 +352,14 @@ impl Index {
         true
     }
 
-    /// Whether a message of `bytes` from `user` may be held as well, within the lower of `limits` and the device's own.
+    /// Whether a message of `bytes` from `user` may be held as well, within `limits`, of which `user` may have `share`.
     pub(super) fn admits(
         &self,
         device: DeviceNumber,
         user: Option<UserNumber>,
         bytes: u64,
         limits: MailboxLimits,
+        share: MailboxLimits,
     ) -> Result<(), Full> {
         let held = self.held(device);
         let (messages, held_bytes) =
@@ -371,18 +373,17 @@ impl Index {
         });
         let (messages, held_bytes) =
             sender.map_or((0, 0), |sender| (u64::from(sender.messages), sender.bytes));
-        let share = limits.share();
         if messages >= share.messages || held_bytes.saturating_add(bytes) > share.bytes {
             return Err(Full::Sender);
         }
         Ok(())
     }
 
-    /// The position that the next entry of a mailbox gets, if this start has one left.
-    pub(super) fn next_position(&self, device: DeviceNumber) -> Option<u64> {
+    /// The positions that the next entries of a mailbox get, as far as this start has any left.
+    pub(super) fn next_positions(&self, device: DeviceNumber) -> RangeInclusive<u64> {
         let head = self.slot(device).map_or(0, |slot| slot.head).max(self.base);
-        let next = head.checked_add(1)?;
-        (next >> COUNTER_BITS == self.base >> COUNTER_BITS).then_some(next)
+        let last = self.base | ((1 << COUNTER_BITS) - 1);
+        head.saturating_add(1)..=last
     }
 
     /// Puts an entry into a mailbox, unless its position is acknowledged or taken; says whether it is there now.

@@ -4,6 +4,8 @@ use sealwire_protocol::limits;
 /// What part of a mailbox the devices of one user may fill: one in so many of its messages and bytes, so that no sender alone keeps the
 /// mail of others out.
 pub const SENDER_SHARE: u64 = 8;
+/// The same for the user whose mailbox it is: copies of what they send must not keep out what others send them.
+pub const OWN_SHARE: u64 = 2;
 /// Messages that one user may have in a mailbox however small it is.
 pub const MIN_SENDER_MESSAGES: u64 = 16;
 /// Bytes that one user may have in a mailbox however small it is: a few of the largest messages.
@@ -24,9 +26,19 @@ impl MailboxLimits {
     /// What of it one sending user may have.
     #[must_use]
     pub fn share(self) -> Self {
+        self.one_in(SENDER_SHARE)
+    }
+
+    /// What of it the user may have whose mailbox it is.
+    #[must_use]
+    pub fn own_share(self) -> Self {
+        self.one_in(OWN_SHARE)
+    }
+
+    fn one_in(self, parts: u64) -> Self {
         Self {
-            messages: (self.messages / SENDER_SHARE).max(MIN_SENDER_MESSAGES),
-            bytes: (self.bytes / SENDER_SHARE).max(MIN_SENDER_BYTES),
+            messages: (self.messages / parts).max(MIN_SENDER_MESSAGES),
+            bytes: (self.bytes / parts).max(MIN_SENDER_BYTES),
             ..self
         }
     }

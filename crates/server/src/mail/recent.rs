@@ -28,6 +28,8 @@ pub(super) struct Post {
     pub(super) time_millis: u64,
     /// Not empty.
     pub(super) parts: Vec<PostPart>,
+    /// Of the sender's own devices, those whose mailboxes had no room.
+    pub(super) left_out: Vec<LeftOut>,
 }
 
 /// One of its messages.
@@ -40,6 +42,16 @@ pub(super) struct PostPart {
     pub(super) expires_millis: u64,
     pub(super) place: Place,
     pub(super) message: Bytes,
+}
+
+/// A notice to the sender that a device of its own user does not get the message.
+#[derive(Debug)]
+pub(super) struct LeftOut {
+    pub(super) device: Thumbprint,
+    /// The notice's, in the sender's mailbox.
+    pub(super) position: u64,
+    pub(super) expires_millis: u64,
+    pub(super) place: Place,
 }
 
 impl Post {
@@ -71,9 +83,9 @@ impl Post {
 #[derive(Debug)]
 struct Item {
     place: Place,
-    /// Until every part is acknowledged or otherwise gone.
+    /// Until every part is acknowledged or otherwise gone, and what is told of those left out is durable.
     post: Option<Arc<Post>>,
-    /// Parts that are not.
+    /// Parts that are not; and one more, for all that were left out.
     open: usize,
     waiting: Option<Waker>,
     /// More than one waits only for a repetition.
@@ -116,7 +128,7 @@ impl Recent {
         self.undurable.insert(post.key(), post.place());
         self.items.push_back(Item {
             place: post.place(),
-            open: post.parts.len(),
+            open: post.parts.len() + usize::from(!post.left_out.is_empty()),
             post: Some(Arc::clone(post)),
             waiting: None,
             also_waiting: Vec::new(),
@@ -171,6 +183,12 @@ impl Recent {
             item.wake_into(wakers);
             if let Some(post) = &item.post {
                 self.undurable.remove(&post.key());
+                item.open -= usize::from(!post.left_out.is_empty());
+            }
+            if item.open == 0
+                && let Some(post) = item.post.take()
+            {
+                self.bytes -= post.message_bytes();
             }
             self.durable += 1;
         }
@@ -255,6 +273,7 @@ mod tests {
             id: [0; 16],
             time_millis: 0,
             parts: vec![part],
+            left_out: Vec::new(),
         })
     }
 

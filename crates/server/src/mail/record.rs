@@ -7,7 +7,8 @@
 //! ```
 //! `checksum` is the CRC-32C of the log's seed, the segment's number, the record's offset, and header and meta without the checksum itself. The message has
 //! a checksum in the meta, so that damage to it costs nothing else. `batch` is the offset at which the write began that the record was part of: a
-//! record of a later write proves that earlier ones were complete. A posting of several parts is so many records that follow each other.
+//! record of a later write proves that earlier ones were complete. A posting of several parts is so many records that follow each other; where parts were
+//! left out, notices of that to its sender are the last of them.
 //!
 //! The checksums find faults of disks and of software. They are no protection against people; but nobody who sends a message knows the seed, so that no message
 //! can pass for a record where damage makes us look for the next one.
@@ -33,6 +34,9 @@ pub(super) const ERASED_BYTES: usize = HEADER_BYTES + 32 + 8;
 pub(super) const REMOVED_BYTES: usize = HEADER_BYTES + 32 + 8;
 /// Bytes of the record of a notice, beside the user's name.
 pub(super) const NOTICE_BYTES: usize = HEADER_BYTES + 32 + 8 + 8 + 16 + 32 + 8 + 1 + 1;
+
+/// The position of what never had one.
+pub(super) const NO_POSITION: u64 = 0;
 
 /// A place in the log: number of the segment, and offset in it. Places increase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -93,7 +97,7 @@ pub(super) struct NoticeRecord<'a> {
     pub(super) id: &'a [u8; 16],
     /// The device that does not get the mail.
     pub(super) of_device: &'a [u8; 32],
-    /// The mail's position there.
+    /// The mail's position there, or [`NO_POSITION`].
     pub(super) of_position: u64,
     /// As on the wire, docs/protocol.md §5.2.
     pub(super) reason: u8,

@@ -14,7 +14,7 @@ const MAX_AT_ONCE: usize = 1_024;
 /// Mailboxes that one sweep looks at, for the same reason.
 const MAX_MAILBOXES_AT_ONCE: usize = 1_024;
 /// Milliseconds for which a notice waits for its device: 30 days.
-const NOTICE_MILLIS: u64 = 30 * 24 * 60 * 60 * 1_000;
+pub(super) const NOTICE_MILLIS: u64 = 30 * 24 * 60 * 60 * 1_000;
 
 impl Shared {
     pub(super) fn sweep(&self, now_millis: u64) -> Result<Swept, StorageError> {
@@ -121,7 +121,7 @@ impl Core {
             self.index.id(sender).copied(),
             self.index.id(device).copied(),
             self.index.users.name(entry.to_user).map(Arc::clone),
-            self.index.next_position(sender),
+            self.index.next_positions(sender).next(),
         );
         let (Some(id), Some(of_id), Some(of_user), Some(position)) = known else {
             return self.erase(device, entry.position);

@@ -9,13 +9,13 @@ use std::io;
 use std::sync::Arc;
 use std::task::Waker;
 
-use super::MailOptions;
 use super::core::{Queued, Segment, Shared, Tail};
 use super::disk::{Disk, LogFile};
 use super::maintenance::Maintenance;
 use super::recent::Post;
-use super::record::{self, MailRecord, NoticeRecord, Part, Place, Record};
+use super::record::{self, MailRecord, NO_POSITION, NoticeRecord, Part, Place, Record};
 use super::segment::{self, Header, LogId};
+use super::{MailOptions, UndeliveredReason};
 
 /// What the system says where it, or this process, has too many files open: ENFILE and EMFILE have these numbers on every Unix.
 const OUT_OF_DESCRIPTORS: &[i32] = if cfg!(unix) { &[23, 24] } else { &[4] };
@@ -252,8 +252,9 @@ impl Writer {
     }
 
     fn encode_post(&mut self, post: &Post) {
-        let of = u8::try_from(post.parts.len()).unwrap_or(u8::MAX);
-        for (number, part) in (0..of).zip(&post.parts) {
+        let of = u8::try_from(post.parts.len() + post.left_out.len()).unwrap_or(u8::MAX);
+        let mut numbers = 0..of;
+        for (part, number) in post.parts.iter().zip(&mut numbers) {
             let mail = MailRecord {
                 device: part.device.as_bytes(),
                 position: part.position,
@@ -267,6 +268,19 @@ impl Writer {
                 message: &part.message,
             };
             self.put(part.place, Part { number, of }, &Record::Mail(mail));
+        }
+        for (left_out, number) in post.left_out.iter().zip(numbers) {
+            let notice = NoticeRecord {
+                device: post.from_device.as_bytes(),
+                position: left_out.position,
+                expires_millis: left_out.expires_millis,
+                id: &post.id,
+                of_device: left_out.device.as_bytes(),
+                of_position: NO_POSITION,
+                reason: UndeliveredReason::MailboxFull.code(),
+                of_user: post.from_user.as_bytes(),
+            };
+            self.put(left_out.place, Part { number, of }, &Record::Notice(notice));
         }
     }
 

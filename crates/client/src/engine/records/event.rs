@@ -93,6 +93,7 @@ impl Record for Event {
                     .u8(match reason {
                         NotDelivered::Expired => 1,
                         NotDelivered::DeviceRemoved => 2,
+                        NotDelivered::MailboxFull => 3,
                     });
             }
             Self::MailboxGap(gap) => {
@@ -168,6 +169,7 @@ impl Record for Event {
                 reason: match reader.u8()? {
                     1 => NotDelivered::Expired,
                     2 => NotDelivered::DeviceRemoved,
+                    3 => NotDelivered::MailboxFull,
                     _ => return Err(DecodeError::UnknownValue),
                 },
             },
@@ -314,7 +316,11 @@ mod tests {
             },
             Event::StoreRestored,
         ];
-        for reason in [NotDelivered::Expired, NotDelivered::DeviceRemoved] {
+        for reason in [
+            NotDelivered::Expired,
+            NotDelivered::DeviceRemoved,
+            NotDelivered::MailboxFull,
+        ] {
             events.push(Event::NotDelivered {
                 id,
                 user: user.clone(),

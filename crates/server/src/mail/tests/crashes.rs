@@ -62,9 +62,11 @@ fn small() -> MailOptions {
     }
 }
 
-const DEVICES: [u8; 4] = [1, 2, 3, 4];
+const DEVICES: [u8; 5] = [1, 2, 3, 4, 5];
 /// Its mail expires.
 const AWAY: u8 = 4;
+/// The sender's own, with room for two.
+const IDLE: u8 = 5;
 
 /// Some hundred messages, with all that happens to them; ends where the disk does.
 fn work(disk: &FaultyDisk, journal: &mut Journal) -> Option<()> {
@@ -77,6 +79,11 @@ fn work(disk: &FaultyDisk, journal: &mut Journal) -> Option<()> {
             ..PLENTY
         };
         mailboxes.limit(&device(AWAY), short);
+        let small = MailboxLimits {
+            messages: 2,
+            ..PLENTY
+        };
+        mailboxes.limit(&device(IDLE), small);
         let mut waiting = Vec::new();
         for step in 0..24_u64 {
             sequence += 1;
@@ -93,7 +100,7 @@ fn work(disk: &FaultyDisk, journal: &mut Journal) -> Option<()> {
                     2 => &[AWAY],
                     _ => &[2],
                 }),
-                copies: several(if step % 4 == 0 { &[3] } else { &[] }),
+                copies: several(if step % 4 == 0 { &[3, IDLE] } else { &[] }),
                 accepted: false,
             };
             let appended = loop {
@@ -169,17 +176,24 @@ fn sequences(mailboxes: &Mailboxes, journal: &Journal, of: u8) -> Vec<u64> {
         .collect()
 }
 
-fn notices(mailboxes: &Mailboxes) -> BTreeSet<u64> {
-    read_all(mailboxes, ALICE)
-        .into_iter()
-        .map(|delivery| match delivery {
-            Delivery::Undelivered(undelivered) => {
-                assert_eq!(undelivered.device, device(AWAY));
-                u128::from_be_bytes(undelivered.id) as u64
-            }
-            other => panic!("{other:?}"),
-        })
-        .collect()
+/// Which device was told not to get what.
+fn notices(mailboxes: &Mailboxes) -> BTreeSet<(u8, u64)> {
+    let mut told = BTreeSet::new();
+    for delivery in read_all(mailboxes, ALICE) {
+        let Delivery::Undelivered(undelivered) = delivery else {
+            panic!("{delivery:?}");
+        };
+        let of = undelivered.device.as_bytes()[0];
+        let expected = match undelivered.reason {
+            UndeliveredReason::Expired => AWAY,
+            UndeliveredReason::MailboxFull => IDLE,
+            UndeliveredReason::DeviceRemoved => panic!("nobody was removed"),
+        };
+        assert_eq!(of, expected);
+        let sequence = u128::from_be_bytes(undelivered.id) as u64;
+        assert!(told.insert((of, sequence)), "told twice");
+    }
+    told
 }
 
 fn check(disk: &FaultyDisk, journal: &mut Journal, context: &str) {
@@ -201,7 +215,7 @@ fn check(disk: &FaultyDisk, journal: &mut Journal, context: &str) {
             let was_sent = all.any(|(to, _)| *to == of);
             if sent.accepted && was_sent && !acknowledged.contains(sequence) {
                 assert!(
-                    there.contains(sequence) != (of == AWAY && told.contains(sequence)),
+                    there.contains(sequence) != told.contains(&(of, *sequence)),
                     "{context}: {sequence} to {of} was accepted and is lost, or told and kept"
                 );
             }

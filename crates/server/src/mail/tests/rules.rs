@@ -268,12 +268,13 @@ fn one_sender_cannot_fill_the_mailbox_of_another() {
         quota
     );
     // Another device of the same user has no share of its own, another user has.
+    let bob = user("bob");
     let posting = |name| Posting {
         from_user: name,
         from_device: device(0xbb),
         sequence: 1,
         id: id(1),
-        to_user: name,
+        to_user: &bob,
         parts: parts(&[(1, b"x")]),
         copies: Vec::new(),
     };
@@ -338,14 +339,161 @@ fn one_full_mailbox_refuses_every_part() {
     let three: &[(u8, &[u8])] = &[(2, b"x"), (1, b"x"), (3, b"x")];
     let refused = post_parts(&mailboxes, 6, three, &[(4, b"x")], LIMITS);
     assert_eq!(refused.map(drop), Err(FULL));
-    let copies: &[(u8, &[u8])] = &[(1, b"x")];
-    let refused = post_parts(&mailboxes, 6, &[(2, b"x")], copies, LIMITS);
-    assert_eq!(refused.map(drop), Err(FULL));
     for other in 2..=4 {
         assert_eq!(held(&mailboxes, other), (0, 0));
     }
     assert_eq!(mailboxes.sent(&device(ALICE)), 5);
     assert_eq!(send(&mailboxes, 6, 2, b"x"), Ok(1));
+}
+
+/// A posting of the user alice to herself.
+fn note(mailboxes: &Mailboxes, sequence: u64, to: &[u8]) -> Result<Appended, PostError> {
+    let alice = user("alice");
+    let posting = Posting {
+        from_user: &alice,
+        from_device: device(ALICE),
+        sequence,
+        id: id(sequence),
+        to_user: &alice,
+        parts: to
+            .iter()
+            .map(|to| (device(*to), Bytes::from_static(b"x")))
+            .collect(),
+        copies: Vec::new(),
+    };
+    mailboxes.append(posting, LIMITS, NOW)
+}
+
+fn left_out(delivery: &Delivery) -> (u128, u8) {
+    let Delivery::Undelivered(undelivered) = delivery else {
+        panic!("{delivery:?}");
+    };
+    assert_eq!(undelivered.reason, UndeliveredReason::MailboxFull);
+    assert_eq!(*undelivered.user, user("alice"));
+    let device = undelivered.device.as_bytes()[0];
+    (u128::from_be_bytes(undelivered.id), device)
+}
+
+// docs/protocol.md §5.2
+#[test]
+fn a_device_of_the_sender_s_own_without_room_is_left_out_and_told() {
+    const IDLE: u8 = 7;
+    let mailboxes = stepped();
+    for sequence in 1..=5 {
+        let copies: &[(u8, &[u8])] = &[(IDLE, b"copy")];
+        let to = 10 + sequence as u8;
+        post_parts(&mailboxes, sequence, &[(to, b"x")], copies, LIMITS).unwrap();
+    }
+    assert_eq!(held(&mailboxes, IDLE), (5, 20));
+    let copies: &[(u8, &[u8])] = &[(IDLE, b"copy"), (8, b"copy")];
+    let posted = post_parts(&mailboxes, 6, &[(1, b"x"), (2, b"x")], copies, LIMITS).unwrap();
+    let grown: Vec<_> = posted.positions().map(|(device, _)| *device).collect();
+    assert_eq!(grown, [device(1), device(2), device(8)]);
+    let accepted = posted.accepted();
+    assert_eq!(held(&mailboxes, IDLE), (5, 20));
+    assert_eq!(mailboxes.sent(&device(ALICE)), 6);
+
+    // That all others have it is not enough: the notice must not be lost, nor told before it is certain.
+    for of in [1, 2, 8] {
+        mailboxes.acknowledge(&device(of), u64::MAX);
+    }
+    assert_eq!(accepted.outcome(), None);
+    assert!(read_all(&mailboxes, ALICE).is_empty());
+    let repeated = post_parts(&mailboxes, 6, &[(1, b"x")], copies, LIMITS).unwrap();
+    assert!(repeated.is_repetition());
+    let repeated = repeated.accepted();
+    assert_eq!(repeated.outcome(), None);
+    mailboxes.flush();
+    assert_eq!(
+        (accepted.outcome(), repeated.outcome()),
+        (Some(Ok(())), Some(Ok(())))
+    );
+    let told = read_all(&mailboxes, ALICE);
+    assert_eq!(told.iter().map(left_out).collect::<Vec<_>>(), [(6, IDLE)]);
+    mailboxes.acknowledge(&device(ALICE), u64::MAX);
+
+    // A repetition says and does nothing, also when there is room again.
+    mailboxes.acknowledge(&device(IDLE), u64::MAX);
+    let again = post_parts(&mailboxes, 6, &[(1, b"x")], copies, LIMITS).unwrap();
+    assert!(again.is_repetition());
+    assert_eq!(held(&mailboxes, IDLE), (0, 0));
+    mailboxes.flush();
+    assert!(read_all(&mailboxes, ALICE).is_empty());
+    post_parts(&mailboxes, 7, &[(1, b"x")], copies, LIMITS).unwrap();
+    assert_eq!(held(&mailboxes, IDLE).0, 1);
+}
+
+// docs/protocol.md §5.2
+#[test]
+fn a_message_to_oneself_leaves_out_who_has_no_room_as_long_as_somebody_has() {
+    let mailboxes = stepped();
+    for sequence in 1..=5 {
+        note(&mailboxes, sequence, &[1]).unwrap();
+    }
+    note(&mailboxes, 6, &[1, 2]).unwrap();
+    assert_eq!((held(&mailboxes, 1).0, held(&mailboxes, 2).0), (5, 1));
+    assert_eq!(note(&mailboxes, 7, &[1]).map(drop), Err(FULL));
+    assert_eq!(mailboxes.sent(&device(ALICE)), 6);
+    mailboxes.flush();
+    let told = read_all(&mailboxes, ALICE);
+    assert_eq!(told.iter().map(left_out).collect::<Vec<_>>(), [(6, 1)]);
+}
+
+#[test]
+fn copies_take_half_of_an_idle_device_s_mailbox_and_leave_the_rest_to_others() {
+    const IDLE: u8 = 7;
+    let mailboxes = stepped();
+    let limits = MailboxLimits {
+        messages: 100,
+        ..PLENTY
+    };
+    let copies: &[(u8, &[u8])] = &[(IDLE, b"copy")];
+    for sequence in 1..=60 {
+        let posted = post_parts(&mailboxes, sequence, &[(1, b"x")], copies, limits);
+        let reached = posted.unwrap().positions().count();
+        assert_eq!(reached, if sequence <= 50 { 2 } else { 1 }, "{sequence}");
+        mailboxes.acknowledge(&device(1), u64::MAX);
+    }
+    mailboxes.flush();
+    assert_eq!(read_all(&mailboxes, ALICE).len(), 10);
+    let (bob, alice) = (user("bob"), user("alice"));
+    let posting = Posting {
+        from_user: &bob,
+        from_device: device(1),
+        sequence: 1,
+        id: id(1),
+        to_user: &alice,
+        parts: parts(&[(ALICE, b"x"), (IDLE, b"x")]),
+        copies: Vec::new(),
+    };
+    assert_eq!(
+        mailboxes
+            .append(posting, limits, NOW)
+            .unwrap()
+            .positions()
+            .count(),
+        2
+    );
+}
+
+#[test]
+fn a_sender_that_reads_no_notices_is_told_of_so_many_left_out_and_not_kept_from_sending() {
+    let mailboxes = stepped();
+    let own = MailboxLimits {
+        messages: 0,
+        ..PLENTY
+    };
+    mailboxes.limit(&device(7), own);
+    let copies: &[(u8, &[u8])] = &[(7, b"copy")];
+    let count = u64::from(index::MAX_NOTICES) + 2;
+    for sequence in 1..=count {
+        let posted = post_parts(&mailboxes, sequence, &[(1, b"x")], copies, PLENTY).unwrap();
+        mailboxes.flush();
+        assert_eq!(posted.accepted().outcome(), Some(Ok(())));
+    }
+    let told = read_all(&mailboxes, ALICE);
+    assert_eq!(told.len(), index::MAX_NOTICES as usize);
+    assert_eq!(held(&mailboxes, 1).0, count);
 }
 
 #[test]
@@ -365,6 +513,8 @@ fn a_posting_out_of_form_is_refused() {
         (&[(1, b"x"), (2, b"")], none),
         (&[(1, b"x")], &[(2, b"")]),
         (&[(1, large.as_slice())], none),
+        (&[(1, b"x"), (ALICE, b"x")], none),
+        (&[(1, b"x")], &[(ALICE, b"x")]),
     ] {
         let refused = post_parts(&mailboxes, 1, parts, copies, PLENTY);
         assert_eq!(refused.map(drop), Err(PostError::Parts));
