@@ -4,8 +4,9 @@ use std::cell::Cell;
 use std::path::Path;
 
 use sealwire_client::{
-    ConnectionState, Event, FileOffer, MailboxGap, NotDelivered, NotSent, Received,
+    ConnectionState, Event, FileOffer, MailboxGap, Message, NotDelivered, NotSent, Received,
 };
+use sealwire_e2e::file::FILE_MEDIA_TYPE;
 use sealwire_protocol::base64url;
 use sealwire_protocol::name::User;
 use serde_json::{Value, json};
@@ -26,12 +27,27 @@ pub(crate) enum Shown {
     Unread,
 }
 
-/// Files that were shown and not saved. Their messages stay in the store for whoever saves them: so many, and no more, so that nobody fills it.
+/// Files that were shown and not saved. Their messages stay in the store for whoever saves them.
 #[derive(Debug, Default)]
 pub(crate) struct Unsaved(Cell<u32>);
 
-/// How many messages of files stay unsaved.
-const MAX_UNSAVED: u32 = 64;
+/// How many files may wait to be saved before a command that does not save them ends. The store takes no more than 512 messages that are not
+/// acknowledged: the others pass through the rest.
+const MAX_UNSAVED: u32 = 448;
+
+impl Unsaved {
+    /// Counts one more.
+    fn add(&self) -> Result<(), Failure> {
+        if self.0.get() >= MAX_UNSAVED {
+            return Err(Failure::failed(format_args!(
+                "{MAX_UNSAVED} files wait to be saved, and no more are kept on this device; save them with `sealwire listen --save DIR`, which also \
+                 drops those that are gone. What comes after them waits at the relay"
+            )));
+        }
+        self.0.set(self.0.get().saturating_add(1));
+        Ok(())
+    }
+}
 
 /// What became of a file that a message names.
 #[derive(Debug, Clone, Copy)]
@@ -45,7 +61,10 @@ pub(crate) enum File<'a> {
 }
 
 /// Shows an event of a device of `own`. A message is acknowledged once it is shown: what nobody has seen comes again. With `read`, its sender
-/// is told. One that names a file stays instead, for `listen --save`, and is shown once.
+/// is told. One that names a file stays instead, for `listen --save`; it is shown once, and after that said to wait still.
+///
+/// # Errors
+/// Too many files wait, or standard output fails.
 pub(crate) fn show(
     event: &Event,
     own: &User,
@@ -53,16 +72,13 @@ pub(crate) fn show(
     unsaved: &Unsaved,
     output: Output,
 ) -> Result<Shown, Failure> {
-    if let Some((received, _, offer)) = file_in(event) {
-        let kept = unsaved.0.get();
-        unsaved.0.set(kept.saturating_add(1));
-        if kept >= MAX_UNSAVED {
-            received.ack();
-        } else if received.redelivered {
+    if let Some((received, to, offer)) = file_in(event) {
+        unsaved.add()?;
+        if received.redelivered {
+            file_waits(received, to, &offer, output);
             return Ok(Shown::Other);
-        } else {
-            return show_file(event, &offer, File::Waits, read, output);
         }
+        return show_file(event, &offer, File::Waits, read, output);
     }
     let (received, to, shown) = if let Event::Message(received) = event {
         (received, None, Shown::Message)
@@ -150,6 +166,7 @@ fn message(
     let (member, value): (&str, Value) = match (file, message.as_text()) {
         // Its key is for the store only.
         (Some((offer, file)), _) => ("file", described(offer, file)),
+        (None, _) if names_a_file(message) => ("file", json!({"error": NO_OFFER})),
         (None, Some(text)) => ("text", text.into()),
         (None, None) => ("body", base64url::encode(message.body()).into()),
     };
@@ -157,12 +174,10 @@ fn message(
     if let Some(to) = to {
         insert(&mut object, "to", to.into());
     }
-    let who = match to {
-        Some(to) => format!("you to {}", Printable(to)),
-        None => Printable(from).to_string(),
-    };
+    let who = writer(received, to);
     let what = match (file, message.as_text()) {
         (Some((offer, file)), _) => shown(offer, file),
+        (None, _) if names_a_file(message) => format!("[file: {NO_OFFER}]"),
         (None, Some(text)) => Block(text).to_string(),
         (None, None) => format!(
             "[{}, {} bytes; --json shows them]",
@@ -173,6 +188,33 @@ fn message(
     let time = Moment::from_millis(*sent_at).time_of_day();
     let again = if *redelivered { " (perhaps again)" } else { "" };
     output.line(&object, format_args!("{time} {who}{again}: {what}"))
+}
+
+/// Whether a message is about a file, also where it is in no form that is known here.
+fn names_a_file(message: &Message) -> bool {
+    message.media_type() == FILE_MEDIA_TYPE
+}
+
+/// What is said of a message that names a file in a form that is not known here. It may hold a key all the same.
+const NO_OFFER: &str = "what it says is not valid, or of a newer version";
+
+fn writer(received: &Received, to: Option<&str>) -> String {
+    match to {
+        Some(to) => format!("you to {}", Printable(to)),
+        None => Printable(&received.from).to_string(),
+    }
+}
+
+/// A file that came before and was not saved: on standard error, as it may have been shown.
+fn file_waits(received: &Received, to: Option<&str>, offer: &FileOffer, output: Output) {
+    let object = json!({
+        "event": "file_waits",
+        "id": received.id.to_string(),
+        "user": &*received.from,
+        "file": described(offer, File::Waits),
+    });
+    let (who, what) = (writer(received, to), shown(offer, File::Waits));
+    output.notice(&object, format_args!("{who}: still here: {what}"));
 }
 
 fn described(offer: &FileOffer, file: File<'_>) -> Value {

@@ -12,6 +12,8 @@ mod world;
 
 use std::fs;
 
+use sealwire_client::{Client, MemoryStore, Message, StoreKey};
+use sealwire_e2e::file::{FILE_MEDIA_TYPE, FileKey, FileOffer};
 use serde_json::Value;
 use world::World;
 
@@ -79,9 +81,80 @@ fn file_that_is_not_saved_waits_and_is_shown_once() {
     world.at("alice", &["send", "bob", "hello"]).succeeded();
     let heard = world.at("bob", &once).succeeded();
     assert!(heard.stdout.ends_with("alice: hello\n"), "{heard:?}");
+    assert!(!heard.stdout.contains("film.bin"), "{heard:?}");
+    let still = "alice: still here: [file film.bin";
+    assert!(heard.stderr.contains(still), "{heard:?}");
     let heard = world.at("bob", &SAVE).succeeded().json();
     assert_eq!(heard["redelivered"], true);
     assert!(fs::read(world.path().join("got/film.bin")).unwrap() == content);
+}
+
+/// Nor is the key of any file shown, in whatever form it comes.
+#[test]
+fn files_wait_also_where_there_are_many_and_no_key_is_shown() {
+    let (world, _relay, _) = alice_and_bob(10);
+    let offer = |number: u64| {
+        let offer = FileOffer {
+            blob: [1; 32],
+            key: FileKey::from_bytes(&[0xaa; 32]),
+            size: number,
+            sha256: [0xaa; 32],
+            name: "film.bin",
+            media_type: "video/mp4",
+        };
+        offer.encode().unwrap()
+    };
+    let mut bodies: Vec<Vec<u8>> = (1..=449).map(offer).collect();
+    bodies[0].push(0); // is valid no more
+    bodies.push(offer(450));
+    let line = world.invite("carol");
+    let sending = async {
+        let client = Client::invited(&line).unwrap();
+        let store = (MemoryStore::new(), StoreKey::from_bytes([1; 32]));
+        let client = client.store(store.0, store.1).connect().await.unwrap();
+        for bodies in bodies.chunks(128) {
+            let sends = bodies
+                .iter()
+                .map(|body| client.send("bob", Message::new(FILE_MEDIA_TYPE, body.clone())));
+            futures_util::future::try_join_all(sends).await.unwrap();
+        }
+        client.close().await;
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(sending);
+
+    let heard = world.at("bob", &["listen", "--timeout", "60", "--json"]);
+    assert_eq!(heard.code, Some(1), "{}", heard.stderr);
+    let full = "448 files wait to be saved";
+    assert!(heard.stderr.contains(full), "{}", heard.stderr);
+    let shown: Vec<Value> = heard
+        .stdout
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(shown.len(), 449);
+    assert!(shown.iter().all(|shown| shown["body"].is_null()));
+    assert!(shown[0]["file"]["error"].is_string());
+    assert_eq!(shown[448]["file"]["size"], 449);
+    let all = [heard.stdout, heard.stderr].concat();
+    assert!(!all.contains("qqqqqqqq"), "32 bytes 0xaa in base64url");
+
+    // The same again: nothing was dropped.
+    let again = world.at("bob", &["listen", "--timeout", "60"]);
+    again.failed(1, full);
+    // Those are gone from the relay, and are dropped by whoever wants them saved.
+    let save = [
+        "listen",
+        "--save",
+        "got",
+        "--count",
+        "449",
+        "--timeout",
+        "60",
+    ];
+    let saved = world.at("bob", &save).succeeded();
+    assert_eq!(saved.stdout.matches("not saved: ").count(), 449);
+    let none = world.at("bob", &["listen", "--timeout", "1"]);
+    none.failed(6, "no message has come in this time");
 }
 
 /// Whoever is killed, on whichever side: the same command goes on.

@@ -21,7 +21,8 @@ use save::Saved;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 A message is erased from the store once it is shown. If the command is killed before that, or nobody reads its output, the message is shown the next \
-time, and marked: \"redelivered\" says that it may have been shown before.\n\
+time, and marked: \"redelivered\" says that it may have been shown before. \
+Without --save, files wait to be saved by a later command; if 448 do, the command ends with exit code 1, and what comes after them waits at the relay.\n\
 \n\
 Examples:\n  \
     # until Ctrl-C\n  \
@@ -40,7 +41,7 @@ pub(crate) struct Listen {
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     timeout: Option<u64>,
 
-    /// Save the files that are sent to you in this directory, also those that came before. Without it they wait here, and at the relay for 30 days
+    /// Save the files that are sent to you in this directory, also those that came before. Without it they wait, for as long as the relay keeps them (30 days)
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
 
