@@ -100,6 +100,9 @@ pub(crate) enum Command {
         taken: Option<u64>,
         answer: oneshot::Sender<()>,
     },
+    /// From now on no time passes but where nothing else is waited for, and there at once.
+    #[cfg(test)]
+    SkipTime,
 }
 
 /// The next event, with its number in the inbox if it is kept there; no event if there will be none any more.

@@ -1,6 +1,7 @@
 //! How long the relay may take: for anything at all, for some answer, and for each of them.
 //!
-//! While the application takes no messages nothing is read, and nothing can be late.
+//! A link is read, and its pings are answered, also while the inbox is full. Only a relay that gives more messages than it may (256 that are not
+//! acknowledged, where the inbox takes 512 more) is not read until the application makes room; meanwhile nothing can be late.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -315,6 +315,8 @@ impl Core {
                 Wish::Ask(ask) => self.transfers.ask(ask, answer),
                 Wish::Keep(keep) => self.engine.keep_upload(keep, answer)?,
             },
+            #[cfg(test)]
+            Some(Command::SkipTime) => tokio::time::pause(),
             Some(Command::Close { taken, answer }) => {
                 self.closing = Some(answer);
                 if let Some(number) = taken {

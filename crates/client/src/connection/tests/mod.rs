@@ -11,6 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::relay::{Act, FakeRelay, Saw, relay_key};
 use super::tls::Tls;
+use crate::client::Command;
 use crate::error::{ErrorClass, Misuse};
 use crate::store::{FileStore, StoreError};
 use crate::testing::{SharedStore, issuer_key, token, trusted_issuer};
@@ -266,6 +267,39 @@ async fn message_whose_answer_was_lost_is_sent_again_as_the_same_bytes() {
     let is_send = |saw: &Saw| matches!(saw, Saw::Send(..));
     let first = relay.wait_for(is_send).await;
     assert_eq!(relay.wait_for(is_send).await, first);
+}
+
+/// The socket stays open, and nothing comes.
+#[tokio::test]
+async fn relay_that_falls_silent_is_given_up() {
+    let mut relay = FakeRelay::start(&[Act::SilentOncePublished], None).await;
+    let client = alice(&relay.url()).0.connect().await.unwrap();
+    relay.wait_for(|saw| matches!(saw, Saw::Prekeys(_))).await;
+    given_up(&client).await;
+
+    let mut relay = FakeRelay::start(&[Act::SilentAtSend], None).await;
+    let client = alice(&relay.url()).0.connect().await.unwrap();
+    let sending = client.clone();
+    tokio::spawn(async move { sending.send("bob", Message::text("hello")).await });
+    relay.wait_for(|saw| matches!(saw, Saw::Send(..))).await;
+    given_up(&client).await;
+}
+
+/// Lets no time pass but where the client waits for nothing else: what it bounds by time is over at once.
+async fn given_up(client: &Client) {
+    assert_eq!(client.connection(), ConnectionState::Connected);
+    client.commands().send(Command::SkipTime).await.unwrap();
+    let next = until(client, |state| state != ConnectionState::Connected).await;
+    assert!(
+        matches!(
+            next,
+            ConnectionState::Waiting {
+                reason: Unreachable::Timeout,
+                ..
+            } | ConnectionState::Connecting
+        ),
+        "{next:?}"
+    );
 }
 
 #[tokio::test]

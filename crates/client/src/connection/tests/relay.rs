@@ -1,6 +1,7 @@
 //! A relay for one test: real sockets, the real link, and a script of what it does to each connection.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -45,6 +46,10 @@ pub(super) enum Act {
     InsteadOfReady(&'static [u8]),
     /// Says Ready to another device.
     ReadyForAnother,
+    /// Says and hears nothing any more once the one-time prekeys are published; the socket stays open.
+    SilentOncePublished,
+    /// The same once a Send is there.
+    SilentAtSend,
     /// Says that the token expires in so many seconds.
     Expires(u64),
 }
@@ -234,14 +239,20 @@ impl Shared {
             // Copied out, because answering needs the link that lent the frames.
             let frames = link.handle_message(&mut record).unwrap();
             let mut answers = Vec::new();
+            let mut silent = false;
             for frame in frames {
+                silent |= match frame {
+                    ToRelay::Send(_) => act == Act::SilentAtSend,
+                    ToRelay::PublishPrekeys { .. } => act == Act::SilentOncePublished,
+                    _ => false,
+                };
                 if self.saw_frame(&frame, act) {
                     let (Act::CloseAtSend(code) | Act::CloseAtPrekeys(code)) = act else {
                         panic!()
                     };
                     return close(socket, code).await;
                 }
-                answers.push(self.answer(frame));
+                answers.push(self.answer(frame, act));
             }
             for answer in answers.into_iter().flatten() {
                 match answer {
@@ -267,6 +278,9 @@ impl Shared {
                         say(socket, &mut link, &frame).await;
                     }
                 }
+            }
+            if silent {
+                pending::<()>().await;
             }
         }
     }
@@ -304,13 +318,14 @@ impl Shared {
         close
     }
 
-    fn answer(&self, frame: ToRelay<'_>) -> Option<Answer> {
+    fn answer(&self, frame: ToRelay<'_>, act: Act) -> Option<Answer> {
         match frame {
             ToRelay::Ack { .. } => None,
             ToRelay::FetchCards { request, user, .. } => Some(match self.cards.get(user) {
                 Some(card) => Answer::Card(request, card.clone()),
                 None => Answer::Unknown(request),
             }),
+            ToRelay::Send(_) if act == Act::SilentAtSend => None,
             ToRelay::Send(send) => Some(Answer::Accepted(send.request)),
             ToRelay::PublishCard { request, .. }
             | ToRelay::PublishPrekeys { request, .. }
