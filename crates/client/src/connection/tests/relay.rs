@@ -241,11 +241,12 @@ impl Shared {
             let mut answers = Vec::new();
             let mut silent = false;
             for frame in frames {
-                silent |= match frame {
-                    ToRelay::Send(_) => act == Act::SilentAtSend,
-                    ToRelay::PublishPrekeys { .. } => act == Act::SilentOncePublished,
-                    _ => false,
-                };
+                let (sends, publishes) = (
+                    matches!(frame, ToRelay::Send(_)),
+                    matches!(frame, ToRelay::PublishPrekeys { .. }),
+                );
+                silent |= sends && act == Act::SilentAtSend;
+                silent |= publishes && act == Act::SilentOncePublished;
                 if self.saw_frame(&frame, act) {
                     let (Act::CloseAtSend(code) | Act::CloseAtPrekeys(code)) = act else {
                         panic!()
