@@ -533,9 +533,9 @@ async fn own_device_without_room_is_left_out_and_its_user_is_told() {
     assert_eq!(alice.next().await, Said::DeviceChanged("alice".into()));
     let (key, token, idle) = leave(idle);
     let (bob_id, own) = ([bob.id()], [idle]);
-    let post = |sequence| Post {
+    let post = |number: u8| Post {
         copies: &own,
-        ..Post::new(sequence, sequence as u8, "bob", &bob_id, b"x")
+        ..Post::new(number.into(), number, "bob", &bob_id, b"x")
     };
     assert_accepted(&alice.post(&post(1)).await);
     bob.next().await;
@@ -547,7 +547,7 @@ async fn own_device_without_room_is_left_out_and_its_user_is_told() {
         reason: UndeliveredReason::MailboxFull,
     };
     for number in 2..=3 {
-        assert_accepted(&alice.post(&post(number.into())).await);
+        assert_accepted(&alice.post(&post(number)).await);
         assert_eq!(
             bob.next().await,
             delivery(number.into(), number, &alice, "alice", b"x")
