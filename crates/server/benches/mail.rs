@@ -241,7 +241,7 @@ fn online_among(count: usize, devices: u64) -> Duration {
         let to = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % devices;
         drop(runtime.block_on(sender.send(&mailboxes, to)));
         let to = device(to);
-        let batch = mailboxes.read(&to, 0, 16, 1 << 16).unwrap();
+        let batch = mailboxes.read(&to, 0, 16, 1 << 16, 0).unwrap();
         mailboxes.acknowledge(&to, batch.last);
     }
     begun.elapsed()
@@ -277,7 +277,7 @@ fn recovery(path: &Path, count: usize) {
         let opened = begun.elapsed();
         let first = {
             let begun = Instant::now();
-            mailboxes.read(&device(1), 0, 1, 1).unwrap();
+            mailboxes.read(&device(1), 0, 1, 1, 0).unwrap();
             begun.elapsed()
         };
         println!(
@@ -289,7 +289,9 @@ fn recovery(path: &Path, count: usize) {
         let begun = Instant::now();
         let (mut after, mut read) = (0, 0);
         loop {
-            let batch = mailboxes.read(&device(1), after, 256, 256 << 10).unwrap();
+            let batch = mailboxes
+                .read(&device(1), after, 256, 256 << 10, 0)
+                .unwrap();
             if batch.deliveries.is_empty() {
                 break;
             }

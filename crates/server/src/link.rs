@@ -285,7 +285,7 @@ impl Link {
         let transmit = if std::mem::take(&mut self.ping_due) {
             Some(Transmit::Ping)
         } else {
-            self.deliver(room)?;
+            self.deliver(room, now)?;
             self.outbox
                 .next(&mut self.requester.link)?
                 .map(Transmit::Record)
@@ -493,7 +493,7 @@ impl Link {
     }
 
     /// Moves mail from the mailbox to the outbox, as far as window and room allow.
-    fn deliver(&mut self, room: usize) -> Result<(), End> {
+    fn deliver(&mut self, room: usize, now: Now) -> Result<(), End> {
         if !self.requester.permissions().receive {
             return Ok(());
         }
@@ -505,6 +505,7 @@ impl Link {
                 next.after,
                 next.messages,
                 next.bytes,
+                now.steady_millis,
             )?;
             for delivery in &batch.deliveries {
                 self.deliver_one(delivery)?;

@@ -11,7 +11,7 @@
 //!   is not durable is unknown for good, and the log takes nothing more until it is opened again.
 //! * What one device sends is known by its sequence: a repetition adds nothing, however late.
 //! * A position is never given twice: its upper 24 bits are the number of the relay's start, which is durable before the first one is given.
-//! * A record that the disk has changed is never served, and costs only itself.
+//! * A record that the disk has changed is never served, and costs only itself; one that it does not give costs what lies behind it some time.
 //!
 //! Who may write to whom, and which devices a message has to be for, is decided before, by the link. The log's form is described in `record`, `segment`
 //! and `checkpoint`.
@@ -30,6 +30,7 @@ mod scan;
 mod segment;
 mod sweep;
 mod taking;
+mod unreadable;
 mod users;
 mod writer;
 
@@ -152,7 +153,8 @@ pub enum Delivery {
     Mail(Mail),
     /// A message of this device's that will not be delivered.
     Undelivered(Undelivered),
-    /// There was something, and the disk has changed it. It is not served; the operator has been told in the log.
+    /// There was something, and the disk has changed it, or does not give it however often it is asked. It is not served; the operator has been told in
+    /// the log.
     Damaged {
         /// The position.
         position: u64,
@@ -452,20 +454,22 @@ impl Mailboxes {
 
     /// What `device` is to get after position `after`: at most `max_messages`, and no further message once `max_bytes` of them are
     /// exceeded; at least one if there is any. Mail that is not in memory any more is read from the disk, on the caller's thread. The batch ends before what
-    /// the disk does not give, also when asked again.
+    /// the disk does not give, also when asked again. `now_millis` is of a clock that is not set: what the disk does not give, in several calls over
+    /// ten minutes, while it gives and takes everything else, is [`Delivery::Damaged`].
     ///
     /// # Errors
-    /// [`StorageError::Unreadable`] if the first is such.
+    /// [`StorageError::Unreadable`] if the first is not given, and not taken for lost yet. It is to be tried again later, not at once.
     pub fn read(
         &self,
         device: &Thumbprint,
         after: u64,
         max_messages: usize,
         max_bytes: usize,
+        now_millis: u64,
     ) -> Result<Batch, StorageError> {
         self.inner
             .shared
-            .read(device, after, max_messages, max_bytes)
+            .read(device, after, max_messages, max_bytes, now_millis)
     }
 
     /// Gives back to their senders what is too old and what was in removed mailboxes, and drops notices that are too old: a bounded amount, so call it

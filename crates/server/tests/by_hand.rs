@@ -14,7 +14,7 @@ mod support;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
@@ -43,6 +43,8 @@ struct Faults {
     fails: AtomicBool,
     full: AtomicBool,
     unreadable: AtomicBool,
+    /// Mail records of so many bytes and more cannot be read.
+    unreadable_mail: AtomicUsize,
 }
 
 /// Memory that fails once it is told to.
@@ -127,6 +129,10 @@ impl LogFile for FailingFile {
         self.file.reserve(length)
     }
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let least = self.faults.unreadable_mail.load(Ordering::SeqCst);
+        if least > 0 && offset > 0 && bytes.len() >= least {
+            return Err(io::Error::other("a bad sector"));
+        }
         self.file.read_at(offset, bytes)
     }
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -235,7 +241,7 @@ impl World {
             said: VecDeque::new(),
             requests: 0,
         };
-        peer.drain(self.now).unwrap();
+        peer.drain(self.now)?;
         assert!(matches!(peer.said.pop_front(), Some(Said::Ready { .. })));
         Ok(peer)
     }
@@ -709,6 +715,31 @@ fn a_send_whose_recipients_cannot_be_read_closes_the_link() {
         .unwrap_err();
     assert!(is_internal(&ended));
     assert!(alice.said.is_empty(), "{:?}", alice.said);
+}
+
+// docs/protocol.md §5.2, Damaged
+#[test]
+fn mail_that_cannot_be_read_closes_the_link_until_it_is_taken_for_lost() {
+    let mut world = World::with(|mail| mail.recent_bytes = 0);
+    let (mut alice, bob) = (world.join("alice"), world.join("bob"));
+    let (id, key, token) = (bob.id(), bob.key, bob.token);
+    alice.send(1, id, &[1; 5_000], world.now);
+    alice.send(2, id, b"short", world.now);
+    world.flush_mail();
+    world.faults.unreadable_mail.store(5_000, Ordering::SeqCst);
+    let key = || SigningKey::from_seed(&key.seed());
+    for _ in 0..3 {
+        let ended = world.connect_with(key(), token.clone()).err().unwrap();
+        assert!(is_internal(&ended));
+        world.flush_mail();
+        world.pass(Duration::from_secs(200));
+    }
+    let mut bob = world.connect_with(key(), token.clone()).unwrap();
+    let Some(Said::Damaged(position)) = bob.hear(world.now) else {
+        panic!("{:?}", bob.said);
+    };
+    let (next, message) = bob.hear_message(world.now).unwrap();
+    assert_eq!((next, &*message), (position + 1, b"short".as_slice()));
 }
 
 // A clock that somebody sets must not refuse anybody anything

@@ -229,7 +229,7 @@ impl Scene {
 
     /// What alice wrote while bob was away, as it waits for him. The last receipt of before may wait there too.
     fn held(&self) -> Vec<Mail> {
-        let batch = self.mailboxes.read(&self.bob, 0, usize::MAX, usize::MAX);
+        let batch = self.mailboxes.read(&self.bob, 0, usize::MAX, usize::MAX, 0);
         let of_alice = |mail: &Mail| self.sent.iter().any(|id| *id.as_bytes() == mail.id);
         let mail = batch.unwrap().deliveries.into_iter();
         mail.filter_map(|delivery| match delivery {

@@ -19,8 +19,9 @@ use super::disk::LogFile;
 use super::index::{Entry, Index, Sequence, What};
 use super::recent::{Post, Recent};
 use super::record::{self, END_BYTES, MAX_RECORD_BYTES, Place, Record};
-use super::segment::{LogId, START};
+use super::segment::{self, LogId, START};
 use super::taking::Taking;
+use super::unreadable::{self, Before, Unreadable};
 use super::{
     Batch, Delivery, Mail, MailOptions, MailboxLimits, MailboxStatus, PostError, Posting,
     Undelivered, UndeliveredReason, lock,
@@ -51,6 +52,7 @@ pub(super) struct Shared {
 pub(super) struct Core {
     pub(super) index: Index,
     pub(super) recent: Recent,
+    unreadable: Unreadable,
     /// The segments on the disk. Everything that the index names is in one of them.
     pub(super) segments: BTreeMap<u32, Segment>,
     /// Where the next record goes.
@@ -214,6 +216,7 @@ impl Core {
         Self {
             index,
             recent: Recent::new(options.recent_bytes),
+            unreadable: Unreadable::default(),
             segments,
             tail,
             spare: None,
@@ -470,6 +473,22 @@ struct OnDisk {
     length: u32,
     position: u64,
     from_user: Arc<User>,
+    before: Before,
+}
+
+impl OnDisk {
+    fn damaged(&self) -> Delivery {
+        Delivery::Damaged {
+            position: self.position,
+        }
+    }
+}
+
+/// Whether the disk gives the beginning of a segment, and it is one.
+fn has_header(file: &dyn LogFile) -> bool {
+    let mut beginning = vec![0; START as usize];
+    let read = file.read_from_medium(0, &mut beginning);
+    read.is_ok() && segment::decode_header(&beginning).header.is_some()
 }
 
 impl Shared {
@@ -674,25 +693,48 @@ impl Shared {
         after: u64,
         max_messages: usize,
         max_bytes: usize,
+        now_millis: u64,
     ) -> Result<Batch, StorageError> {
         let mut batch = Batch {
             deliveries: Vec::new(),
             last: after,
         };
-        let mut damaged = 0_usize;
-        for found in self.find(device, after, max_messages, max_bytes) {
-            let delivery = match found {
+        let (mut damaged, mut lost) = (0_usize, 0_usize);
+        let mut found = self
+            .find(device, after, max_messages, max_bytes)
+            .into_iter();
+        while let Some(next) = found.next() {
+            let delivery = match next {
                 Found::Ready(delivery) => delivery,
                 Found::OnDisk(on_disk) => match self.read_or_retry(device, &on_disk) {
-                    Ok(delivery) => delivery,
-                    Err(error) if batch.deliveries.is_empty() => return Err(error),
+                    Ok(delivery) => {
+                        if on_disk.before != Before::Nothing {
+                            self.lock().unreadable.forget(on_disk.place);
+                        }
+                        delivery
+                    }
+                    Err(_) if on_disk.before == Before::GivenUp => on_disk.damaged(),
                     // Whoever goes on reading meets it first.
-                    Err(_) => break,
+                    Err(_) if !batch.deliveries.is_empty() => break,
+                    Err(_) if self.gives_up(device, &on_disk, now_millis) => {
+                        lost += 1;
+                        on_disk.damaged()
+                    }
+                    Err(error) => {
+                        self.try_rest(device, found, now_millis);
+                        return Err(error);
+                    }
                 },
             };
             damaged += usize::from(matches!(delivery, Delivery::Damaged { .. }));
             batch.last = delivery.position();
             batch.deliveries.push(delivery);
+        }
+        if lost > 0 {
+            tracing::error!(
+                records = lost,
+                "mail could not be read again and again, while the rest of the disk works, and is taken for lost; check the disk"
+            );
         }
         if damaged > 0 {
             tracing::error!(
@@ -701,6 +743,50 @@ impl Shared {
             );
         }
         Ok(batch)
+    }
+
+    /// Mail could not be read: whether it is taken for lost.
+    fn gives_up(&self, device: &Thumbprint, on_disk: &OnDisk, now_millis: u64) -> bool {
+        if !self.rest_works(on_disk.place.segment) {
+            self.lock().unreadable.begin_again();
+            return false;
+        }
+        let mut core = self.lock();
+        let durable = core.durable;
+        let gives_up = core.unreadable.failed(on_disk.place, now_millis, durable);
+        // The next attempt is to know whether the disk takes and keeps what is written.
+        if let Some(number) = core.index.find(device.as_bytes()) {
+            core.index.note_unlogged(number);
+        }
+        self.tell_writer(core);
+        gives_up
+    }
+
+    /// Whether the disk still does something: takes what is written, and gives the beginning of this segment or of the last.
+    fn rest_works(&self, segment: u32) -> bool {
+        let core = self.lock();
+        let is_writable = core.is_writable();
+        let files = [segment, core.tail.next.segment].map(|number| {
+            core.segments
+                .get(&number)
+                .map(|segment| Arc::clone(&segment.file))
+        });
+        drop(core);
+        is_writable && files.into_iter().flatten().any(|file| has_header(&*file))
+    }
+
+    /// Tries what lies behind mail that cannot be read, up to what can be: so it need not wait as long again when it is its turn.
+    fn try_rest(&self, device: &Thumbprint, found: impl Iterator<Item = Found>, now_millis: u64) {
+        for next in found.take(unreadable::MAX_AT_ONCE - 1) {
+            let Found::OnDisk(on_disk) = next else {
+                return;
+            };
+            if self.read_or_retry(device, &on_disk).is_ok()
+                || self.gives_up(device, &on_disk, now_millis)
+            {
+                return;
+            }
+        }
     }
 
     fn find(
@@ -746,9 +832,7 @@ impl Shared {
         device: &Thumbprint,
         on_disk: &OnDisk,
     ) -> Result<Delivery, StorageError> {
-        let damaged = Delivery::Damaged {
-            position: on_disk.position,
-        };
+        let damaged = on_disk.damaged();
         let Some(file) = &on_disk.file else {
             return Ok(damaged);
         };
@@ -833,6 +917,7 @@ impl Core {
                 };
                 let segment = self.segments.get(&entry.place.segment);
                 Found::OnDisk(OnDisk {
+                    before: self.unreadable.before(entry.place),
                     file: segment.map(|segment| Arc::clone(&segment.file)),
                     place: entry.place,
                     length: entry.record_bytes,

@@ -71,6 +71,14 @@ pub trait LogFile: fmt::Debug + Send + Sync {
     /// [`io::ErrorKind::UnexpectedEof`] if the file ends before; others of the disk.
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()>;
 
+    /// As [`LogFile::read_at`], but not from what the system has in memory, where it can be told so.
+    ///
+    /// # Errors
+    /// As there.
+    fn read_from_medium(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        self.read_at(offset, bytes)
+    }
+
     /// Writes all of `bytes` at `offset`.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ fn start_of(position: u64) -> u64 {
 
 fn read_all(mailboxes: &Mailboxes, of: u8) -> Vec<Delivery> {
     mailboxes
-        .read(&device(of), 0, usize::MAX, usize::MAX)
+        .read(&device(of), 0, usize::MAX, usize::MAX, NOW)
         .unwrap()
         .deliveries
 }

@@ -213,6 +213,14 @@ impl LogFile for OpenFile {
         Ok(())
     }
 
+    #[cfg(target_os = "linux")]
+    fn read_from_medium(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        use rustix::fs::{Advice, fadvise};
+        // Whole pages: with a part of one the system would keep it.
+        fadvise(&self.0, 0, None, Advice::DontNeed).ok();
+        self.read_at(offset, bytes)
+    }
+
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.0.set_len(length)
     }

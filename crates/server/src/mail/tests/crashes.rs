@@ -131,7 +131,7 @@ fn work(disk: &FaultyDisk, journal: &mut Journal) -> Option<()> {
             });
             if step % 3 == 1 {
                 let of = DEVICES[(step as usize / 3) % 2];
-                let first = mailboxes.read(&device(of), 0, 7, usize::MAX).ok()?;
+                let first = mailboxes.read(&device(of), 0, 7, usize::MAX, NOW).ok()?;
                 for delivery in &first.deliveries {
                     let Delivery::Mail(mail) = delivery else {
                         panic!("{delivery:?}");

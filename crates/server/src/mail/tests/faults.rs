@@ -297,9 +297,9 @@ fn what_cannot_be_read_does_not_hide_what_lies_before() {
         send(&mailboxes, sequence, 1, &[sequence as u8; 50]).unwrap();
     }
     mailboxes.flush();
-    let read = |after| mailboxes.read(&device(1), after, usize::MAX, usize::MAX);
+    let read = |after| mailboxes.read(&device(1), after, usize::MAX, usize::MAX, NOW);
     let third = record_at(2) as u64;
-    disk.fail_reads(third, usize::MAX);
+    disk.fail_reads(third..u64::MAX, usize::MAX);
     let before = read(0).unwrap();
     let positions: Vec<_> = before.deliveries.iter().map(Delivery::position).collect();
     assert_eq!(
@@ -309,11 +309,138 @@ fn what_cannot_be_read_does_not_hide_what_lies_before() {
     assert_eq!(before.last, positions[1]);
     assert_eq!(read(before.last).unwrap_err(), StorageError::Unreadable);
     // One failure is asked about again, and a disk that has recovered serves everything.
-    disk.fail_reads(third, 1);
+    disk.fail_reads(third..u64::MAX, 1);
     assert_eq!(served(&mailboxes).0, [1, 2, 3, 4]);
-    disk.fail_reads(third, 2);
+    disk.fail_reads(third..u64::MAX, 2);
     assert_eq!(read(0).unwrap().last, before.last);
     assert_eq!(read(before.last).unwrap().deliveries.len(), 2);
+}
+
+/// A mailbox of device 1 whose messages are on the disk only.
+fn on_disk(messages: u64) -> (FaultyDisk, Mailboxes) {
+    let disk = FaultyDisk::new();
+    let options = MailOptions {
+        recent_bytes: 0,
+        ..options()
+    };
+    let mailboxes = Mailboxes::open_stepped(disk.shared(), &options).unwrap();
+    for sequence in 1..=messages {
+        post(&mailboxes, sequence, 1, &[sequence as u8; 50], PLENTY).unwrap();
+    }
+    mailboxes.flush();
+    (disk, mailboxes)
+}
+
+/// What device 1 gets over one link: messages, and counts of damaged positions; then whether the link is closed because of the disk.
+fn link(mailboxes: &Mailboxes, now_millis: u64) -> (Vec<u8>, Vec<u64>, bool) {
+    let (mut mail, mut damaged, mut after) = (Vec::new(), Vec::new(), 0);
+    loop {
+        let read = mailboxes.read(&device(1), after, usize::MAX, usize::MAX, now_millis);
+        // What the disk is asked to write meanwhile.
+        mailboxes.flush();
+        let batch = match read {
+            Ok(batch) if batch.deliveries.is_empty() => return (mail, damaged, false),
+            Ok(batch) => batch,
+            Err(error) => {
+                assert_eq!(error, StorageError::Unreadable);
+                return (mail, damaged, true);
+            }
+        };
+        after = batch.last;
+        for delivery in batch.deliveries {
+            match delivery {
+                Delivery::Mail(one) => mail.push(one.message[0]),
+                Delivery::Damaged { position } => damaged.push(count(position)),
+                Delivery::Undelivered(other) => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+const MINUTES: u64 = 60_000;
+
+fn record(number: usize) -> std::ops::Range<u64> {
+    record_at(number) as u64..record_at(number + 1) as u64
+}
+
+#[test]
+fn mail_that_the_disk_does_not_give_keeps_back_what_follows_only_for_a_while() {
+    let (disk, mailboxes) = on_disk(5);
+    // Two records in one bad sector.
+    disk.fail_reads(record(1).start..record(2).end, usize::MAX);
+    let closed = (vec![1], vec![], true);
+    for minute in [0, 1, 5, 9] {
+        assert_eq!(link(&mailboxes, NOW + minute * MINUTES), closed);
+    }
+    let delivered = (vec![1, 4, 5], vec![2, 3], false);
+    assert_eq!(link(&mailboxes, NOW + 10 * MINUTES), delivered);
+    // It stays so, until it is acknowledged.
+    assert_eq!(link(&mailboxes, NOW + 11 * MINUTES), delivered);
+    let third = mailboxes.status(&device(1)).head - 2;
+    mailboxes.acknowledge(&device(1), third);
+    assert_eq!(link(&mailboxes, NOW + 12 * MINUTES).0, [4, 5]);
+    // Its sender is not told: it was accepted, and its device has been told.
+    assert!(read_all(&mailboxes, ALICE).is_empty());
+}
+
+#[test]
+fn mail_that_the_disk_gives_again_is_delivered() {
+    let (disk, mailboxes) = on_disk(3);
+    let fails = || disk.fail_reads(record(1), usize::MAX);
+    let works = || disk.fail_reads(record(1), 0);
+    let (closed, whole) = ((vec![1], vec![], true), (vec![1, 2, 3], vec![], false));
+    fails();
+    for minute in [0, 5] {
+        assert_eq!(link(&mailboxes, NOW + minute * MINUTES), closed);
+    }
+    works();
+    assert_eq!(link(&mailboxes, NOW + 6 * MINUTES), whole);
+    // It begins again.
+    fails();
+    for minute in [20, 25] {
+        assert_eq!(link(&mailboxes, NOW + minute * MINUTES), closed);
+    }
+    let lost = (vec![1, 3], vec![2], false);
+    assert_eq!(link(&mailboxes, NOW + 30 * MINUTES), lost);
+    // Also when it had been given up.
+    works();
+    assert_eq!(link(&mailboxes, NOW + 31 * MINUTES), whole);
+}
+
+#[test]
+fn a_disk_that_has_gone_as_a_whole_costs_no_mail() {
+    let (disk, mailboxes) = on_disk(3);
+    let nothing = (vec![], vec![], true);
+    // Nothing can be read, although it seems to take what is written.
+    disk.fail_reads(0..u64::MAX, usize::MAX);
+    for minute in 0..100 {
+        assert_eq!(link(&mailboxes, NOW + minute * MINUTES), nothing);
+    }
+    // Nothing is written; what the system had in memory could be read.
+    disk.fail_reads(record(0), usize::MAX);
+    disk.fail_syncs(true);
+    for minute in 100..200 {
+        assert_eq!(link(&mailboxes, NOW + minute * MINUTES), nothing);
+    }
+    assert!(!mailboxes.is_writable());
+    disk.fail_reads(0..0, 0);
+    assert_eq!(link(&mailboxes, NOW).0, [1, 2, 3]);
+}
+
+#[test]
+fn nothing_is_given_up_before_something_was_written_again() {
+    let (disk, mailboxes) = on_disk(2);
+    disk.fail_reads(record(0), usize::MAX);
+    let read = |minute: u64| {
+        let now = NOW + minute * MINUTES;
+        mailboxes.read(&device(1), 0, usize::MAX, usize::MAX, now)
+    };
+    for minute in 0..30 {
+        assert_eq!(read(minute).unwrap_err(), StorageError::Unreadable);
+    }
+    // What the attempt itself has asked for.
+    mailboxes.flush();
+    assert_eq!(read(30).unwrap().deliveries.len(), 2);
 }
 
 #[test]
@@ -392,7 +519,7 @@ fn a_damaged_checkpoint_is_replaced_by_the_one_before() {
             post(&mailboxes, round * 3 + step, 1, &[step as u8; 50], PLENTY).unwrap();
             mailboxes.flush();
         }
-        let first = mailboxes.read(&device(1), 0, 1, 1).unwrap().last;
+        let first = mailboxes.read(&device(1), 0, 1, 1, NOW).unwrap().last;
         mailboxes.acknowledge(&device(1), first);
         mailboxes.close();
     }
@@ -654,7 +781,10 @@ fn what_was_acknowledged_on_a_full_disk_stays_acknowledged() {
         sequence += u64::from(last.is_ok());
         mailboxes.flush();
     }
-    let second = mailboxes.read(&device(0), 0, 2, usize::MAX).unwrap().last;
+    let second = mailboxes
+        .read(&device(0), 0, 2, usize::MAX, NOW)
+        .unwrap()
+        .last;
     mailboxes.acknowledge(&device(0), second);
     settle(&mailboxes);
     let again = open(&disk.after(Crash::LosesAll)).unwrap();

@@ -1,6 +1,7 @@
 //! A disk that loses what was not synced, tears what it was writing, fails and is full, on demand.
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::super::disk::{Disk, LogFile};
@@ -36,8 +37,8 @@ struct State {
     capacity: Option<usize>,
     /// What the system says to whoever makes a file.
     refuse_files: Option<i32>,
-    /// Reads from this offset on fail, so often.
-    failing_reads: Option<(u64, usize)>,
+    /// Reads that begin here fail, so often.
+    failing_reads: Option<(Range<u64>, usize)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -113,9 +114,9 @@ impl FaultyDisk {
         self.state().refuse_files = code;
     }
 
-    /// Has so many reads from `offset` on fail.
-    pub(super) fn fail_reads(&self, offset: u64, times: usize) {
-        self.state().failing_reads = Some((offset, times));
+    /// Has so many reads fail that begin at these offsets.
+    pub(super) fn fail_reads(&self, offsets: Range<u64>, times: usize) {
+        self.state().failing_reads = Some((offsets, times));
     }
 
     /// What the next start finds.
@@ -304,8 +305,8 @@ impl LogFile for FaultyFile {
 
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let mut state = self.0.state();
-        if let Some((from, times)) = &mut state.failing_reads
-            && offset >= *from
+        if let Some((offsets, times)) = &mut state.failing_reads
+            && offsets.contains(&offset)
             && *times > 0
         {
             *times -= 1;

@@ -167,7 +167,7 @@ impl Run {
                 let of = if *of == DEVICES { ALICE } else { *of };
                 let read = self
                     .mailboxes
-                    .read(&device(of), 0, *count, usize::MAX)
+                    .read(&device(of), 0, *count, usize::MAX, NOW)
                     .unwrap();
                 self.mailboxes.acknowledge(&device(of), read.last);
                 if of == ALICE {

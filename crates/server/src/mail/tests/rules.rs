@@ -13,7 +13,7 @@ fn mail_is_read_as_it_was_sent_and_in_order_before_it_is_durable() {
         assert_eq!(count, sequence);
     }
     let first = mailboxes.status(&device(1)).head - 2;
-    let batch = mailboxes.read(&device(1), first, 10, 1_000).unwrap();
+    let batch = mailboxes.read(&device(1), first, 10, 1_000, NOW).unwrap();
     assert_eq!(batch.last, first + 2);
     assert_eq!(
         batch.deliveries[0],
@@ -41,7 +41,7 @@ fn reading_stops_at_its_bounds_but_always_gets_on() {
     let base = mailboxes.status(&device(1)).head - 4;
     let read = |after, max_messages, max_bytes| {
         let batch = mailboxes
-            .read(&device(1), after, max_messages, max_bytes)
+            .read(&device(1), after, max_messages, max_bytes, NOW)
             .unwrap();
         (batch.deliveries.len(), batch.last.saturating_sub(base))
     };
@@ -284,7 +284,7 @@ fn one_sender_cannot_fill_the_mailbox_of_another() {
     let carol = user("carol");
     mailboxes.append(posting(&carol), limits, NOW).unwrap();
     // What is fetched is no longer counted.
-    let first = mailboxes.read(&device(1), 0, 1, 1).unwrap().last;
+    let first = mailboxes.read(&device(1), 0, 1, 1, NOW).unwrap().last;
     mailboxes.acknowledge(&device(1), first);
     post(&mailboxes, share + 1, 1, b"x", limits).unwrap();
 }
