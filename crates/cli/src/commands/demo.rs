@@ -298,7 +298,7 @@ fn held(data: &Path, recipient: &Identity, id: MessageId) -> Result<Held, Failur
     let mailboxes =
         Mailboxes::open(Arc::new(disk), &MailOptions::default()).map_err(Failure::failed)?;
     let batch = mailboxes
-        .read(&recipient.device, 0, usize::MAX, usize::MAX)
+        .read(&recipient.device, 0, usize::MAX, usize::MAX, 0)
         .map_err(Failure::failed)?;
     let mail = batch
         .deliveries
