@@ -323,8 +323,8 @@ pub(crate) fn notice(event: &Event, own: &User, output: Output) {
             match messages {
                 // Nothing that people would miss.
                 0 if !output.is_json() => {}
-                1 => output.notice(&object, "1 message had waited"),
-                messages => output.notice(&object, format_args!("{messages} messages had waited")),
+                1 => output.notice(&object, "1 message or receipt had waited"),
+                messages => output.notice(&object, format_args!("{messages} messages and receipts had waited")),
             }
         }
         Event::StoreRestored => output.notice(

@@ -93,7 +93,8 @@ pub enum Event {
     MailboxGap(MailboxGap),
     /// The connection is up, and what had waited at the relay meanwhile is here.
     Recovered {
-        /// How many messages had waited.
+        /// How many had waited: messages, and what devices tell each other beside them (receipts, repairs, notices), of which the application
+        /// gets fewer events or none.
         messages: u64,
     },
     /// The device store was put back to an earlier copy. Its sessions and prekeys were replaced, so that no key is used twice; messages

@@ -106,6 +106,43 @@ async fn devices_come_back_by_themselves_when_the_relay_does() {
     assert_eq!(alice.text().await.1, "and back");
 }
 
+/// Nobody waits for the answers: what was handed over is in the store.
+#[tokio::test]
+async fn messages_written_while_the_relay_is_away_go_out_after_a_restart_of_their_sender() {
+    let mut town = Town::new().await;
+    let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    let bob = bob.leave().await;
+    town.stop().await;
+    alice.next("the loss of the connection", waiting).await;
+    let texts = ["one", "two", "three"];
+    for text in texts {
+        let sending = alice.client.send("bob", Message::text(text));
+        assert!(sending.now_or_never().is_none(), "there is no relay");
+    }
+    let alice = alice.leave().await;
+
+    town.start().await;
+    let (_alice, bob) = (alice.arrive().await, bob.arrive().await);
+    for text in texts {
+        assert_eq!(bob.text().await, ("alice".into(), text.into()));
+    }
+}
+
+/// Neither has heard of the other, so each starts a session of its own (docs/protocol.md §7.5).
+#[tokio::test]
+async fn two_who_write_to_each_other_first_at_the_same_time_lose_nothing() {
+    let town = Town::new().await;
+    let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    for round in 0..5 {
+        let (to_bob, to_alice) = (format!("to bob {round}"), format!("to alice {round}"));
+        let (one, other) = tokio::join!(alice.send("bob", &to_bob), bob.send("alice", &to_alice));
+        let (at_bob, at_alice) = tokio::join!(bob.message(), alice.message());
+        assert_eq!((at_bob.id, at_alice.id), (one.id(), other.id()));
+        assert_eq!(at_bob.message, Message::text(to_bob));
+        assert_eq!(at_alice.message, Message::text(to_alice));
+    }
+}
+
 #[tokio::test]
 async fn what_the_relay_has_accepted_survives_its_restart() {
     let mut town = Town::new().await;

@@ -43,6 +43,28 @@ async fn new_device_of_a_peer_is_told_and_written_to() {
 }
 
 #[tokio::test]
+async fn new_and_removed_devices_are_told_to_peers_and_to_the_users_others() {
+    let town = Town::new().await;
+    let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    alice.send("bob", "to one device").await;
+    assert_eq!(bob.text().await.1, "to one device");
+    let bob_2 = town.join("bob").await;
+    let new = bob_2.thumbprint();
+    assert_eq!(changed(&bob).await, (vec![new], vec![], false));
+    alice.send("bob", "to two devices").await;
+    assert_eq!(changed(&alice).await, (vec![new], vec![], false));
+    assert_eq!(bob.text().await.1, "to two devices");
+
+    within("the removal", bob.client.remove_device(new))
+        .await
+        .unwrap();
+    assert_eq!(changed(&bob).await, (vec![], vec![new], false));
+    alice.send("bob", "to one again").await;
+    assert_eq!(changed(&alice).await, (vec![], vec![new], false));
+    assert_eq!(bob.text().await.1, "to one again");
+}
+
+#[tokio::test]
 async fn nothing_is_sent_to_a_verified_user_whose_devices_have_changed() {
     let town = Town::new().await;
     let (alice, bob) = (town.join("alice").await, town.join("bob").await);

@@ -322,7 +322,7 @@ impl Client {
 
     /// Fetches a file that somebody sent ([`FileOffer::in_message`]) and puts it at `path`, which is a file's place and not a directory. Nothing that is
     /// there is overwritten; if it is the very file, nothing is fetched. Until the file is whole and checked it is beside its place, under
-    /// its name with `.part` at the end; only its owner may read it.
+    /// its name with `.<8 hex digits>.part` at the end; only its owner may read it.
     ///
     /// The same call goes on where an earlier one ended, also after a restart. An application acknowledges the message when the file is in its place.
     pub fn receive_file(&self, file: &FileOffer, path: impl AsRef<Path>) -> FileReceive {
