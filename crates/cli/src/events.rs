@@ -255,15 +255,12 @@ pub(crate) fn notice(event: &Event, own: &User, output: Output) {
             format_args!("{} has read message {id}", Printable(user)),
         ),
         Event::NotDelivered { id, user, device, reason } => {
-            let (name, why) = match reason {
-                NotDelivered::Expired => ("expired", "it was not fetched in time"),
-                NotDelivered::DeviceRemoved => ("device_removed", "the device was removed"),
-                NotDelivered::MailboxFull => ("mailbox_full", "its mailbox is full"),
-                _ => ("unknown", "this version does not know why"),
-            };
-            let whose = match reason {
-                NotDelivered::MailboxFull => "one of your own devices".to_owned(),
-                _ => format!("a device of {}", Printable(user)),
+            let theirs = format!("a device of {}", Printable(user));
+            let (name, whose, why) = match reason {
+                NotDelivered::Expired => ("expired", theirs, "it was not fetched in time"),
+                NotDelivered::DeviceRemoved => ("device_removed", theirs, "the device was removed"),
+                NotDelivered::MailboxFull => ("mailbox_full", "one of your own devices".to_owned(), "its mailbox is full"),
+                _ => ("unknown", theirs, "this version does not know why"),
             };
             output.notice(
                 &json!({"event": "not_delivered", "id": id.to_string(), "user": &**user, "device": device.to_string(), "reason": name}),
