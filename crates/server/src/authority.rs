@@ -1,12 +1,12 @@
 //! Whose tokens count.
 //!
 //! A relay has one issuer: either the one built in, or the operator's identity provider. A user name has a meaning only within its issuer, so
-//! two issuers would be two relays. The keys are behind [`SignatureVerifier`], whatever library implements it.
+//! two issuers would be two relays. The keys are behind [`SignatureVerifier`], whatever library implements it, or fetched.
 use std::fmt;
 use std::sync::Arc;
 
 use sealwire_protocol::TokenError;
-use sealwire_protocol::jws::SignatureVerifier;
+use sealwire_protocol::jws::{SignatureError, SignatureVerifier};
 use sealwire_protocol::limits::MAX_ATTESTATION_AGE_SECONDS;
 use sealwire_protocol::name::Issuer;
 use sealwire_protocol::token::{
@@ -14,11 +14,34 @@ use sealwire_protocol::token::{
     UnverifiedAttestation,
 };
 
+use crate::issuer_keys::IssuerKeys;
+
+/// A token's `kid` names no key.
+const UNKNOWN_KEY: TokenError = TokenError::Signature(SignatureError::UnknownKey);
+
 /// The issuer whose tokens a relay accepts.
 pub(crate) struct Authority {
     issuer: Issuer,
     audience: Box<str>,
-    keys: Arc<dyn SignatureVerifier + Send + Sync>,
+    keys: Keys,
+}
+
+/// The keys of an issuer.
+#[derive(Clone)]
+pub(crate) enum Keys {
+    /// The application's to know.
+    Given(Arc<dyn SignatureVerifier + Send + Sync>),
+    /// From a file or a URL, which may have newer ones.
+    Fetched(Arc<IssuerKeys>),
+}
+
+impl Keys {
+    fn verifier(&self) -> &dyn SignatureVerifier {
+        match self {
+            Self::Given(keys) => &**keys,
+            Self::Fetched(keys) => &**keys,
+        }
+    }
 }
 
 /// A token that came in the upgrade request and is good. Despite the header's name it lets nobody in: possession is still to be proved
@@ -30,16 +53,42 @@ pub(crate) struct Bearer {
 
 impl Authority {
     /// Accepts tokens of `issuer` for `audience`, signed with one of `keys`.
-    pub(crate) fn new(
-        issuer: Issuer,
-        audience: &str,
-        keys: Arc<dyn SignatureVerifier + Send + Sync>,
-    ) -> Self {
+    pub(crate) fn new(issuer: Issuer, audience: &str, keys: Keys) -> Self {
         Self {
             issuer,
             audience: audience.into(),
             keys,
         }
+    }
+
+    /// The keys, if they are fetched.
+    pub(crate) fn fetched(&self) -> Option<&Arc<IssuerKeys>> {
+        match &self.keys {
+            Keys::Fetched(keys) => Some(keys),
+            Keys::Given(_) => None,
+        }
+    }
+
+    /// The same as [`Authority::verify`], but where the token names a key that is not known, newer keys are looked for first.
+    pub(crate) async fn verify_or_look(
+        &self,
+        token: &[u8],
+        now: u64,
+    ) -> Result<AccessToken, TokenError> {
+        match (self.verify(token, now), self.fetched()) {
+            (Err(UNKNOWN_KEY), Some(keys)) if keys.look_again().await => self.verify(token, now),
+            (verified, _) => verified,
+        }
+    }
+
+    /// Whether the keys may be known soon for which a token was refused: they are being looked for.
+    pub(crate) fn looks_again(&self, error: &TokenError) -> bool {
+        let Some(keys) = self.fetched().filter(|_| *error == UNKNOWN_KEY) else {
+            return false;
+        };
+        let keys = Arc::clone(keys);
+        tokio::spawn(async move { keys.look_again().await });
+        true
     }
 
     /// Verifies an access token (docs/protocol.md §2.2). `now` is in seconds since 1970.
@@ -49,13 +98,13 @@ impl Authority {
             audience: &self.audience,
             now,
         };
-        UnverifiedAccessToken::parse(token)?.verify(&*self.keys, &policy)
+        UnverifiedAccessToken::parse(token)?.verify(self.keys.verifier(), &policy)
     }
 
     /// Verifies the token of an upgrade request (docs/protocol.md §3.1).
-    pub(crate) fn bearer(&self, token: &str, now: u64) -> Result<Bearer, TokenError> {
+    pub(crate) async fn bearer(&self, token: &str, now: u64) -> Result<Bearer, TokenError> {
         Ok(Bearer {
-            verified: self.verify(token.as_bytes(), now)?,
+            verified: self.verify_or_look(token.as_bytes(), now).await?,
         })
     }
 
@@ -71,7 +120,7 @@ impl Authority {
             now,
             max_age: MAX_ATTESTATION_AGE_SECONDS,
         };
-        UnverifiedAttestation::parse(attestation)?.verify(&*self.keys, &policy)
+        UnverifiedAttestation::parse(attestation)?.verify(self.keys.verifier(), &policy)
     }
 }
 

@@ -50,7 +50,7 @@ pub(crate) fn on_hello(
 }
 
 impl Accepting {
-    /// Takes Finish. It waits only where an invitation is redeemed. Ready is the link's to say.
+    /// Takes Finish. It waits where an invitation is redeemed, or newer keys of the issuer are looked for. Ready is the link's to say.
     pub(crate) async fn on_finish(
         self,
         shared: &Shared,
@@ -63,7 +63,8 @@ impl Accepting {
             Presented::Token(token) => (
                 shared
                     .authority
-                    .verify(token, now.seconds())
+                    .verify_or_look(token, now.seconds())
+                    .await
                     .map_err(End::Token)?,
                 None,
             ),

@@ -43,7 +43,7 @@ pub(crate) fn take(slot: &Slot) -> Option<Upgrade> {
 }
 
 /// Answers one request.
-pub(crate) fn answer<B>(
+pub(crate) async fn answer<B>(
     request: Request<B>,
     origins: &Origins,
     authority: &Authority,
@@ -52,7 +52,7 @@ pub(crate) fn answer<B>(
 ) -> Response<Full<Bytes>> {
     match (request.method(), request.uri().path()) {
         (&Method::GET, "/healthz") => health(is_writable),
-        (&Method::GET, "/v1") => match upgrade(request, origins, authority, slot) {
+        (&Method::GET, "/v1") => match upgrade(request, origins, authority, slot).await {
             Ok(response) => response,
             Err(refusal) => refusal.response(),
         },
@@ -120,7 +120,7 @@ impl Refusal {
     }
 }
 
-fn upgrade<B>(
+async fn upgrade<B>(
     mut request: Request<B>,
     origins: &Origins,
     authority: &Authority,
@@ -131,16 +131,16 @@ fn upgrade<B>(
     }
     origins.check(request.headers())?;
     let accept = accept_key(request.headers())?;
-    let bearer =
-        match bearer_token(request.headers())? {
-            None => None,
-            Some(token) => Some(authority.bearer(token, clock::now().seconds()).map_err(
-                |error| {
-                    tracing::debug!(%error, "token of the upgrade request refused");
-                    Refusal::Token
-                },
-            )?),
-        };
+    let bearer = match bearer_token(request.headers())? {
+        None => None,
+        Some(token) => {
+            let bearer = authority.bearer(token, clock::now().seconds()).await;
+            Some(bearer.map_err(|error| {
+                tracing::debug!(%error, "token of the upgrade request refused");
+                Refusal::Token
+            })?)
+        }
+    };
     let connection = hyper::upgrade::on(&mut request);
     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Upgrade { connection, bearer });
 
@@ -266,6 +266,7 @@ mod tests {
     use sealwire_protocol::key::SigningKey;
 
     use super::*;
+    use crate::authority::Keys;
 
     fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -299,7 +300,11 @@ mod tests {
     #[tokio::test]
     async fn health_is_503_once_a_store_refuses_writes() {
         let key = SigningKey::generate(&mut rand::rng());
-        let authority = Authority::new("issuer".parse().unwrap(), "relay", Arc::new(*key.public()));
+        let authority = Authority::new(
+            "issuer".parse().unwrap(),
+            "relay",
+            Keys::Given(Arc::new(*key.public())),
+        );
         let health = async |is_writable| {
             let request = Request::get("/healthz").body(()).unwrap();
             let response = answer(
@@ -308,7 +313,8 @@ mod tests {
                 &authority,
                 is_writable,
                 &Slot::default(),
-            );
+            )
+            .await;
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.unwrap().to_bytes();
             (status, body)

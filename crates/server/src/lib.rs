@@ -38,6 +38,7 @@ mod handshake;
 mod http;
 mod hub;
 pub mod issuer;
+pub mod issuer_keys;
 mod link;
 mod listener;
 pub mod mail;

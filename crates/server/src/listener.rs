@@ -164,13 +164,16 @@ async fn speak_http(
     let service = service_fn(|request| {
         let (shared, slot) = (Arc::clone(shared), Arc::clone(&slot));
         async move {
-            Ok::<_, Infallible>(http::answer(
-                request,
-                &shared.settings.origins,
-                &shared.authority,
-                shared.is_writable(),
-                &slot,
-            ))
+            Ok::<_, Infallible>(
+                http::answer(
+                    request,
+                    &shared.settings.origins,
+                    &shared.authority,
+                    shared.is_writable(),
+                    &slot,
+                )
+                .await,
+            )
         }
     });
     let mut builder = http1::Builder::new();

@@ -4,6 +4,7 @@
 //!  Relay::builder(dir) ── bind(address) ─▶ Relay ── shutdown() ─▶ everything accepted is durable, the directory is free
 //!                      └─ serve(listener) ┘
 //! ```
+use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,11 +19,13 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::authority::Keys;
 use crate::blobs::Blobs;
 use crate::bounds::SWEEP_INTERVAL;
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
 use crate::hub::News;
 use crate::issuer::IssuerError;
+use crate::issuer_keys::{IssuerKeys, KeySource, KeySourceError};
 use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::policy::Allowance;
@@ -51,7 +54,29 @@ pub struct RelayBuilder {
     tls: Tls,
     public_host: Option<String>,
     settings: Settings,
-    issuer: Option<ExternalIssuer>,
+    issuer: Option<OutsideIssuer>,
+}
+
+/// The operator's identity provider.
+#[derive(Debug)]
+struct OutsideIssuer {
+    name: IssuerName,
+    audience: String,
+    keys: OutsideKeys,
+}
+
+enum OutsideKeys {
+    Given(Arc<dyn SignatureVerifier + Send + Sync>),
+    Source(KeySource),
+}
+
+impl fmt::Debug for OutsideKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str("Given(..)"),
+            Self::Source(source) => source.fmt(f),
+        }
+    }
 }
 
 impl Relay {
@@ -184,10 +209,26 @@ impl RelayBuilder {
         audience: impl Into<String>,
         keys: impl SignatureVerifier + Send + Sync + 'static,
     ) -> Self {
-        self.issuer = Some(ExternalIssuer {
+        self.issuer = Some(OutsideIssuer {
             name: issuer,
             audience: audience.into(),
-            keys: Arc::new(keys),
+            keys: OutsideKeys::Given(Arc::new(keys)),
+        });
+        self
+    }
+
+    /// The same, with keys from a file or a URL, which are kept fresh while the relay runs: the issuer may rotate them, and be down, without any
+    /// link noticing. The last good set of a URL is kept in the data directory.
+    pub fn issuer_with_keys_from(
+        mut self,
+        issuer: IssuerName,
+        audience: impl Into<String>,
+        keys: KeySource,
+    ) -> Self {
+        self.issuer = Some(OutsideIssuer {
+            name: issuer,
+            audience: audience.into(),
+            keys: OutsideKeys::Source(keys),
         });
         self
     }
@@ -253,7 +294,12 @@ impl RelayBuilder {
         } = opened.map_err(|_| RelayError::Interrupted)??;
 
         let (stop, stopped) = watch::channel(false);
-        let tasks = Tasks(vec![
+        let mut tasks = Vec::new();
+        if let Some(keys) = shared.authority.fetched() {
+            keys.start().await?;
+            tasks.push(tokio::spawn(Arc::clone(keys).keep_fresh(stopped.clone())));
+        }
+        tasks.extend([
             tokio::spawn(sweep_mail(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(sweep_blobs(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(listener::serve(
@@ -263,6 +309,7 @@ impl RelayBuilder {
                 stopped,
             )),
         ]);
+        let tasks = Tasks(tasks);
         tracing::info!(%address, "relay listening");
         Ok(Relay {
             local_addr,
@@ -297,6 +344,9 @@ impl RelayBuilder {
             (Tls::SelfSigned, None) => return Err(RelayError::NoCertificate),
         };
         let blobs = directory.as_ref().map(DataDir::blobs_path);
+        let kept_keys = directory
+            .as_ref()
+            .map(|directory| directory.path().to_owned());
         let (storage, mailboxes, waiting, address, (relay_key, issuer_key)) = match directory {
             None => {
                 let mut rng = rand::rng();
@@ -329,7 +379,16 @@ impl RelayBuilder {
             }
         };
         let issuing = match self.issuer {
-            Some(external) => Issuing::External(external),
+            Some(outside) => Issuing::External(ExternalIssuer {
+                name: outside.name,
+                audience: outside.audience,
+                keys: match outside.keys {
+                    OutsideKeys::Given(keys) => Keys::Given(keys),
+                    OutsideKeys::Source(source) => {
+                        Keys::Fetched(IssuerKeys::new(source, kept_keys.as_deref()))
+                    }
+                },
+            }),
             None => Issuing::BuiltIn(Box::new(issuer_key), waiting),
         };
         let limits = self.settings.allowance.blobs;
@@ -412,6 +471,9 @@ pub enum RelayError {
         #[source]
         error: std::io::Error,
     },
+    /// The issuer's keys could not be read.
+    #[error(transparent)]
+    IssuerKeys(#[from] KeySourceError),
     /// The directory of the mailboxes could not be used.
     #[error(transparent)]
     MailDirectory(#[from] DiskError),

@@ -387,7 +387,15 @@ impl Requester {
             let minted = issuer.renew(self.link.device_key(), now)?;
             (minted.verified.clone(), Some(minted))
         } else {
-            (self.shared.authority.verify(token, now)?, None)
+            let verified = self.shared.authority.verify(token, now);
+            let verified = verified.map_err(|error| {
+                if self.shared.authority.looks_again(&error) {
+                    RefreshError::KeyNotKnownYet
+                } else {
+                    RefreshError::Token(error)
+                }
+            })?;
+            (verified, None)
         };
         self.link.refresh(proven, token)?;
         self.allowance = self
@@ -423,12 +431,15 @@ enum RefreshError {
     Issuer(#[from] IssuerError),
     #[error("this relay has no issuer of its own")]
     NoIssuer,
+    #[error("the token's key is not known yet; the issuer's key set is looked at again")]
+    KeyNotKnownYet,
 }
 
 impl RefreshError {
     fn refusal(&self) -> RefusalCode {
         match self {
             Self::Issuer(error) if error.is_internal() => RefusalCode::Unavailable,
+            Self::KeyNotKnownYet => RefusalCode::Unavailable,
             Self::NotAuthorised(_) | Self::Token(_) | Self::Issuer(_) | Self::NoIssuer => {
                 RefusalCode::TokenRefused
             }

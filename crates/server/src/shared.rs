@@ -5,12 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, User};
 
-use crate::authority::Authority;
+use crate::authority::{Authority, Keys};
 use crate::blobs::Blobs;
 use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::directory::Directory;
@@ -84,7 +83,7 @@ pub(crate) enum Issuing {
 pub(crate) struct ExternalIssuer {
     pub(crate) name: IssuerName,
     pub(crate) audience: String,
-    pub(crate) keys: Arc<dyn SignatureVerifier + Send + Sync>,
+    pub(crate) keys: Keys,
 }
 
 impl fmt::Debug for ExternalIssuer {
@@ -118,7 +117,7 @@ impl Shared {
                 let authority = Authority::new(
                     issuer.name().clone(),
                     issuer.audience(),
-                    Arc::new(*issuer.public_key()),
+                    Keys::Given(Arc::new(*issuer.public_key())),
                 );
                 (Some(issuer), authority)
             }

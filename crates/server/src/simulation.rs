@@ -19,6 +19,7 @@ use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::name::Issuer as IssuerName;
 
+use crate::authority::Keys;
 use crate::bounds::MAX_READ_BYTES;
 use crate::closing::End;
 use crate::handshake::{self, Accepting};
@@ -118,7 +119,7 @@ impl Relay {
         let external = ExternalIssuer {
             name: config.issuer,
             audience: config.audience,
-            keys: config.issuer_keys,
+            keys: Keys::Given(config.issuer_keys),
         };
         let settings = Settings {
             allowance: config.allowance,

@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use sealwire_jose::{Algorithm, Algorithms};
 use sealwire_protocol::address::Address;
+use sealwire_protocol::name;
 use sealwire_server::data_dir::{DataDir, DataDirError, InitOptions};
+use sealwire_server::issuer_keys::KeySource;
 use sealwire_server::policy::{Allowance, MESSAGES_PER_MINUTE};
 use sealwire_server::{Relay, RelayBuilder, RelayError, Tls};
 use serde_json::json;
@@ -54,7 +57,10 @@ Examples:\n  \
     # with a certificate that the world trusts\n  \
     sealwire relay run --data DIR --listen 0.0.0.0:443 --tls-cert chain.pem --tls-key key.pem\n  \
     # behind a proxy that ends TLS\n  \
-    sealwire relay run --data DIR --plain --address wss://relay.example/v1")]
+    sealwire relay run --data DIR --plain --address wss://relay.example/v1\n  \
+    # with your own identity provider, whose tokens name the device key in cnf\n  \
+    sealwire relay run --data DIR --issuer https://idp.example/realm \\\n      \
+      --audience https://relay.example --jwks https://idp.example/realm/keys")]
 pub(crate) struct Run {
     /// The directory that `sealwire relay init` made
     #[arg(long, value_name = "DIR", required_unless_present = "dev")]
@@ -79,6 +85,26 @@ pub(crate) struct Run {
     /// Speak no TLS: on loopback, or behind a proxy that does
     #[arg(long, conflicts_with_all = ["tls_cert", "tls_key"])]
     plain: bool,
+
+    /// Take the tokens of this issuer, its exact `iss`, instead of inviting people
+    #[arg(long, value_name = "ISS", requires_all = ["audience", "jwks"])]
+    issuer: Option<String>,
+
+    /// What `aud` of its tokens has to contain
+    #[arg(long, value_name = "AUD", requires = "issuer")]
+    audience: Option<String>,
+
+    /// Its key set: an https URL, which is asked again now and then, or a file, which is read again when it has changed
+    #[arg(long, value_name = "URL|FILE", requires = "issuer")]
+    jwks: Option<String>,
+
+    /// Certificates in PEM that may vouch for the key set's server, instead of the system's
+    #[arg(long, value_name = "FILE", requires = "jwks")]
+    jwks_trust: Option<PathBuf>,
+
+    /// An algorithm that its tokens may be signed with; may be repeated [default: EdDSA, ES256, ES384, PS256, RS256]
+    #[arg(long = "algorithm", value_name = "ALG", requires = "issuer", value_parser = algorithm)]
+    algorithms: Vec<Algorithm>,
 
     /// Messages that a device may send in a minute, each counted once for each device it is for
     #[arg(long, value_name = "N", default_value_t = MESSAGES_PER_MINUTE, value_parser = clap::value_parser!(u64).range(1..))]
@@ -208,7 +234,38 @@ fn builder(run: &Run, data: &Path) -> Result<RelayBuilder, Failure> {
     if let Some(public) = public {
         builder = builder.public_host(host_and_port(&public)?);
     }
+    if let (Some(issuer), Some(audience), Some(jwks)) = (&run.issuer, &run.audience, &run.jwks) {
+        let issuer = name::Issuer::new(issuer)
+            .map_err(|error| Failure::usage(format_args!("--issuer: {error}")))?;
+        builder = builder.issuer_with_keys_from(issuer, audience, key_source(run, jwks)?);
+    }
     Ok(builder)
+}
+
+fn key_source(run: &Run, jwks: &str) -> Result<KeySource, Failure> {
+    let algorithms = if run.algorithms.is_empty() {
+        Algorithms::PUBLIC_KEY
+    } else {
+        Algorithms::of(&run.algorithms)
+    };
+    if jwks.contains("://") {
+        KeySource::url(jwks, run.jwks_trust.as_deref(), algorithms)
+            .map_err(|error| Failure::usage(format_args!("--jwks {jwks:?}: {error}")))
+    } else if run.jwks_trust.is_some() {
+        Err(Failure::usage("--jwks-trust is for a --jwks that is a URL"))
+    } else {
+        Ok(KeySource::file(jwks, algorithms))
+    }
+}
+
+/// An algorithm with a public key: a secret that every relay has could be used by each to sign.
+fn algorithm(name: &str) -> Result<Algorithm, String> {
+    Algorithm::from_name(name)
+        .filter(|algorithm| Algorithms::PUBLIC_KEY.allows(*algorithm))
+        .ok_or_else(|| {
+            let names: Vec<_> = Algorithms::PUBLIC_KEY.iter().map(Algorithm::name).collect();
+            format!("one of {}", names.join(", "))
+        })
 }
 
 /// `host[:port]` of `wss://host[:port]/v1`.
@@ -256,10 +313,15 @@ fn announce(relay: &Relay, run: &Run, data: &Path, output: Output) -> Result<(),
     if run.data.is_none() {
         output.hint("for trying it only: its keys and messages are gone when it stops");
     }
-    output.hint(format_args!(
-        "invite people with `sealwire invite USER --data {}`; stop with Ctrl-C",
-        data.display()
-    ));
+    match &run.issuer {
+        Some(issuer) => output.hint(format_args!(
+            "taking the tokens of {issuer}; stop with Ctrl-C"
+        )),
+        None => output.hint(format_args!(
+            "invite people with `sealwire invite USER --data {}`; stop with Ctrl-C",
+            data.display()
+        )),
+    }
     Ok(())
 }
 
