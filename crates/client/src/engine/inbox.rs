@@ -18,7 +18,7 @@ use super::records::MAX_REMEMBERED_DEVICES;
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
 use crate::event::Event;
-use crate::message::{Acks, Handle, Received};
+use crate::message::{Acks, Handle, MessageId, Received};
 use crate::store::vault::{Place, Table};
 
 /// Messages that wait for the application; while there are as many, no message is acknowledged. A relay gives only so many that
@@ -144,6 +144,19 @@ impl Inbox {
         if let Some(event) = self.events.remove(&number) {
             self.count(&event, -1);
             self.done.push(number);
+        }
+    }
+
+    /// The application sends a message once more before it was told that it was not sent: that is told of this attempt, if of any.
+    pub(super) fn forget_failure(&mut self, of: MessageId) {
+        if self.failures == 0 {
+            return;
+        }
+        let told = |event: &Event| matches!(event, Event::NotSent { id, .. } if *id == of);
+        let waiting = self.events.range(self.cursor..);
+        let found = waiting.filter(|(_, event)| told(event));
+        for number in found.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.heard(number);
         }
     }
 

@@ -375,6 +375,9 @@ impl Engine {
         let Some(content) = encode(&content) else {
             return Ok(Err(Box::new((answer, Misuse::MediaType.into()))));
         };
+        if message.id().is_some() {
+            self.inbox.forget_failure(MessageId(id));
+        }
         self.written_to(txn, user)?;
         let mut entry = Entry::stored(id, user.into(), Purpose::Message, content, Vec::new(), 0);
         entry.answers.push(answer);

@@ -499,6 +499,31 @@ fn message_sent_again_under_the_same_id_is_shown_once() {
     assert_eq!(bob.texts(), ["once"]);
 }
 
+/// It was killed before it heard that the relay did not take the message.
+#[test]
+fn application_that_sends_again_is_not_told_of_the_first_attempt() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let message = Message::text("once").with_id(crate::MessageId([7; 16]));
+    let send = |alice: &mut Toy| {
+        let (answer, reply) = oneshot::channel();
+        alice.engine.send("bob", &message, answer, START).unwrap();
+        alice.settle();
+        Answer(reply)
+    };
+    relay.refuse_sends = Some(RefusalCode::UnknownUser);
+    drop(send(&mut alice));
+    relay.pump(&mut [&mut alice]);
+    alice.crash();
+    relay.refuse_sends = None;
+    let answer = send(&mut alice);
+    relay.connect(&mut alice);
+    answer.receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["once"]);
+    alice.crash();
+    let failed = |event: &Event| matches!(event, Event::NotSent { .. });
+    assert!(!alice.events().iter().any(failed));
+}
+
 #[test]
 fn everybody_who_sends_the_same_message_gets_a_receipt_of_it() {
     let (mut relay, mut alice, mut bob) = acquainted();
