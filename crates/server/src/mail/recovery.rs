@@ -28,7 +28,7 @@ use super::{FORMAT_VERSION, MailOptions};
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Opened {
-    /// Places where the disk has changed the log. They are not served.
+    /// Places where the disk has changed the log, and segments that were to be verified and cannot be read. What is changed is not served.
     pub damaged: u64,
     /// Bytes at the end of the log that a crash left half written, and that were cut off. Nothing in them had been accepted.
     pub torn_bytes: u64,
@@ -402,10 +402,18 @@ impl Recovery {
             .sum();
         if bytes <= options.verify_bytes {
             for (number, segment) in &older {
-                let bytes = read(segment)?;
-                let scan = scan::scan(&self.log.seed, *number, &bytes);
-                self.opened.damaged += scan.damaged(u32::MAX, true);
                 self.check_header(*number);
+                match read(segment) {
+                    Ok(bytes) => {
+                        let scan = scan::scan(&self.log.seed, *number, &bytes);
+                        self.opened.damaged += scan.damaged(u32::MAX, true);
+                    }
+                    // Nothing that is in it is needed now, and whoever needs it later is told.
+                    Err(error) => {
+                        tracing::error!(%error, "a segment of the mail log cannot be read; check the disk");
+                        self.opened.damaged += 1;
+                    }
+                }
             }
         }
         // Segments that are needed and not there.

@@ -444,6 +444,21 @@ fn nothing_is_given_up_before_something_was_written_again() {
 }
 
 #[test]
+fn a_bad_sector_in_mail_that_need_not_be_replayed_keeps_no_log_closed() {
+    let (disk, mailboxes) = on_disk(3);
+    mailboxes.close();
+    disk.fail_reads(record(1), usize::MAX);
+    let mailboxes = open(&disk).unwrap();
+    assert_eq!(mailboxes.opened().damaged, 1);
+    assert_eq!(link(&mailboxes, NOW), (vec![1], vec![], true));
+    // Where it has to be replayed, nobody knows what it says.
+    let (disk, mailboxes) = on_disk(3);
+    drop(mailboxes);
+    disk.fail_reads(record(1), usize::MAX);
+    assert!(matches!(open(&disk), Err(MailOpenError::Disk(_))));
+}
+
+#[test]
 fn a_record_in_another_place_is_not_served() {
     let good = closed(3);
     let name = segment_names(&good).remove(0);

@@ -37,7 +37,7 @@ struct State {
     capacity: Option<usize>,
     /// What the system says to whoever makes a file.
     refuse_files: Option<i32>,
-    /// Reads that begin here fail, so often.
+    /// Reads of anything here fail, so often.
     failing_reads: Option<(Range<u64>, usize)>,
 }
 
@@ -114,7 +114,7 @@ impl FaultyDisk {
         self.state().refuse_files = code;
     }
 
-    /// Has so many reads fail that begin at these offsets.
+    /// Has so many reads fail of anything at these offsets.
     pub(super) fn fail_reads(&self, offsets: Range<u64>, times: usize) {
         self.state().failing_reads = Some((offsets, times));
     }
@@ -306,7 +306,8 @@ impl LogFile for FaultyFile {
     fn read_at(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
         let mut state = self.0.state();
         if let Some((offsets, times)) = &mut state.failing_reads
-            && offsets.contains(&offset)
+            && offset < offsets.end
+            && offsets.start < offset + bytes.len() as u64
             && *times > 0
         {
             *times -= 1;
