@@ -29,6 +29,7 @@ mod recovery;
 mod scan;
 mod segment;
 mod sweep;
+mod synced;
 mod taking;
 mod unreadable;
 mod users;

@@ -20,6 +20,7 @@ use super::maintenance::{self, Known};
 use super::record::{Decoded, MAIL_BYTES, MailRecord, Place, Record};
 use super::scan::{self, Scan};
 use super::segment::{self, Header, LogId, START};
+use super::synced;
 use super::users::UserNumber;
 use super::writer::{self, Writer};
 use super::{FORMAT_VERSION, MailOptions};
@@ -30,7 +31,8 @@ use super::{FORMAT_VERSION, MailOptions};
 pub struct Opened {
     /// Places where the disk has changed the log, and segments that were to be verified and cannot be read. What is changed is not served.
     pub damaged: u64,
-    /// Bytes at the end of the log that a crash left half written, and that were cut off. Nothing in them had been accepted.
+    /// Bytes at the end of the log that a crash left half written, and that were cut off. Nothing in them had been accepted, unless the system stopped
+    /// with the relay and the disk has changed what was synced last: the two look the same.
     pub torn_bytes: u64,
     /// Bytes of the log that were replayed.
     pub replayed_bytes: u64,
@@ -82,6 +84,9 @@ pub(super) fn open(
         Some(log) => (log, false),
         None => (new_log(options)?, true),
     };
+    if !is_new {
+        found.read_synced(&*disk, &log);
+    }
     let mut recovery = Recovery::new(log, base, found);
     if !is_new {
         recovery.replay(options)?;
@@ -122,7 +127,7 @@ pub(super) fn open(
     if opened.torn_bytes > 0 {
         tracing::warn!(
             bytes = opened.torn_bytes,
-            "the mail log ended half written, and was cut; nothing of that had been accepted"
+            "the mail log ended half written, as a crash leaves it, and was cut; nothing of that had been accepted, unless the disk has changed it since"
         );
     }
     let core = Core::new(recovery.index, recovery.segments, tail, options);
@@ -175,6 +180,8 @@ struct Files {
     checkpoints: BTreeMap<u64, String>,
     /// The places that whole checkpoints begin at, in their order.
     known: Vec<(u64, Place)>,
+    /// Up to where the log was synced, as far as that was noted.
+    synced: Place,
     /// What was not finished.
     rubbish: Vec<String>,
     /// The start that made a first segment which a crash left without header; 0 if there is none. Its name is still taken.
@@ -230,6 +237,14 @@ impl Files {
         self.damaged += damaged.len() as u64;
         self.rubbish.append(&mut damaged);
         Ok(newest)
+    }
+
+    fn read_synced(&mut self, disk: &dyn Disk, log: &LogId) {
+        match synced::read(disk, log) {
+            synced::Found::Nothing => {}
+            synced::Found::Place(place) => self.synced = place,
+            synced::Found::Damaged => self.damaged += 1,
+        }
     }
 
     /// What the files say that the log is; nothing if there is no log yet.
@@ -336,6 +351,7 @@ impl Recovery {
             ),
             None => (Index::default(), first, first, 0),
         };
+        let durable = durable.max(files.synced);
         start = start.max(files.unborn_start);
         let heads = index
             .numbers()
@@ -428,12 +444,12 @@ impl Recovery {
 
     /// The last segment in which something was written; those after it were made, and not used. They are removed.
     fn find_last(&mut self) -> Result<u32, MailOpenError> {
-        // A checkpoint knows what was before it.
-        let known = self.durable.segment.saturating_sub(1);
-        let mut last = if self.has_checkpoint { known } else { 0 };
-        if self.has_checkpoint && self.durable.offset > START {
-            last = self.durable.segment;
-        }
+        // What is durable is known to have been there.
+        let last = if self.durable.offset > START {
+            self.durable.segment
+        } else {
+            self.durable.segment.saturating_sub(1)
+        };
         let numbers: Vec<_> = self.segments.keys().copied().rev().collect();
         for number in numbers {
             if number <= last {
@@ -475,7 +491,10 @@ impl Recovery {
                 self.opened.torn_bytes += u64::from(scan.end().saturating_sub(cut));
                 self.end = Some((cut, true));
             } else if !scan.ended && durable != u32::MAX {
-                self.end = Some((scan.end().max(START), false));
+                self.end = Some((scan.end().max(START).max(durable), false));
+                let lost = durable.saturating_sub(scan.end());
+                self.opened.damaged += u64::from(lost > 0 && !scan.ends_badly());
+                self.unknown_bytes += u64::from(lost);
             }
         }
         self.opened.damaged += scan.damaged(up_to, number != self.last);

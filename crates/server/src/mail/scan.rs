@@ -118,8 +118,13 @@ impl Scan<'_> {
             damaged += u64::from(item.is_bad() || ended);
             ended |= item.is_end();
         }
-        let missing = has_to_end && !ended && !self.items.last().is_some_and(Item::is_bad);
+        let missing = has_to_end && !ended && !self.ends_badly();
         damaged + u64::from(missing)
+    }
+
+    /// Whether it is not known where the last record ends.
+    pub(super) fn ends_badly(&self) -> bool {
+        self.items.last().is_some_and(Item::is_bad)
     }
 
     /// Where the records end, and the mark that ends them would be.

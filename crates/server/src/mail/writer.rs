@@ -1,7 +1,7 @@
 //! Who writes: takes everything that is queued, writes it at once, syncs once, and then says so.
 //!
 //! ```text
-//!  queue ──► records, one buffer ──► one write ──► one sync ──► durable: who waits is told
+//!  queue ──► records, one buffer ──► one write ──► one sync ──► noted ──► durable: who waits is told
 //! ```
 //! A write or a sync that fails ends the log: after a failed sync nobody knows what the disk holds, and asking again does not tell. Only where
 //! there is no room for another segment, or no descriptor or memory to make it with, is it a plain refusal, as nothing has been promised by then.
@@ -15,6 +15,7 @@ use super::maintenance::Maintenance;
 use super::recent::Post;
 use super::record::{self, MailRecord, NO_POSITION, NoticeRecord, Part, Place, Record};
 use super::segment::{self, Header, LogId};
+use super::synced::Synced;
 use super::{MailOptions, UndeliveredReason};
 
 /// What the system says where it, or this process, has too many files open: ENFILE and EMFILE have these numbers on every Unix.
@@ -31,6 +32,7 @@ pub(super) struct Writer {
     pub(super) header: Header,
     /// The last segment.
     file: Arc<dyn LogFile>,
+    synced: Synced,
     segment_bytes: u32,
     pub(super) maintenance: Maintenance,
     queue: Vec<Queued>,
@@ -64,6 +66,7 @@ impl Writer {
     ) -> Self {
         Self {
             shared,
+            synced: Synced::Before,
             disk,
             header,
             file,
@@ -159,6 +162,7 @@ impl Writer {
             self.encode(queued)?;
         }
         self.write()?;
+        self.synced.note(&*self.disk, &self.header.log, taken.end);
 
         let mut core = self.shared.lock();
         core.settle(&taken, &mut self.wakers);
