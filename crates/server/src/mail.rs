@@ -7,14 +7,15 @@
 //! ```
 //!
 //! * Nothing that runs while a device waits touches the disk, except reading mail that has left memory. The calls take one short lock.
-//! * A posting is *accepted* once each part is durable or acknowledged by its recipient, whichever is first. If a write or a sync fails, everything that
-//!   is not durable is unknown for good, and the log takes nothing more until it is opened again.
+//! * A posting is *accepted* once each part is durable or acknowledged by its recipient, whichever is first, and what is told of devices that were left
+//!   out is durable. If a write or a sync fails, everything that is not durable is unknown for good, and the log takes nothing more until it is opened
+//!   again.
 //! * What one device sends is known by its sequence: a repetition adds nothing, however late.
 //! * A position is never given twice: its upper 24 bits are the number of the relay's start, which is durable before the first one is given.
 //! * A record that the disk has changed is never served, and costs only itself; one that it does not give costs what lies behind it some time.
 //!
-//! Who may write to whom, and which devices a message has to be for, is decided before, by the link. The log's form is described in `record`, `segment`
-//! and `checkpoint`.
+//! Who may write to whom, and which devices a message has to be for, is decided before, by the link. The log's form is described in `record`, `segment`,
+//! `checkpoint` and `synced`.
 mod accepted;
 mod checkpoint;
 
