@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng as _};
-use sealwire_protocol::frame::{List, Send as SendFrame, ToDevice, ToRelay};
+use sealwire_protocol::frame::{List, Ready, Send as SendFrame, ToDevice, ToRelay};
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use tokio::sync::oneshot;
 
@@ -48,6 +48,8 @@ pub mod times {
     pub const SILENCE: Duration = c::SILENCE_LIMIT;
     /// A connection that has held.
     pub const STABLE: Duration = c::STABLE_AFTER;
+    /// Not a time: so many connections that were up may end with a record that does not hold before one is [`STABLE`].
+    pub const LINK_FAULTS: u32 = c::MAX_LINK_FAULTS;
     /// TCP, TLS and the upgrade.
     pub const TRANSPORT: Duration = c::TRANSPORT_TIMEOUT;
 }
@@ -133,6 +135,46 @@ pub struct Waiting {
     pub lost: usize,
 }
 
+/// How much is in the tables of an engine, which all have bounds too.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tables {
+    /// Messages that the relay has and that not every device has confirmed.
+    pub followed: usize,
+    /// Those of them whose content is kept.
+    pub kept: usize,
+    /// Bytes of these contents.
+    pub kept_bytes: usize,
+    /// Receipts and repairs among them.
+    pub direct: usize,
+    /// Devices that get messages again.
+    pub resending: usize,
+    /// Messages in the outbox that are sealed again.
+    pub again: usize,
+    /// Messages that are known to have been shown.
+    pub seen: usize,
+    /// Messages that did not open, of the device of which there are most.
+    pub lost_of_a_device: usize,
+    /// Users whose cards are wanted.
+    pub lookups: usize,
+    /// Devices with which the next session has to be a new one.
+    pub restarts: usize,
+    /// Devices to be removed.
+    pub removals: usize,
+    /// Requests that the relay has not answered.
+    pub requests: usize,
+}
+
+/// The relay's answer to the removal of a device, when it comes.
+#[derive(Debug)]
+pub struct Removal(oneshot::Receiver<Result<(), Error>>);
+
+impl Removal {
+    /// The answer, if it has come.
+    pub fn poll(&mut self) -> Option<Result<(), Error>> {
+        self.0.try_recv().ok()
+    }
+}
+
 /// The delays between attempts to connect.
 #[derive(Debug, Default)]
 pub struct Backoff(backoff::Backoff);
@@ -191,6 +233,13 @@ impl Core {
         let (answer, pending) = oneshot::channel();
         self.engine.send(user, message, answer, Moment(now))?;
         Ok(Pending(pending))
+    }
+
+    /// Removes one of this user's devices.
+    pub fn remove_device(&mut self, device: Thumbprint) -> Removal {
+        let (answer, removal) = oneshot::channel();
+        self.engine.remove_device(device, answer);
+        Removal(removal)
     }
 
     /// Takes a token.
@@ -306,6 +355,19 @@ impl Core {
         self.engine.waiting()
     }
 
+    /// How much is in its tables.
+    pub fn tables(&self) -> Tables {
+        self.engine.tables()
+    }
+
+    /// Whether a relay that says this of the device knows of a Send or an acknowledgement that the store does not: the store is an earlier
+    /// copy of one that was used since.
+    pub fn is_behind(&self, ready: &Ready<'_>) -> bool {
+        let acknowledged = ready.epoch == self.engine.epoch();
+        self.engine.sequence() < ready.sent
+            || acknowledged && self.engine.position() < ready.acknowledged
+    }
+
     /// Whether nothing is left in the store that the application is done with.
     pub fn has_erased(&self) -> bool {
         self.engine.has_erased()
@@ -325,6 +387,11 @@ impl Core {
     pub fn next_event(&self) -> Option<(Event, Option<u64>)> {
         let Given { event, number } = self.engine.next_event()?;
         Some((event, number))
+    }
+
+    /// Whether the event with this number, if it has one, has happened since the store was opened, so that no earlier process can have given it.
+    pub fn is_new_event(&self, number: Option<u64>) -> bool {
+        number.is_none_or(|number| self.engine.is_new_event(number))
     }
 
     /// The application has it.

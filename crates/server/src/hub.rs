@@ -67,6 +67,15 @@ impl Hub {
         self.watchers.changed(user);
     }
 
+    /// Links that are entered, and places in which one is entered to hear of a user.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let links = |shard: &Mutex<HashMap<_, _>>| {
+            shard.lock().unwrap_or_else(PoisonError::into_inner).len()
+        };
+        (self.shards.iter().map(links).sum(), self.watchers.load())
+    }
+
     fn shard(&self, device: &Thumbprint) -> MutexGuard<'_, HashMap<Thumbprint, Arc<Doorbell>>> {
         let [first, ..] = *device;
         #[expect(

@@ -496,6 +496,12 @@ impl Mailboxes {
         swept
     }
 
+    /// How much of what has bounds there is.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn load(&self) -> crate::simulation::MailLoad {
+        self.inner.shared.lock().load()
+    }
+
     fn after_change(&self) {
         if let Driver::Inline(writer) = &self.inner.driver {
             lock(writer).step();

@@ -66,6 +66,38 @@ impl fmt::Debug for Config {
     }
 }
 
+/// How much a relay holds of what has bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Load {
+    /// In its mailboxes.
+    pub mail: MailLoad,
+    /// Links in the hub.
+    pub links: usize,
+    /// Places in the hub in which a link waits to hear of a user's devices.
+    pub watches: usize,
+}
+
+/// How much there is in the mailboxes. Of what each has a bound for, this is the one that has most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MailLoad {
+    /// Messages, notices and marks of damage in all mailboxes.
+    pub entries: usize,
+    /// Messages in one.
+    pub messages: u64,
+    /// Bytes of messages in one.
+    pub bytes: u64,
+    /// Messages of one user in one.
+    pub messages_of_a_user: u64,
+    /// Bytes of messages of one user in one.
+    pub bytes_of_a_user: u64,
+    /// Notices in one.
+    pub notices: u64,
+    /// Bytes of records that wait for the disk.
+    pub queued_bytes: usize,
+    /// As many may be there when one more is taken; records of states may be added beyond it, up to twice as many.
+    pub max_queued_bytes: usize,
+}
+
 /// A relay. Clones are the same one.
 #[derive(Debug, Clone)]
 pub struct Relay {
@@ -176,6 +208,17 @@ impl Relay {
     #[must_use]
     pub fn is_writable(&self) -> bool {
         self.shared.is_writable()
+    }
+
+    /// How much it holds.
+    #[must_use]
+    pub fn load(&self) -> Load {
+        let (links, watches) = self.shared.hub.load();
+        Load {
+            mail: self.shared.mailboxes.load(),
+            links,
+            watches,
+        }
     }
 
     /// The mailboxes.

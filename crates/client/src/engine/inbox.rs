@@ -255,6 +255,12 @@ impl Engine {
         Arc::clone(&self.inbox.acks)
     }
 
+    /// Whether the event with this number has come since the store was opened.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn is_new_event(&self, number: u64) -> bool {
+        number >= self.inbox.first_new
+    }
+
     /// Whether everything that the application is done with has been erased.
     #[cfg(feature = "simulation")]
     pub(crate) fn has_erased(&self) -> bool {

@@ -317,6 +317,38 @@ impl Engine {
         }
     }
 
+    /// How much is in its tables.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn tables(&self) -> crate::simulation::Tables {
+        let (followed, kept, kept_bytes, direct, resending) = self.undelivered.sizes();
+        crate::simulation::Tables {
+            followed,
+            kept,
+            kept_bytes,
+            direct,
+            resending,
+            again: self.outbox.again_count(),
+            seen: self.seen.len(),
+            lost_of_a_device: self.lost.most_of_a_device(),
+            lookups: self.lookups.len(),
+            restarts: self.restart.len().max(self.repairs.len()),
+            removals: self.removals.len(),
+            requests: self.open_requests(),
+        }
+    }
+
+    /// The highest sequence that a Send of this device had.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn sequence(&self) -> u64 {
+        self.outbox.state.sequence
+    }
+
+    /// Which history of the mailbox the position is of.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn epoch(&self) -> [u8; 16] {
+        self.mailbox.epoch
+    }
+
     /// This device's keys.
     pub(crate) fn keys(&self) -> Arc<DeviceKeys> {
         Arc::clone(&self.keys)

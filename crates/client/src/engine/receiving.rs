@@ -66,6 +66,11 @@ impl Seen {
         self.forgets = true;
     }
 
+    #[cfg(feature = "simulation")]
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
     /// Whether it was opened, or told as one that cannot be.
     pub(super) fn contains(&self, message: &SeenMessage) -> bool {
         self.messages.contains_key(message)

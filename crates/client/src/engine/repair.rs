@@ -110,6 +110,16 @@ impl Lost {
         self.messages.len()
     }
 
+    /// How many are asked for of the device of which there are most.
+    #[cfg(feature = "simulation")]
+    pub(super) fn most_of_a_device(&self) -> usize {
+        let mut of_devices = BTreeMap::new();
+        for lost in self.messages.values() {
+            *of_devices.entry(lost.message.device).or_insert(0) += 1;
+        }
+        of_devices.into_values().max().unwrap_or_default()
+    }
+
     /// When something is to be asked for, or given up.
     pub(super) fn deadline(&self) -> Option<Moment> {
         let due = |lost: &LostRecord| {

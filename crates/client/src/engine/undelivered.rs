@@ -253,6 +253,15 @@ impl Undelivered {
         Ok(())
     }
 
+    /// How many messages are followed; of these, how many have their content, and its bytes; how many are our own; and how many
+    /// devices get something again.
+    #[cfg(feature = "simulation")]
+    pub(super) fn sizes(&self) -> (usize, usize, usize, usize, usize) {
+        let (followed, full) = (self.messages.len(), self.full);
+        let (direct, resending) = (self.direct.len(), self.resending.len());
+        (followed, full, self.bytes, direct, resending)
+    }
+
     fn remove(&mut self, txn: &mut Txn, number: u64) -> Option<Waiting> {
         let waiting = self.messages.remove(&number)?;
         self.full -= usize::from(waiting.is_full());

@@ -74,6 +74,16 @@ impl Watchers {
         }
     }
 
+    /// Places in which a link is entered.
+    #[cfg(feature = "simulation")]
+    pub(super) fn load(&self) -> usize {
+        let places = |shard: &Mutex<ByUser>| {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.values().map(Vec::len).sum::<usize>()
+        };
+        self.shards.iter().map(places).sum()
+    }
+
     fn shard(&self, user: &str) -> MutexGuard<'_, ByUser> {
         let [byte, ..] = self.hasher.hash_one(user).to_be_bytes();
         #[expect(

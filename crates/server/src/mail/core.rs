@@ -246,6 +246,15 @@ impl Core {
         self.max_posting_bytes
     }
 
+    /// How much of what has bounds there is.
+    #[cfg(feature = "simulation")]
+    pub(super) fn load(&self) -> crate::simulation::MailLoad {
+        let mut load = self.index.load();
+        load.queued_bytes = self.queued_bytes;
+        load.max_queued_bytes = self.max_queued_bytes;
+        load
+    }
+
     /// A place for `bytes` of records that follow each other.
     pub(super) fn place(&mut self, bytes: usize) -> Result<Place, NoRoom> {
         let over = self.queued_bytes.saturating_add(bytes) > self.max_queued_bytes;

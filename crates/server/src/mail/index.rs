@@ -580,6 +580,23 @@ impl Index {
         self.held(device).map_or(0, |held| held.notices)
     }
 
+    /// How much is held, and how much of it by the mailbox and the sender that have most.
+    #[cfg(feature = "simulation")]
+    pub(super) fn load(&self) -> crate::simulation::MailLoad {
+        let mut load = crate::simulation::MailLoad::default();
+        for held in self.slots.iter().filter_map(|slot| slot.held.as_ref()) {
+            load.entries += held.entries.len();
+            load.messages = load.messages.max(held.messages.into());
+            load.bytes = load.bytes.max(held.bytes);
+            load.notices = load.notices.max(held.notices.into());
+            for sender in &held.senders {
+                load.messages_of_a_user = load.messages_of_a_user.max(sender.messages.into());
+                load.bytes_of_a_user = load.bytes_of_a_user.max(sender.bytes);
+            }
+        }
+        load
+    }
+
     /// A mailbox that is to be looked at by now. [`Index::reschedule`] has to follow.
     pub(super) fn next_due(&mut self, now_millis: u64) -> Option<DeviceNumber> {
         while let Some(Reverse((time, device))) = self.schedule.peek().copied()
