@@ -147,6 +147,13 @@ impl Inbox {
         }
     }
 
+    /// Erases the other events that it is done with. Whatever is committed says what the application knows by then: it may act on it.
+    pub(super) fn erase_others(&mut self, txn: &mut Txn) {
+        for number in self.done.drain(..) {
+            txn.remove(Place::number(Table::Inbox, number));
+        }
+    }
+
     /// The application sends a message once more before it was told that it was not sent: that is told of this attempt, if of any.
     pub(super) fn forget_failure(&mut self, of: MessageId) {
         if self.failures == 0 {
@@ -267,12 +274,9 @@ impl Engine {
         self.inbox.done.is_empty() && self.inbox.acks.len() == 0
     }
 
-    /// Erases what the application is done with, and tells senders that their messages were read where it says so.
-    pub(super) fn erase_done(&mut self, txn: &mut Txn, now: Moment) -> Result<(), Fatal> {
+    /// Erases the messages that the application is done with, and tells their senders that they were read where it says so.
+    pub(super) fn erase_messages(&mut self, txn: &mut Txn, now: Moment) -> Result<(), Fatal> {
         self.inbox.erase_by = None;
-        for number in std::mem::take(&mut self.inbox.done) {
-            txn.remove(Place::number(Table::Inbox, number));
-        }
         for (number, read) in self.inbox.acks.take() {
             if !self.inbox.events.get(&number).is_some_and(needs_ack) {
                 continue;

@@ -538,7 +538,7 @@ impl Engine {
         }
         let mut txn = self.begin();
         if erase {
-            self.erase_done(&mut txn, now)?;
+            self.erase_messages(&mut txn, now)?;
         }
         if self.is_ready() {
             self.ask_for_lost(&mut txn, now)?;
@@ -552,6 +552,9 @@ impl Engine {
         }
         if std::mem::take(&mut self.mailbox_changed) {
             txn.put(records::mailbox(), &self.mailbox)?;
+        }
+        if erase || !txn.is_empty() {
+            self.inbox.erase_others(&mut txn);
         }
         let txn = txn.commit(&mut self.vault, &mut self.rng)?;
         self.stage(txn);

@@ -515,6 +515,11 @@ fn application_that_sends_again_is_not_told_of_the_first_attempt() {
     relay.pump(&mut [&mut alice]);
     alice.crash();
     relay.refuse_sends = None;
+    // Nor if it is killed once more, as soon as the message is in the store.
+    let (again, _) = oneshot::channel();
+    alice.engine.send("bob", &message, again, START).unwrap();
+    alice.engine.settle(START).unwrap();
+    alice.crash();
     let answer = send(&mut alice);
     relay.connect(&mut alice);
     answer.receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
