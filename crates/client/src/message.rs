@@ -47,7 +47,8 @@ impl Message {
     /// The same message under an id of the application's choice, by default a random one.
     ///
     /// An application that cannot know whether it has sent a message, because it was killed meanwhile, sends it again under the same
-    /// id: whatever came of the first time, the recipient is shown it once.
+    /// id: whatever came of the first time, the recipient is shown it once. If it was refused, that is the answer; given once more after that,
+    /// it is sent anew.
     #[must_use]
     pub fn with_id(mut self, id: MessageId) -> Self {
         self.id = Some(id);

@@ -17,7 +17,7 @@ use sealwire_protocol::key::Thumbprint;
 use super::records::MAX_REMEMBERED_DEVICES;
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
-use crate::event::Event;
+use crate::event::{Event, NotSent};
 use crate::message::{Acks, Handle, MessageId, Received};
 use crate::store::vault::{Place, Table};
 
@@ -154,17 +154,21 @@ impl Inbox {
         }
     }
 
-    /// The application sends a message once more before it was told that it was not sent: that is told of this attempt, if of any.
-    pub(super) fn forget_failure(&mut self, of: MessageId) {
+    /// Why a message of this id was not sent, if the application may not have been told yet, and the number of the event that says so.
+    pub(super) fn failure(&self, of: MessageId) -> Option<(u64, NotSent)> {
         if self.failures == 0 {
-            return;
+            return None;
         }
-        let told = |event: &Event| matches!(event, Event::NotSent { id, .. } if *id == of);
-        let waiting = self.events.range(self.cursor..);
-        let found = waiting.filter(|(_, event)| told(event));
-        for number in found.map(|(number, _)| *number).collect::<Vec<_>>() {
-            self.heard(number);
-        }
+        let mut waiting = self.events.range(self.cursor..);
+        waiting.find_map(|(number, event)| {
+            if let Event::NotSent { id, reason, .. } = event
+                && *id == of
+            {
+                Some((*number, *reason))
+            } else {
+                None
+            }
+        })
     }
 
     /// Whether what the application is done with is to be erased now. If not, [`erase_by`](Self::erase_by) says when.

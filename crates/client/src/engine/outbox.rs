@@ -375,9 +375,6 @@ impl Engine {
         let Some(content) = encode(&content) else {
             return Ok(Err(Box::new((answer, Misuse::MediaType.into()))));
         };
-        if message.id().is_some() {
-            self.inbox.forget_failure(MessageId(id));
-        }
         self.written_to(txn, user)?;
         let mut entry = Entry::stored(id, user.into(), Purpose::Message, content, Vec::new(), 0);
         entry.answers.push(answer);
@@ -385,7 +382,7 @@ impl Engine {
         Ok(Ok(()))
     }
 
-    /// Joins a message that is here already under the id that the application gave: gives `answer` back if there is none.
+    /// Joins a message that is here already under the id that the application gave, or tells what became of it: gives `answer` back if there is none.
     fn sent_before(
         &mut self,
         message: &Message,
@@ -401,6 +398,11 @@ impl Engine {
         if let Some(entry) = self.outbox.entries.values_mut().find(same) {
             entry.answers.retain(|waiting| !waiting.is_closed());
             entry.answers.push(answer);
+            return None;
+        }
+        // It was given before, and refused, and whoever gave it may not know: to send it now would put it behind what was given after it.
+        if let Some((event, reason)) = self.inbox.failure(id) {
+            self.answer_or(answer, Err(error_of(reason)), event);
             return None;
         }
         let same = self.undelivered.user_of(id.0) == Some(user);
@@ -653,6 +655,16 @@ impl GivenUp {
             Self::Refused(refusal) => refusal.is_retryable(),
             Self::PeerChanged | Self::Card(_) | Self::NoOtherDevice | Self::Restored => false,
         }
+    }
+}
+
+/// What a caller is told of a message that was not sent.
+fn error_of(reason: NotSent) -> Error {
+    match reason {
+        NotSent::Refused(refusal) => Error::Refused(refusal),
+        NotSent::PeerChanged => Error::PeerChanged,
+        NotSent::Card => Error::Card(CardFault::Invalid),
+        NotSent::Restored => GivenUp::Restored.error(),
     }
 }
 

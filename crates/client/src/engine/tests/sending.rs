@@ -499,34 +499,37 @@ fn message_sent_again_under_the_same_id_is_shown_once() {
     assert_eq!(bob.texts(), ["once"]);
 }
 
-/// It was killed before it heard that the relay did not take the message.
+/// It was killed before it heard that the relay did not take the first message, and the second was on its way.
 #[test]
-fn application_that_sends_again_is_not_told_of_the_first_attempt() {
+fn application_that_sends_again_is_told_what_became_of_the_first_attempt() {
     let (mut relay, mut alice, mut bob) = acquainted();
-    let message = Message::text("once").with_id(crate::MessageId([7; 16]));
-    let send = |alice: &mut Toy| {
+    let send = |alice: &mut Toy, number: u8| {
+        let message = Message::text(number.to_string()).with_id(crate::MessageId([number; 16]));
         let (answer, reply) = oneshot::channel();
         alice.engine.send("bob", &message, answer, START).unwrap();
-        alice.settle();
+        alice.engine.settle(START).unwrap();
         Answer(reply)
     };
     relay.refuse_sends = Some(RefusalCode::UnknownUser);
-    drop(send(&mut alice));
+    drop(send(&mut alice, 1));
     relay.pump(&mut [&mut alice]);
-    alice.crash();
+    drop(send(&mut alice, 2));
     relay.refuse_sends = None;
-    // Nor if it is killed once more, as soon as the message is in the store.
-    let (again, _) = oneshot::channel();
-    alice.engine.send("bob", &message, again, START).unwrap();
-    alice.engine.settle(START).unwrap();
     alice.crash();
-    let answer = send(&mut alice);
-    relay.connect(&mut alice);
-    answer.receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
-    assert_eq!(bob.texts(), ["once"]);
-    alice.crash();
+    let (mut first, second) = (send(&mut alice, 1), send(&mut alice, 2));
+    assert!(matches!(
+        first.error(),
+        Error::Refused(Refusal::UnknownUser)
+    ));
+    // Told once, and may be sent once more then.
     let failed = |event: &Event| matches!(event, Event::NotSent { .. });
     assert!(!alice.events().iter().any(failed));
+    relay.connect(&mut alice);
+    second.receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
+    send(&mut alice, 1).receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
+    alice.crash();
+    assert!(!alice.events().iter().any(failed));
+    assert_eq!(bob.texts(), ["2", "1"]);
 }
 
 #[test]
