@@ -118,6 +118,25 @@ mod tests {
         }
     }
 
+    /// One thumbprint in 64 begins with a hyphen, as base64url does.
+    #[test]
+    fn thumbprint_may_begin_with_a_hyphen() {
+        for thumbprint in [
+            "-7S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w",
+            "--S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w",
+            "-hS3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w",
+        ] {
+            for line in [
+                ["sealwire", "devices", "remove", thumbprint, "--yes"],
+                ["sealwire", "devices", "remove", "--yes", thumbprint],
+            ] {
+                Cli::try_parse_from(line).unwrap();
+            }
+        }
+        let typo = ["sealwire", "devices", "remove", "--yse"];
+        Cli::try_parse_from(typo).unwrap_err();
+    }
+
     /// Secrets never come from the command line: no argument is called like one that would hold it.
     #[test]
     fn no_argument_takes_a_secret_itself() {

@@ -70,6 +70,7 @@ Examples:\n  \
     sealwire devices remove 51S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w")]
 struct Remove {
     /// Which one, as `sealwire devices` shows it
+    #[arg(allow_hyphen_values = true)]
     thumbprint: Thumbprint,
 
     /// Do not ask
