@@ -413,6 +413,9 @@ pub enum Refusal {
     /// The relay holds as much for this user as it may.
     #[error("the relay holds as many files of yours as it may; try again when some have expired")]
     StorageFull,
+    /// It was refused before the link ended, without this device hearing of it, and later messages were taken since.
+    #[error("the relay has not taken this message, and has taken later ones since; send it again")]
+    Overtaken,
 }
 
 impl Refusal {
@@ -436,6 +439,7 @@ impl Refusal {
             Self::UnknownBlob => "unknown_blob",
             Self::BlobConflict => "blob_conflict",
             Self::StorageFull => "storage_full",
+            Self::Overtaken => "overtaken",
         }
     }
 
@@ -450,7 +454,8 @@ impl Refusal {
             | Self::OwnDevicesChanged
             | Self::Quota
             | Self::BlobConflict
-            | Self::StorageFull => true,
+            | Self::StorageFull
+            | Self::Overtaken => true,
             Self::NotPermitted
             | Self::TooLarge
             | Self::InvalidCard

@@ -190,11 +190,13 @@ pub enum RefusalCode {
     BlobConflict,
     /// 17: no room for blobs.
     StorageFull,
+    /// 18: a Send that was refused before, repeated when a later one had been accepted: it would come too late.
+    Overtaken,
 }
 
 impl RefusalCode {
     /// Every code, in the order of docs/protocol.md §5.3.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NotPermitted,
         Self::UnknownUser,
         Self::DevicesChanged,
@@ -212,6 +214,7 @@ impl RefusalCode {
         Self::UnknownBlob,
         Self::BlobConflict,
         Self::StorageFull,
+        Self::Overtaken,
     ];
 
     /// The number in the Refused frame.
@@ -235,6 +238,7 @@ impl RefusalCode {
             Self::UnknownBlob => 15,
             Self::BlobConflict => 16,
             Self::StorageFull => 17,
+            Self::Overtaken => 18,
         }
     }
 
@@ -259,6 +263,7 @@ impl RefusalCode {
             Self::UnknownBlob => "unknown_blob",
             Self::BlobConflict => "blob_conflict",
             Self::StorageFull => "storage_full",
+            Self::Overtaken => "overtaken",
         }
     }
 
@@ -281,7 +286,8 @@ impl RefusalCode {
             | Self::OwnDevicesChanged
             | Self::Quota
             | Self::BlobConflict
-            | Self::StorageFull => true,
+            | Self::StorageFull
+            | Self::Overtaken => true,
             Self::NotPermitted
             | Self::TooLarge
             | Self::InvalidCard
@@ -381,7 +387,7 @@ mod tests {
     /// docs/protocol.md §5.3
     #[test]
     fn numbers_without_a_refusal_are_none() {
-        for code in [0, 18, u16::MAX] {
+        for code in [0, 19, u16::MAX] {
             assert_eq!(RefusalCode::from_code(code), None);
         }
     }

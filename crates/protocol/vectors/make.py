@@ -204,7 +204,7 @@ def to_relay():
 
 REFUSALS = ["not_permitted", "unknown_user", "devices_changed", "mailbox_full", "too_large", "rate_limited", "invalid_card", "too_many",
             "token_refused", "unavailable", "own_devices_changed", "quota", "stale", "unknown_device", "unknown_blob", "blob_conflict",
-            "storage_full"]
+            "storage_full", "overtaken"]
 
 
 def to_device():

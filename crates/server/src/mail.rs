@@ -291,6 +291,9 @@ pub enum PostError {
     /// The sequence is 64 or more below the highest of the device (docs/protocol.md §5.1).
     #[error("the sequence is 64 or more below the device's highest")]
     Stale,
+    /// A later posting of the device was accepted since this one was refused (docs/protocol.md §5.2).
+    #[error("it was refused before, and a later one was accepted since")]
+    Overtaken,
     /// No parts, too many, the same device twice or the one that sends, a message without bytes or over the protocol's limit, or sequence 0. The link
     /// checks these before.
     #[error(

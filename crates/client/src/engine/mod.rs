@@ -854,5 +854,6 @@ pub(crate) fn refusal(code: RefusalCode) -> Refusal {
         RefusalCode::UnknownBlob => Refusal::UnknownBlob,
         RefusalCode::BlobConflict => Refusal::BlobConflict,
         RefusalCode::StorageFull => Refusal::StorageFull,
+        RefusalCode::Overtaken => Refusal::Overtaken,
     }
 }

@@ -601,7 +601,8 @@ impl Shared {
             return SequenceState::New;
         };
         match core.index.sequence(number, sequence) {
-            Sequence::New => SequenceState::New,
+            // Why it was refused may still hold, and says more.
+            Sequence::New | Sequence::Overtaken => SequenceState::New,
             Sequence::Stale => SequenceState::Stale,
             Sequence::Repeated => SequenceState::Repeated(Accepted {
                 shared: Arc::clone(self),

@@ -182,6 +182,8 @@ struct Slot {
 pub(super) enum Sequence {
     New,
     Repeated,
+    /// Below one that was accepted, so that it was refused: what one device sends comes in order.
+    Overtaken,
     /// So far below the highest that it is not known.
     Stale,
 }
@@ -308,7 +310,7 @@ impl Index {
             None => Sequence::New,
             Some(below) if below >= WINDOW => Sequence::Stale,
             Some(below) if window >> below & 1 == 1 => Sequence::Repeated,
-            Some(_) => Sequence::New,
+            Some(_) => Sequence::Overtaken,
         }
     }
 

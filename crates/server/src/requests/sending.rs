@@ -243,6 +243,7 @@ fn refusal(error: PostError) -> RefusalCode {
         PostError::Full { .. } => RefusalCode::MailboxFull,
         PostError::Quota { .. } => RefusalCode::Quota,
         PostError::Stale => RefusalCode::Stale,
+        PostError::Overtaken => RefusalCode::Overtaken,
         PostError::Parts => RefusalCode::TooLarge,
         PostError::Busy | PostError::DiskFull | PostError::Storage(_) => RefusalCode::Unavailable,
     }

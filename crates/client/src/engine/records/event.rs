@@ -212,7 +212,7 @@ fn read_received(reader: &mut Reader<'_>) -> Result<Received, DecodeError> {
 }
 
 /// The numbers are in the stored rows: never reuse one.
-const NOT_SENT: [(u8, NotSent); 20] = [
+const NOT_SENT: [(u8, NotSent); 21] = [
     (1, NotSent::Refused(Refusal::NotPermitted)),
     (2, NotSent::Refused(Refusal::UnknownUser)),
     (3, NotSent::Refused(Refusal::DevicesChanged)),
@@ -230,6 +230,7 @@ const NOT_SENT: [(u8, NotSent); 20] = [
     (15, NotSent::Refused(Refusal::UnknownBlob)),
     (16, NotSent::Refused(Refusal::BlobConflict)),
     (17, NotSent::Refused(Refusal::StorageFull)),
+    (18, NotSent::Refused(Refusal::Overtaken)),
     (101, NotSent::PeerChanged),
     (102, NotSent::Card),
     (103, NotSent::Restored),
