@@ -360,12 +360,21 @@ impl Core {
         self.engine.tables()
     }
 
+    /// The highest sequence that a Send of the device had.
+    pub fn sequence(&self) -> u64 {
+        self.engine.sequence()
+    }
+
     /// Whether a relay that says this of the device knows of a Send or an acknowledgement that the store does not: the store is an earlier
     /// copy of one that was used since.
     pub fn is_behind(&self, ready: &Ready<'_>) -> bool {
-        let acknowledged = ready.epoch == self.engine.epoch();
-        self.engine.sequence() < ready.sent
-            || acknowledged && self.engine.position() < ready.acknowledged
+        // In a history that the store does not know it has acknowledged nothing.
+        let position = if ready.epoch == self.engine.epoch() {
+            self.engine.position()
+        } else {
+            0
+        };
+        self.engine.sequence() < ready.sent || position < ready.acknowledged
     }
 
     /// Whether nothing is left in the store that the application is done with.

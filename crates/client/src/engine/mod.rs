@@ -466,9 +466,10 @@ impl Engine {
         if let Some(gap) = gap {
             self.inbox.push(txn, Event::MailboxGap(gap))?;
         }
+        // In an earlier copy of the store it is behind what a later one has acknowledged, and the relay has erased.
         self.mailbox = MailboxPosition {
             epoch: ready.epoch,
-            position,
+            position: position.max(ready.acknowledged),
         };
         self.mailbox_changed |= self.mailbox != before;
         Ok(())

@@ -396,8 +396,10 @@ impl Engine {
                             ..
                         })
                 );
-                // Only a first message is asked for of somebody of whom nothing is known: what follows may be anything.
+                // Only a first message is asked for of somebody of whom nothing is known, and was not in an earlier copy of the store: what
+                // follows may be anything.
                 let known = message.header().first.is_some()
+                    || self.account.restored
                     || txn
                         .user(&self.vault, deliver.user)?
                         .is_some_and(|pinned| pinned.present().contains(&deliver.device));

@@ -90,6 +90,8 @@ pub(super) struct Account {
     pub(super) attestation: Option<String>,
     /// What this device is called among the user's own.
     pub(super) name: Option<Arc<str>>,
+    /// The store was once found to be an earlier copy: there may be sessions of which it knows nothing.
+    pub(super) restored: bool,
 }
 
 impl Record for Account {
@@ -101,7 +103,9 @@ impl Record for Account {
                 self.attestation.as_deref().unwrap_or_default().as_bytes(),
                 0..=limits::MAX_TOKEN_BYTES,
             )?;
-        write_name(writer, self.name.as_deref())
+        write_name(writer, self.name.as_deref())?;
+        writer.bool(self.restored);
+        Ok(())
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -113,6 +117,7 @@ impl Record for Account {
             enrolled,
             attestation: (!attestation.is_empty()).then(|| attestation.to_owned()),
             name: read_name(reader)?,
+            restored: reader.bool()?,
         })
     }
 }
@@ -446,6 +451,8 @@ pub(super) struct LostRecord {
     pub(super) asked: u8,
     /// It may have opened later, by itself: what its sender has sent since comes behind it.
     pub(super) early: bool,
+    /// Others of its device had been asked for when it came: the application knows.
+    pub(super) follows: bool,
 }
 
 impl Record for LostRecord {
@@ -454,7 +461,8 @@ impl Record for LostRecord {
         writer
             .vec8(self.user.as_bytes(), 1..=255)?
             .u8(self.asked)
-            .u8(self.early.into());
+            .bool(self.early)
+            .bool(self.follows);
         Ok(())
     }
 
@@ -464,6 +472,7 @@ impl Record for LostRecord {
             user: name(reader)?,
             asked: reader.u8()?,
             early: reader.bool()?,
+            follows: reader.bool()?,
         })
     }
 }

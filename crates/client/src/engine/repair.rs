@@ -82,6 +82,7 @@ impl Lost {
             user: Arc::clone(user),
             asked: 0,
             early,
+            follows: self.has_asked(message.device),
         };
         txn.put(Place::number(Table::Lost, self.next), &lost)?;
         self.numbers.insert(message, self.next);
@@ -96,6 +97,13 @@ impl Lost {
         let own = self.numbers.get(message).copied().unwrap_or(u64::MAX);
         let early = |lost: &LostRecord| lost.early && lost.message.device == message.device;
         self.messages.range(..own).any(|(_, lost)| early(lost))
+    }
+
+    /// Whether a device was asked for something that is still to come, or for what was lost at the same time as that.
+    fn has_asked(&self, device: Thumbprint) -> bool {
+        let of_device = |lost: &&LostRecord| lost.message.device == device;
+        let mut lost = self.messages.values().filter(of_device);
+        self.asked.contains_key(&device) || lost.any(|lost| lost.asked > 0 || lost.follows)
     }
 
     pub(super) fn remove(&mut self, txn: &mut Txn, message: &SeenMessage) -> Option<LostRecord> {
@@ -175,10 +183,12 @@ impl Engine {
             self.never_comes(txn, message)?;
         }
         for (device, (user, numbers)) in due {
+            // Whoever is asked once more is not repaired once more.
+            let is_first = !self.lost.has_asked(device);
             self.lost.asked.insert(device, now);
             let of = |number: &u64| self.lost.messages.get(number).map(|lost| lost.message.id);
             let ids: Vec<_> = numbers.iter().filter_map(of).collect();
-            if self.has_device(txn, &user, device)? {
+            if is_first && self.has_device(txn, &user, device)? {
                 self.repairs.insert(device);
             }
             if !self.ask(device, user, &ids, now) {
@@ -228,9 +238,12 @@ impl Engine {
     /// Whether the store is an earlier copy of one that was used since, or the whole process is, on a machine that was put back: the
     /// relay has accepted a Send, or an acknowledgement, that is not known here, and both are stored before they are sent.
     pub(super) fn is_earlier_copy(&self, ready: &Ready<'_>) -> bool {
-        let received =
-            self.mailbox.epoch == ready.epoch && self.mailbox.position < ready.acknowledged;
-        received || self.outbox.state.sequence < ready.sent
+        let position = if self.mailbox.epoch == ready.epoch {
+            self.mailbox.position
+        } else {
+            0
+        };
+        position < ready.acknowledged || self.outbox.state.sequence < ready.sent
     }
 
     /// Makes an earlier copy of the store into a new one: no session or prekey of it is used again, and whoever had a session is asked for
@@ -251,9 +264,8 @@ impl Engine {
         self.published.replace = true;
         txn.put(records::published(), &self.published)?;
         self.outbox.skip_to(ready.sent);
-        if self.mailbox.epoch == ready.epoch {
-            self.mailbox.position = self.mailbox.position.max(ready.acknowledged);
-        }
+        self.account.restored = true;
+        txn.put(records::account(), &self.account)?;
         // Before what became of each message: the application should know why.
         self.inbox.push(txn, Event::StoreRestored)?;
         // What is new since the store was opened, and was not sealed, is as good as ever.

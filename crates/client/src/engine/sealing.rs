@@ -51,11 +51,13 @@ impl Engine {
             return Ok(());
         }
         self.resend(now);
-        // What is behind a message that waits for cards, or for better times, waits with it, so that they arrive in order.
+        // What is behind a message that waits for cards, or for better times, waits with it, so that they arrive in order. One that is
+        // sealed again is tried again when it is refused: what is behind it waits for the answer.
         let held = |entry: &&Entry| match entry.stage {
             Stage::NeedsCards => entry.is_in_order(),
             Stage::Later(at) => entry.is_in_order() && at > now,
-            Stage::Waiting | Stage::Sealed | Stage::Sent => false,
+            Stage::Sealed | Stage::Sent => again_to(entry).is_some(),
+            Stage::Waiting => false,
         };
         let entries = || self.outbox.entries.values().filter(held);
         let mut blocked: BTreeSet<Arc<str>> = entries()
@@ -82,6 +84,10 @@ impl Engine {
             }
             match self.seal(txn, &mut entry, now)? {
                 Outcome::Sealed => {
+                    if let Some(device) = again_to(&entry) {
+                        blocked.insert(Arc::clone(&entry.user));
+                        blocked_devices.insert(device);
+                    }
                     entry.sequence = self.outbox.next_sequence();
                     entry.stage = Stage::Sealed;
                     self.outbox.open_receipts.retain(|_, open| *open != number);

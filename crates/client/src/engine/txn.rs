@@ -19,6 +19,8 @@ const PEERS_IN_MEMORY: usize = 64;
 #[derive(Default)]
 pub(super) struct Txn {
     changes: Changes,
+    /// No session that is in the store counts any more.
+    sessions_forgotten: bool,
     peers: BTreeMap<Thumbprint, Peer>,
     /// Which of `peers` differ from the store.
     touched: BTreeSet<Thumbprint>,
@@ -35,6 +37,7 @@ impl Txn {
         use std::collections::btree_map::Entry;
         Ok(match self.peers.entry(device) {
             Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) if self.sessions_forgotten => entry.insert(Peer::new(device)),
             Entry::Vacant(entry) => entry.insert(match vault.read(&sessions(device))? {
                 Some(record) => Peer::decode(&record).map_err(|_| StoreError::Damaged)?,
                 None => Peer::new(device),
@@ -49,6 +52,7 @@ impl Txn {
 
     /// Erases all sessions with everybody.
     pub(super) fn forget_all_sessions(&mut self) {
+        self.sessions_forgotten = true;
         self.peers.clear();
         self.touched.clear();
         self.changes.clear(Table::Sessions);

@@ -157,9 +157,12 @@ fn message_that_nobody_sends_again_is_asked_for_three_times_and_then_told() {
     lose_sessions(&mut relay, &mut bob);
     drop(alice.send("bob", "1"));
     relay.pump(&mut [&mut alice]);
-    for _ in 0..3 {
+    for asked in 0..3 {
         relay.pump(&mut [&mut bob]);
-        assert!(texts(&bob.events()).is_empty());
+        let events = bob.events();
+        // Whoever is asked again is not repaired again.
+        let repairs: &[_] = if asked == 0 { &[repaired(&alice)] } else { &[] };
+        assert_eq!(events, repairs);
         assert!(bob.engine.poll_deadline().is_some());
         relay.later += 60_000;
     }
@@ -718,4 +721,116 @@ fn message_from_the_future_comes_before_what_was_sent_after_it() {
     relay.later += 60_000;
     relay.pump(&mut [&mut alice, &mut bob]);
     assert_eq!(bob.texts(), ["1", "2"]);
+}
+
+/// docs/protocol.md §16
+#[test]
+fn earlier_copy_is_found_out_once() {
+    let fresh = || (ToyRelay::default(), Toy::new("alice"), Toy::new("bob"));
+    let known = acquainted as fn() -> _;
+    // A copy of before the first Ready knows no mailbox at all.
+    for (mut relay, mut alice, mut bob) in [known(), fresh()] {
+        let copy = copy_of(&bob);
+        for toy in [&mut alice, &mut bob] {
+            relay.connect(toy);
+        }
+        relay.pump(&mut [&mut alice, &mut bob]);
+        drop(alice.send("bob", "after the copy"));
+        relay.pump(&mut [&mut alice]);
+        relay.deliver(&mut bob);
+        relay.acknowledged = bob.engine.position();
+        put_back(&mut bob, &copy);
+        let found = |relay: &ToyRelay, bob: &mut Toy| {
+            relay.connect(bob);
+            bob.settle();
+            let told = |event: &&Event| matches!(event, Event::StoreRestored);
+            bob.events().iter().filter(told).count()
+        };
+        let token = bob.token();
+        bob.engine.handle_token(&token, START).unwrap();
+        assert_eq!(found(&relay, &mut bob), 1);
+        assert_eq!(found(&relay, &mut bob), 0);
+        assert_eq!(bob.engine.position(), relay.acknowledged);
+        bob.crash();
+        assert_eq!(bob.engine.position(), relay.acknowledged);
+    }
+}
+
+/// docs/protocol.md §16
+#[test]
+fn no_session_of_an_earlier_copy_is_used_in_the_step_that_finds_it_out() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    let copy = copy_of(&bob);
+    drop(alice.send("bob", "after the copy"));
+    relay.pump(&mut [&mut alice]);
+    relay.deliver(&mut bob);
+    relay.acknowledged = bob.engine.position();
+    drop(alice.send("bob", "in a session of the copy"));
+    relay.pump(&mut [&mut alice]);
+    put_back(&mut bob, &copy);
+    relay.later += 1_000;
+    relay.connect(&mut bob);
+    // Nothing is committed between the two.
+    let held = relay.mailbox(&bob).last().unwrap().clone();
+    let deliver = Deliver {
+        position: held.position,
+        id: held.id,
+        user: &held.user,
+        device: held.device,
+        time: START.0,
+        message: &held.message,
+    };
+    bob.engine.handle_deliver(&deliver, relay.now()).unwrap();
+    bob.settle();
+    assert!(bob.texts().is_empty());
+    relay.pump(&mut [&mut bob, &mut alice]);
+    // Nobody has confirmed either.
+    assert_eq!(bob.texts(), ["after the copy", "in a session of the copy"]);
+}
+
+/// docs/protocol.md §16
+#[test]
+fn earlier_copy_asks_for_what_a_device_sends_that_it_has_never_heard_of() {
+    let (mut relay, mut alice, mut bob) = alice_and_bob();
+    let copy = copy_of(&bob);
+    for (from, to) in [(true, "bob"), (false, "alice")] {
+        let toy = if from { &mut alice } else { &mut bob };
+        toy.send(to, "hello")
+            .receipt_after(&mut relay, &mut [&mut alice, &mut bob]);
+    }
+    bob.events();
+    put_back(&mut bob, &copy);
+    relay.later += 1_000;
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut bob]);
+    // The session is answered: what is sent in it says nothing of how it was started.
+    drop(alice.send("bob", "to a copy"));
+    relay.pump(&mut [&mut alice, &mut bob]);
+    let events = bob.events();
+    assert!(texts(&events).contains(&"to a copy"), "{events:?}");
+    let cannot = |event: &Event| matches!(event, Event::Undecryptable { .. });
+    assert!(!events.iter().any(cannot), "{events:?}");
+}
+
+/// docs/protocol.md §8.3
+#[test]
+fn what_is_sealed_again_goes_one_at_a_time_and_what_is_new_after_it() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    for text in ["1", "2"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice]);
+    relay.pump(&mut [&mut bob]);
+    relay.deliver(&mut alice);
+    let first = alice.poll().unwrap();
+    drop(alice.send("bob", "3"));
+    assert!(alice.poll().is_none());
+    relay.refuse_sends = Some(RefusalCode::MailboxFull);
+    relay.serve(&mut alice, &first);
+    relay.refuse_sends = None;
+    assert!(alice.poll().is_none());
+    relay.later += 10 * 60_000;
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1", "2", "3"]);
 }
