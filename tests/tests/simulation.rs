@@ -1,16 +1,41 @@
 //! The quick simulation: some seeds, the seeds that once failed, and proof that it would notice. The long one is the `simulate` binary.
 
-use sealwire_tests::simulation::{Canary, Fault, Options, replay, run, run_many};
+use sealwire_tests::simulation::{Canary, Fault, Invariant, Options, replay, run, run_many};
 
 /// Seeds of every run of the tests.
 const SEEDS: u64 = 40;
 /// Within so many seeds a missing guarantee has to be noticed.
 const NOTICED_WITHIN: u64 = 40;
 /// Seeds that failed once, with what was wrong then. A change of what a seed means takes their sense away: look for new ones then.
-const REGRESSIONS: [(u64, &str); 2] = [
+const REGRESSIONS: [(u64, &str); 9] = [
+    (
+        207,
+        "a message whose refusal was lost with its link came after later ones",
+    ),
     (
         403,
         "what was sent after a message from the future was shown before it",
+    ),
+    (
+        657,
+        "a store that was put back did not ask a device that it knew nothing of",
+    ),
+    (
+        1_491,
+        "a store that was put back opened what came with Ready in its old sessions",
+    ),
+    (
+        3_620,
+        "a store of before its first connection was found to be a copy twice",
+    ),
+    (
+        4_551,
+        "what was sealed again and refused came after what was sent later",
+    ),
+    (5_643, "the same repair was told twice"),
+    (
+        9_535,
+        "a message that was refused and given again came after later ones",
     ),
     (
         500_686,
@@ -34,7 +59,7 @@ fn every_promise_holds_under_every_fault() {
     }
     assert!(!report.has_failed(), "\n{report}");
     let never = |fault: &&Fault| report.faults.of(**fault) == 0;
-    let rare = [Fault::StoreRestored];
+    let rare = [Fault::StoreRestored, Fault::Removal];
     let missing: Vec<_> = Fault::ALL
         .iter()
         .filter(never)
@@ -70,11 +95,21 @@ fn the_same_seed_is_the_same_run() {
 }
 
 fn is_noticed(canary: Canary) {
+    is_noticed_by(canary, &Invariant::ALL);
+}
+
+/// A run in which one of these promises is broken, and says so.
+fn is_noticed_by(canary: Canary, by: &[Invariant]) {
     let options = Options {
         canary: Some(canary),
         ..Options::default()
     };
-    let noticed = (1..=NOTICED_WITHIN).any(|seed| !run(seed, &options).violations.is_empty());
+    let noticed = (1..=NOTICED_WITHIN).any(|seed| {
+        let violations = run(seed, &options).violations;
+        violations
+            .iter()
+            .any(|violation| by.contains(&violation.invariant))
+    });
     assert!(
         noticed,
         "{} is not noticed in {NOTICED_WITHIN} seeds",
@@ -105,4 +140,19 @@ fn a_device_that_shows_again_what_it_has_shown_is_noticed() {
 #[test]
 fn messages_in_another_order_are_noticed() {
     is_noticed(Canary::Disorder);
+}
+
+#[test]
+fn a_device_whose_randomness_repeats_is_noticed() {
+    is_noticed_by(Canary::SameRandomness, &[Invariant::Nonce]);
+}
+
+#[test]
+fn a_device_that_does_not_notice_that_its_store_was_put_back_is_noticed() {
+    is_noticed_by(Canary::UnnoticedCopy, &[Invariant::Restored]);
+}
+
+#[test]
+fn a_device_that_is_not_told_what_the_relay_gives_up_is_noticed() {
+    is_noticed_by(Canary::NoNotices, &[Invariant::Lost]);
 }

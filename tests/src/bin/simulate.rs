@@ -20,7 +20,7 @@ usage: simulate [--seeds N] [--from N] [--jobs N] [--canary NAME] [--json]
   --seed N       run this one
   --trace        print every event of it on stderr
   --canary NAME  take one guarantee away, to see that it is noticed: relay-forgets, device-forgets,
-                 early-ack, no-deduplication or disorder
+                 early-ack, no-deduplication, disorder, same-randomness, unnoticed-copy or no-notices
   --json         print one object in place of the tables
 
 Exit codes: 0 all promises held, 1 one was broken, 2 usage.";

@@ -11,18 +11,27 @@ pub enum Canary {
     EarlyAck,
     /// A device shows again what it has shown.
     NoDeduplication,
-    /// A device hands messages on in another order than the relay's.
+    /// The relay gives messages in another order than it took them.
     Disorder,
+    /// A device's randomness begins again whenever it starts.
+    SameRandomness,
+    /// A device does not look at what the relay knows of it, so that an earlier copy of its store goes unnoticed.
+    UnnoticedCopy,
+    /// A device does not hear of messages that the relay has given up.
+    NoNotices,
 }
 
 impl Canary {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 8] = [
         Self::RelayForgets,
         Self::DeviceForgets,
         Self::EarlyAck,
         Self::NoDeduplication,
         Self::Disorder,
+        Self::SameRandomness,
+        Self::UnnoticedCopy,
+        Self::NoNotices,
     ];
 
     /// Its name on the command line.
@@ -34,6 +43,9 @@ impl Canary {
             Self::EarlyAck => "early-ack",
             Self::NoDeduplication => "no-deduplication",
             Self::Disorder => "disorder",
+            Self::SameRandomness => "same-randomness",
+            Self::UnnoticedCopy => "unnoticed-copy",
+            Self::NoNotices => "no-notices",
         }
     }
 

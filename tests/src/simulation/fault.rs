@@ -50,6 +50,9 @@ faults! {
     ClockJump "clock jump" "a clock is set forward or back",
     TokenExpired "token expired" "a device's token is over, and there is no new one",
     StoreRestored "store restored" "a device's store is put back to an old copy",
+    Away "device away" "a device is away for minutes",
+    SmallMailboxes "small mailboxes" "a run whose mailboxes hold little, or not for long",
+    Removal "device removed" "a user removes one of their devices",
 }
 
 /// How often each kind of fault happened.

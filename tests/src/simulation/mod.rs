@@ -34,8 +34,7 @@ mod world;
 pub use canary::Canary;
 pub use fault::{Fault, Tally};
 pub use ledger::{Invariant, Violation};
-pub use report::{Report, replay, run, run_many};
-pub use world::Outcome;
+pub use report::{Outcome, Report, replay, run, run_many};
 
 /// What a run follows from.
 pub type Seed = u64;

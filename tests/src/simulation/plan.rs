@@ -1,5 +1,8 @@
 //! What a run does: who sends how much when, and which faults happen how often. All of it follows from the seed.
 
+use sealwire_server::mail::MailboxLimits;
+use sealwire_server::policy::RETENTION_SECONDS;
+
 use super::chance::Chance;
 use super::network::Rates;
 use super::schedule::Millis;
@@ -16,6 +19,19 @@ pub(super) struct Plan {
     pub rates: Rates,
     /// What happens when, in order.
     pub events: Vec<(Millis, Planned)>,
+    /// What the relay's mailboxes hold, and bytes that wait for its disk, if that is little.
+    pub small: Option<(MailboxLimits, usize)>,
+}
+
+/// What a run may have beside faults.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scenes {
+    /// None of it: something else is to be seen.
+    None,
+    /// Each now and then.
+    Some,
+    /// All of it in every run.
+    All,
 }
 
 /// Something that happens to the whole.
@@ -52,6 +68,10 @@ pub(super) enum Planned {
     NoTokens { device: usize, lasts: Millis },
     /// A copy of the store is made now, and put back after so long.
     Restore { device: usize, after: Millis },
+    /// A device is away for so long.
+    Leave { device: usize, lasts: Millis },
+    /// A user removes one of their devices, with another or with itself.
+    Remove { device: usize, target: usize },
 }
 
 /// The relay or a device.
@@ -65,11 +85,19 @@ pub(super) enum Node {
 
 /// Largest message, in bytes.
 const LARGEST: u64 = 60_000;
+/// In so many of a thousand runs the mailboxes are small, and in so many a device is removed.
+const SMALL: u64 = 150;
+const REMOVALS: u64 = 100;
 
 impl Plan {
-    /// The plan of a run. `restores`: one in ten runs puts a device's store back.
+    /// The plan of a run. What was added to plans later has a chance of its own, `later`, so that other runs stay as they were.
     #[must_use]
-    pub(super) fn new(chance: &mut Chance, town: &Town, restores: bool) -> Self {
+    pub(super) fn new(
+        chance: &mut Chance,
+        later: &mut Chance,
+        town: &Town,
+        scenes: Scenes,
+    ) -> Self {
         let quiet_until = 4_000;
         let faults_until = quiet_until + chance.between(60_000, 300_000);
         let mut plan = Self {
@@ -77,17 +105,116 @@ impl Plan {
             faults_until,
             rates: rates(chance),
             events: Vec::new(),
+            small: None,
         };
         plan.workload(chance, town);
         plan.faults(chance, town);
-        if restores && chance.happens(100) {
-            let device = chance.index(town.devices());
-            let at = chance.between(quiet_until, faults_until);
-            let after = chance.between(1_000, 60_000).min(faults_until - at);
-            plan.events.push((at, Planned::Restore { device, after }));
+        let has = |chance: &mut Chance, per_mille| match scenes {
+            Scenes::None => false,
+            Scenes::Some => chance.happens(per_mille),
+            Scenes::All => true,
+        };
+        if has(chance, 100) {
+            plan.restore(chance, town);
+            // One that was put back may be put back once more.
+            if later.happens(200) {
+                plan.restore(later, town);
+            }
+        }
+        if has(later, SMALL) {
+            plan.shrink(later, town);
+        }
+        if has(later, REMOVALS) {
+            plan.remove(later, town);
         }
         plan.events.sort_by_key(|(at, _)| *at);
         plan
+    }
+
+    fn restore(&mut self, chance: &mut Chance, town: &Town) {
+        let device = chance.index(town.devices());
+        let at = chance.between(self.quiet_until, self.faults_until);
+        let after = chance.between(1_000, 60_000).min(self.faults_until - at);
+        self.events.push((at, Planned::Restore { device, after }));
+    }
+
+    /// Mailboxes that fill while devices are away, or that hold mail for less long than that.
+    fn shrink(&mut self, chance: &mut Chance, town: &Town) {
+        let retention_seconds = if chance.coin() {
+            chance.between(30, 150)
+        } else {
+            RETENTION_SECONDS
+        };
+        let limits = MailboxLimits {
+            messages: chance.between(3, 40),
+            bytes: 20_000 + chance.mostly_small(1 << 20),
+            retention_seconds,
+        };
+        let queue_bytes = chance.mostly_small(1 << 20);
+        let queue_bytes = usize::try_from(queue_bytes).unwrap_or_default();
+        self.small = Some((limits, queue_bytes));
+        for _ in 0..chance.between(2, 4) {
+            let device = chance.index(town.devices());
+            let at = chance.between(self.quiet_until, self.faults_until);
+            let lasts = chance.between(30_000, 200_000).min(self.faults_until - at);
+            self.events.push((at, Planned::Leave { device, lasts }));
+            // Somebody writes to them meanwhile.
+            let others: Vec<_> = (0..town.devices())
+                .filter(|other| town.owner(*other) != town.owner(device))
+                .collect();
+            let Some(from) = others.get(chance.index(others.len())) else {
+                continue;
+            };
+            let send = Planned::Send {
+                device: *from,
+                to: town.owner(device),
+                count: chance.between(1, 30),
+                size: chance.mostly_small(3_000),
+            };
+            self.events.push((at + chance.below(lasts + 1), send));
+        }
+    }
+
+    fn remove(&mut self, chance: &mut Chance, town: &Town) {
+        let of_several: Vec<_> = (0..town.devices())
+            .filter(|device| town.devices_of(town.owner(*device)).count() > 1)
+            .collect();
+        if of_several.is_empty() {
+            return;
+        }
+        let Some(target) = of_several.get(chance.index(of_several.len())).copied() else {
+            return;
+        };
+        let own: Vec<_> = town.devices_of(town.owner(target)).collect();
+        if let Some(device) = own.get(chance.index(own.len())).copied() {
+            let at = chance.between(self.quiet_until, self.faults_until);
+            self.events.push((at, Planned::Remove { device, target }));
+        }
+    }
+
+    /// For how long the relay holds a message, if the run may last longer.
+    #[must_use]
+    pub(super) fn retention(&self) -> Option<Millis> {
+        let (limits, _) = self.small?;
+        let retention = limits.retention_seconds.saturating_mul(1_000);
+        (limits.retention_seconds < RETENTION_SECONDS).then_some(retention)
+    }
+
+    /// How far apart two times on the relay's clock may be from what they are.
+    #[must_use]
+    pub(super) fn relay_clock(&self) -> Millis {
+        let offsets = self.events.iter().filter_map(|(_, planned)| match planned {
+            Planned::SetClock {
+                node: Node::Relay,
+                offset,
+                ..
+            } => Some(*offset),
+            _ => None,
+        });
+        let (low, high) = offsets.fold((0, 0), |(low, high): (i64, i64), offset| {
+            (low.min(offset), high.max(offset))
+        });
+        high.abs_diff(low)
     }
 
     fn workload(&mut self, chance: &mut Chance, town: &Town) {

@@ -1,4 +1,4 @@
-//! Many runs, and what came of them.
+//! What comes of a run, and of many.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,11 +12,53 @@ use serde_json::{Value, json};
 
 use super::fault::{Fault, Tally};
 use super::ledger::{Invariant, Violation};
-use super::world::{Outcome, World};
+use super::schedule::Millis;
+use super::world::World;
 use super::{Options, Seed};
 
 /// Failed seeds that a report names.
 const NAMED_FAILURES: usize = 20;
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// The faults.
+    pub faults: Tally,
+    /// How often each promise was looked at.
+    pub checks: BTreeMap<Invariant, u64>,
+    /// The promises that were broken.
+    pub violations: Vec<Violation>,
+    /// Two equal runs have the same.
+    pub hash: u64,
+    /// Steps.
+    pub steps: u64,
+    /// Messages sent, and how often one was shown.
+    pub volume: (u64, u64),
+    /// How long it took in virtual time.
+    pub lasted: Millis,
+}
+
+impl Outcome {
+    /// Of a run that did not come to its end.
+    #[must_use]
+    pub fn panicked(seed: Seed, what: String) -> Self {
+        Self {
+            seed,
+            faults: Tally::default(),
+            checks: BTreeMap::new(),
+            violations: vec![Violation {
+                invariant: Invariant::Panic,
+                what,
+            }],
+            hash: 0,
+            steps: 0,
+            volume: (0, 0),
+            lasted: 0,
+        }
+    }
+}
 
 /// What came of many runs.
 #[derive(Debug, Default)]

@@ -102,6 +102,20 @@ impl Town {
         self.devices.get(thumbprint).copied()
     }
 
+    /// The key of a device that has started.
+    #[must_use]
+    pub(super) fn thumbprint(&self, device: usize) -> Option<Thumbprint> {
+        let mut devices = self.devices.iter();
+        let found = devices.find(|(_, number)| **number == device);
+        found.map(|(thumbprint, _)| *thumbprint)
+    }
+
+    /// The user with a name.
+    #[must_use]
+    pub(super) fn user_of(&self, name: &str) -> Option<usize> {
+        self.users.iter().position(|user| user == name)
+    }
+
     /// The relay's key.
     #[must_use]
     pub(super) fn relay(&self) -> &SigningKey {

@@ -3,21 +3,23 @@
 use super::chance::Chance;
 use super::device::Device;
 use super::fault::{Fault, Tally};
-use super::ledger::{Invariant, Ledger};
+use super::ledger::{Invariant, Ledger, Memory, Terms};
 use super::network::{Arrival, ConnectionId, End, Network, Wire};
-use super::plan::{Node, Plan, Planned};
+use super::plan::{Node, Plan, Planned, Scenes};
 use super::relay::Relay;
+use super::report::Outcome;
 use super::schedule::{Millis, Schedule};
 use super::town::Town;
 use super::trace::Trace;
 use super::{Canary, Options, Seed};
 use sealwire_protocol::audit;
-use sealwire_server::policy::Allowance;
 
 /// How long everything may take to come to rest after the last fault, in milliseconds.
 const PATIENCE: Millis = 20 * 60_000;
 /// How long is waited after that for what must not come, in milliseconds.
 const AFTERWARDS: Millis = 90_000;
+/// Makes another seed of a run's: that of what was added to plans later.
+const LATER: Seed = 0x6c61_7465_7200_0000;
 /// Steps after which a run is taken for endless.
 const MAX_STEPS: u64 = 2_000_000;
 
@@ -89,51 +91,10 @@ enum Event {
     KillNow(Node),
     DiskFull(Node, bool),
     ClockRight(Node),
-    PutBack(usize, Box<super::disk::Snapshot>),
+    PutBack(usize, Box<super::disk::Snapshot>, Box<Memory>),
     Calm,
     /// Whose disk lies begins to.
     Lie,
-}
-
-/// What came of a run.
-#[derive(Debug)]
-pub struct Outcome {
-    /// The seed.
-    pub seed: u64,
-    /// The faults.
-    pub faults: Tally,
-    /// How often each promise was looked at.
-    pub checks: std::collections::BTreeMap<Invariant, u64>,
-    /// The promises that were broken.
-    pub violations: Vec<super::ledger::Violation>,
-    /// Two equal runs have the same.
-    pub hash: u64,
-    /// Steps.
-    pub steps: u64,
-    /// Messages sent, and how often one was shown.
-    pub volume: (u64, u64),
-    /// How long it took in virtual time.
-    pub lasted: Millis,
-}
-
-impl Outcome {
-    /// Of a run that did not come to its end.
-    #[must_use]
-    pub fn panicked(seed: Seed, what: String) -> Self {
-        Self {
-            seed,
-            faults: Tally::default(),
-            checks: std::collections::BTreeMap::new(),
-            violations: vec![super::ledger::Violation {
-                invariant: Invariant::Panic,
-                what,
-            }],
-            hash: 0,
-            steps: 0,
-            volume: (0, 0),
-            lasted: 0,
-        }
-    }
 }
 
 /// Everything.
@@ -161,7 +122,18 @@ impl World {
     pub(super) fn new(seed: Seed, options: &Options) -> Self {
         let mut chance = Chance::new(seed);
         let town = Town::new(&mut chance.fork());
-        let plan = Plan::new(&mut chance.fork(), &town, options.canary.is_none());
+        let mut later = Chance::new(seed ^ LATER);
+        let scenes = match options.canary {
+            None => Scenes::Some,
+            Some(Canary::UnnoticedCopy | Canary::NoNotices) => Scenes::All,
+            Some(_) => Scenes::None,
+        };
+        let plan = Plan::new(&mut chance.fork(), &mut later, &town, scenes);
+        let terms = Terms {
+            retention: plan.retention(),
+            small: plan.small.is_some(),
+            relay_clock: plan.relay_clock(),
+        };
         let mut schedule = Schedule::new();
         for (at, planned) in plan.events {
             schedule.at(at, Event::Planned(planned));
@@ -171,18 +143,20 @@ impl World {
         let devices = (0..town.devices())
             .map(|index| Device::new(index, chance.fork(), options.canary))
             .collect();
-        let relay = Relay::new(chance.fork(), Allowance::default());
+        let relay = Relay::new(chance.fork(), plan.small);
+        let mut tally = Tally::default();
+        tally.add_many(Fault::SmallMailboxes, u64::from(plan.small.is_some()));
         let mut network = Network::new(town.devices(), chance.fork());
         network.set_rates(plan.rates);
         let mut world = Self {
             seed,
             canary: options.canary,
             wakes: vec![Millis::MAX; town.devices() + 1],
-            ledger: Ledger::new(town.owners()),
+            ledger: Ledger::new(town.owners(), terms),
             schedule,
             network,
             trace: Trace::new(options.trace),
-            tally: Tally::default(),
+            tally,
             chance,
             relay,
             devices,
@@ -337,14 +311,14 @@ impl World {
                     });
             }
             Event::ClockRight(node) => self.set_clock(node, 0),
-            Event::PutBack(device, snapshot) => {
+            Event::PutBack(device, snapshot, memory) => {
                 self.with(
                     Node::Device(device),
                     |_, _| {},
                     |device, context| {
                         device.stop(false, "its store is put back", context);
                         device.disk.restore(&snapshot);
-                        context.ledger.restored(device.index);
+                        context.ledger.restored(device.index, *memory);
                     },
                 );
             }
@@ -354,7 +328,15 @@ impl World {
                 Some(Canary::DeviceForgets) => {
                     self.devices.iter().for_each(|device| device.disk.lie())
                 }
-                Some(Canary::EarlyAck | Canary::NoDeduplication | Canary::Disorder) | None => {}
+                Some(
+                    Canary::EarlyAck
+                    | Canary::NoDeduplication
+                    | Canary::Disorder
+                    | Canary::SameRandomness
+                    | Canary::UnnoticedCopy
+                    | Canary::NoNotices,
+                )
+                | None => {}
             },
         }
     }
@@ -478,8 +460,22 @@ impl World {
             }
             Planned::Restore { device, after } => {
                 let snapshot = Box::new(self.disk(Node::Device(device)).snapshot());
+                let memory = Box::new(self.ledger.memory(device));
                 self.schedule
-                    .at(now + after, Event::PutBack(device, snapshot));
+                    .at(now + after, Event::PutBack(device, snapshot, memory));
+            }
+            Planned::Leave { device, lasts } => self.with(
+                Node::Device(device),
+                |_, _| {},
+                |device, context| device.leave(now + lasts, context),
+            ),
+            Planned::Remove { device, target } => {
+                self.tally.add(Fault::Removal);
+                self.with(
+                    Node::Device(device),
+                    |_, _| {},
+                    |device, context| device.remove(target, context),
+                );
             }
         }
     }
@@ -518,6 +514,7 @@ impl World {
         match node {
             Node::Relay => self.relay.offset = offset,
             Node::Device(device) => {
+                self.ledger.clock_set(device, offset);
                 if let Some(device) = self.devices.get_mut(device) {
                     device.offset = offset;
                 }

@@ -1,9 +1,10 @@
 //! The application on a device: what it sends, what it is shown, and when it is done with that.
 
-use sealwire_client::{Event, Message, MessageId, Received};
+use sealwire_client::simulation::Removal;
+use sealwire_client::{Event, Message, MessageId, NotDelivered, Received};
 use sealwire_protocol::key::Thumbprint;
 
-use super::super::ledger::Number;
+use super::super::ledger::{Alarm, Number, Reason};
 use super::super::schedule::Millis;
 use super::super::town::clock;
 use super::super::world::Context;
@@ -41,6 +42,7 @@ impl Device {
         for number in context.ledger.open_of(self.index) {
             self.submit(number, context)?;
         }
+        self.ask_for_removal(context);
         self.drain(context)
     }
 
@@ -56,7 +58,52 @@ impl Device {
             .core
             .send(context.town.user(sent.to), &message, now)?;
         process.pending.push((number, pending));
+        context.ledger.given(number);
         Ok(())
+    }
+
+    /// The user wants this device to remove another of theirs, or itself.
+    pub(in super::super) fn remove(&mut self, target: usize, context: &mut Context<'_>) {
+        if self.is_gone {
+            return;
+        }
+        self.removes = Some(target);
+        self.ask_for_removal(context);
+        let step = self.drain(context);
+        self.conclude(step, context);
+    }
+
+    fn ask_for_removal(&mut self, context: &mut Context<'_>) {
+        let (Some(process), Some(target)) = (&mut self.process, self.removes) else {
+            return;
+        };
+        // One that has never started is not known.
+        if let Some(thumbprint) = context.town.thumbprint(target)
+            && process.removal.is_none()
+        {
+            process.removal = Some(process.core.remove_device(thumbprint));
+            context.ledger.removing(target);
+        }
+    }
+
+    fn hear_of_removal(&mut self, context: &mut Context<'_>) {
+        let Some(process) = &mut self.process else {
+            return;
+        };
+        let Some(answer) = process.removal.as_mut().and_then(Removal::poll) else {
+            return;
+        };
+        process.removal = None;
+        let target = self.removes.take();
+        context.note([12, self.index as u64, u64::from(answer.is_ok())], || {
+            format!(
+                "device {} hears of the removal of {target:?}: {answer:?}",
+                self.index
+            )
+        });
+        if let (Some(target), Ok(())) = (target, answer) {
+            context.ledger.removed(target);
+        }
     }
 
     /// Tells the application what has happened.
@@ -86,6 +133,7 @@ impl Device {
         }
         process.pending = open;
         while let Some((event, kept)) = process.core.next_event() {
+            let is_new = process.core.is_new_event(kept);
             match event {
                 Event::Message(received)
                 | Event::Copy {
@@ -105,7 +153,9 @@ impl Device {
                         due,
                     });
                 }
-                other => tell_event(self.index, &other, context),
+                other => process
+                    .told
+                    .extend(tell_event(self.index, &other, is_new, context)),
             }
             process.core.event_taken(kept);
         }
@@ -121,6 +171,7 @@ impl Device {
                 process.acknowledged.extend(held.number);
             }
         }
+        self.hear_of_removal(context);
         Ok(())
     }
 }
@@ -145,42 +196,84 @@ fn show(device: usize, received: &Received, context: &mut Context<'_>) -> Option
     number
 }
 
-fn tell_event(device: usize, event: &Event, context: &mut Context<'_>) {
+fn tell_event(
+    device: usize,
+    event: &Event,
+    is_new: bool,
+    context: &mut Context<'_>,
+) -> Option<Alarm> {
     context.note([11, device as u64, 0], || {
-        format!("device {device} is told {event:?}")
+        let again = if is_new { "" } else { "perhaps again " };
+        format!("device {device} is {again}told {event:?}")
     });
-    let by = |thumbprint: &Thumbprint, context: &Context<'_>| context.town.device(thumbprint);
-    match event {
-        Event::Delivered {
+    let now = context.now();
+    let town = &*context.town;
+    let number = |id: &MessageId| context.ledger.number(id.as_bytes());
+    let of = |thumbprint: &Thumbprint| town.device(thumbprint);
+    let several = |thumbprints: &[Thumbprint]| thumbprints.iter().filter_map(of).collect();
+    let alarm = match event {
+        Event::Delivered { id, device: by, .. } => number(id)
+            .zip(of(by))
+            .map(|(number, by)| Alarm::Delivered { number, by }),
+        Event::NotDelivered {
             id,
-            device: by_device,
+            device: by,
+            reason,
             ..
-        } => {
-            if let Some(by_device) = by(by_device, context) {
-                context.ledger.delivered(id.as_bytes(), by_device);
-            }
+        } => number(id).zip(of(by)).map(|(number, by)| {
+            let reason = match reason {
+                NotDelivered::DeviceRemoved => Reason::Removed,
+                NotDelivered::MailboxFull => Reason::NoRoom,
+                _ => Reason::Expired,
+            };
+            Alarm::NotDelivered { number, by, reason }
+        }),
+        Event::Gap {
+            device: from,
+            missing,
+            ..
+        } => of(from).map(|from| Alarm::Missing {
+            from,
+            count: *missing,
+        }),
+        Event::MailboxGap(_) => Some(Alarm::MailboxGap),
+        Event::SessionRepaired { device: with, .. } => {
+            of(with).map(|with| Alarm::Repaired { with })
         }
-        Event::Read {
-            id,
-            device: by_device,
+        Event::PeerChanged {
+            user,
+            added,
+            removed,
             ..
-        } => {
-            if let Some(by_device) = by(by_device, context) {
-                context.ledger.read(id.as_bytes(), by_device);
+        } => town.user_of(user).map(|user| Alarm::Changed {
+            user,
+            added: several(added),
+            removed: several(removed),
+        }),
+        Event::StoreRestored => Some(Alarm::Restored),
+        Event::Read { id, device: by, .. } => {
+            if let Some((number, by)) = number(id).zip(of(by)) {
+                context.ledger.read(number, by);
             }
+            None
         }
         Event::NotSent { id, reason, .. } => {
-            if let Some(number) = context.ledger.number(id.as_bytes()) {
+            if let Some(number) = number(id) {
                 context.ledger.failed(number, format!("{reason:?}"));
             }
+            None
         }
         Event::Undecryptable {
             id, device: from, ..
         } => {
-            let from = by(from, context);
+            let from = of(from);
             context.ledger.undecryptable(id.as_bytes(), from, device);
+            None
         }
-        Event::StoreRestored => context.ledger.told_restored(device),
-        _ => {}
+        _ => None,
+    };
+    if let Some(alarm) = &alarm {
+        context.ledger.told(device, alarm.clone(), is_new, now);
     }
+    alarm
 }

@@ -3,12 +3,12 @@
 use sealwire_client::simulation::{Heard, times};
 use sealwire_protocol::batch::Batch;
 use sealwire_protocol::close::{CloseCode, Retry};
-use sealwire_protocol::frame::ToRelay;
+use sealwire_protocol::frame::{Ready, ToDevice, ToRelay};
 use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
 
 use super::super::Canary;
 use super::super::fault::Fault;
-use super::super::ledger::Invariant;
+use super::super::ledger::{Invariant, Push};
 use super::super::network::{End, Wire};
 use super::super::schedule::Millis;
 use super::super::town::clock;
@@ -187,7 +187,7 @@ impl Device {
 
     /// Takes what has arrived, as far as there is room.
     fn read(&mut self, context: &mut Context<'_>) -> Step {
-        let now = context.now();
+        let (now, device) = (context.now(), self.index);
         loop {
             let clock = clock(now, self.offset);
             let Some(process) = &mut self.process else {
@@ -211,21 +211,76 @@ impl Device {
                         Wire::Close(error.close_code().code()),
                     );
                     context.network.forget(open.connection);
-                    return Err(Over::Closed(format!("a record: {error}")));
+                    return Err(Over::Fault(format!("a record: {error}")));
                 }
             };
             let before = process.core.position();
             let mut refresh = None;
+            let mut frames: Vec<_> = frames.collect();
+            if self.canary == Some(Canary::Disorder) && self.chance.coin() {
+                swap_messages(&mut frames);
+            }
             for frame in frames {
+                let frame = match frame {
+                    ToDevice::Ready(ready) => {
+                        let behind = process.core.is_behind(&ready);
+                        let (sent, position) = (process.core.sequence(), process.core.position());
+                        context.note([16, device as u64, u64::from(behind)], || {
+                            format!(
+                                "device {device} has sent {sent} and read {position:#x}; the relay knows of {} and {:#x}",
+                                ready.sent, ready.acknowledged
+                            )
+                        });
+                        process.let_in = process.let_in.max(Some(behind));
+                        ToDevice::Ready(match self.canary {
+                            Some(Canary::UnnoticedCopy) => Ready {
+                                sent: 0,
+                                acknowledged: 0,
+                                ..ready
+                            },
+                            _ => ready,
+                        })
+                    }
+                    ToDevice::Undelivered(_) if self.canary == Some(Canary::NoNotices) => continue,
+                    ToDevice::Undelivered(notice) => {
+                        let by = context.town.device(&notice.device);
+                        context.ledger.given_up(device, by, notice.position);
+                        frame
+                    }
+                    ToDevice::Deliver(deliver) => {
+                        let from = context.town.device(&deliver.device);
+                        let number = context.ledger.number(&deliver.id);
+                        context.note([15, device as u64, deliver.position], || {
+                            format!("device {device} gets message {number:?} of device {from:?}")
+                        });
+                        context.ledger.arrived(device, &deliver.id);
+                        frame
+                    }
+                    ToDevice::Accepted { request } => {
+                        open.sends.remove(&request);
+                        frame
+                    }
+                    ToDevice::Refused { request, code } => {
+                        if let Some(send) = open.sends.remove(&request) {
+                            context.note([14, device as u64, send.sequence], || {
+                                let (sequence, code) = (send.sequence, code.name());
+                                format!("device {device} is refused its {sequence}: {code}")
+                            });
+                            context.ledger.refused(device, &send);
+                        }
+                        frame
+                    }
+                    _ => frame,
+                };
                 match process.core.handle_frame(frame, clock)? {
                     Heard::Nothing => {}
                     Heard::Answer(request) => open.answered(request, now),
                     Heard::Ready { expires, time } => {
                         open.ready_by = None;
-                        process.refused = false;
+                        (process.refused, process.revoked) = (false, false);
                         open.plan_refresh(expires, time, now);
-                        let (device, connection) = (self.index as u64, open.connection);
-                        context.note([5, device, connection], || {
+                        let connection = open.connection;
+                        context.note([5, device as u64, connection], || {
                             format!("device {device} is let in on {connection}")
                         });
                     }
@@ -306,16 +361,15 @@ impl Device {
             return Ok(());
         };
         let Process { core, link, .. } = process;
-        let shuffles = self.canary == Some(Canary::Disorder) && self.chance.coin();
         let mut outgoing = Outgoing {
             open: None,
             batch: Batch::new(),
-            later: shuffles.then(Batch::new),
             records: Vec::new(),
         };
         if let Link::Open(open) = link {
             outgoing.open = Some(open);
         }
+        let (from, mut sends) = (self.index, Vec::new());
         let (ledger, town, disk) = (&mut *context.ledger, &*context.town, &self.disk);
         let pumped = core.pump(clock, |frame| {
             if disk.is_dead_here() {
@@ -323,23 +377,38 @@ impl Device {
             }
             if let ToRelay::Send(send) = frame {
                 let parts = send.parts.iter().chain(send.copies.iter());
-                if send.whole {
-                    ledger.sealed(&send.id, parts.filter_map(|part| town.device(&part.device)));
-                }
+                let devices = parts.filter_map(|part| town.device(&part.device));
+                let push = Push {
+                    sequence: send.sequence,
+                    id: send.id,
+                    whole: send.whole,
+                    devices: devices.collect(),
+                };
+                ledger.pushed(from, &push, now);
+                sends.push(push.clone());
+                outgoing.sends(send.request, push);
             }
             outgoing.push(frame, now)
         });
         outgoing.seal();
-        if let Some(later) = outgoing.later.take() {
-            outgoing.batch = later;
-            outgoing.seal();
-        }
         let Outgoing { open, records, .. } = outgoing;
         if let Some(open) = open {
             let connection = open.connection;
             for record in records {
                 context.send(connection, End::Device, Wire::Record(record));
             }
+        }
+        let let_in = process.let_in.take();
+        if let Some(behind) = let_in {
+            context.ledger.let_in(self.index, behind, pumped.is_ok());
+        }
+        for send in sends {
+            let number = context.ledger.number(&send.id);
+            let sequence = send.sequence;
+            context.note([13, from as u64, sequence], || {
+                let devices = send.devices;
+                format!("device {from} sends {sequence}, message {number:?}, to {devices:?}")
+            });
         }
         pumped?;
         self.check_bounds(context);
@@ -350,22 +419,21 @@ impl Device {
             for number in std::mem::take(&mut process.acknowledged) {
                 context.ledger.done(self.index, number);
             }
+            let told = std::mem::take(&mut process.told);
+            context.ledger.erased(self.index, &told);
         }
         Ok(())
     }
 
     fn check_bounds(&self, context: &mut Context<'_>) {
         let Some(process) = &self.process else { return };
-        let waiting = process.core.waiting();
+        let (waiting, tables) = (process.core.waiting(), process.core.tables());
         context.ledger.check(Invariant::Bounds);
-        if waiting.outgoing > bounds::OUTGOING
-            || waiting.own > bounds::OWN
-            || waiting.events > bounds::EVENTS
-            || waiting.lost > bounds::LOST
-        {
+        if let Some(what) = bounds::over(&waiting, &tables) {
+            let device = self.index;
             context.ledger.violate(
                 Invariant::Bounds,
-                format!("device {}: {waiting:?}", self.index),
+                format!("device {device} has too many {what}: {waiting:?}, {tables:?}"),
             );
         }
     }
@@ -378,7 +446,22 @@ fn closed_with(code: u16) -> Over {
         (Some(CloseCode::Normal), _) | (_, Retry::BackOff | Retry::Later) => {
             Over::Retry("closed by the relay")
         }
-        (_, Retry::NewCredential) => Over::Credential,
-        (_, Retry::Never) => Over::Closed(format!("the relay says {code}")),
+        (code, Retry::NewCredential) => Over::Credential {
+            revoked: code == Some(CloseCode::Revoked),
+        },
+        (Some(CloseCode::Version), _) => Over::Closed("another version".to_owned()),
+        (_, Retry::Never) => Over::Fault(format!("the relay says {code}")),
+    }
+}
+
+/// The first two messages change places, and keep the positions.
+fn swap_messages(frames: &mut [ToDevice<'_>]) {
+    let mut delivers = frames.iter_mut().filter_map(|frame| match frame {
+        ToDevice::Deliver(deliver) => Some(deliver),
+        _ => None,
+    });
+    if let (Some(first), Some(second)) = (delivers.next(), delivers.next()) {
+        std::mem::swap(&mut first.position, &mut second.position);
+        std::mem::swap(first, second);
     }
 }

@@ -9,6 +9,7 @@ use sealwire_protocol::frame::{DeviceToRelay, ToRelay};
 use sealwire_protocol::handshake::DeviceHello;
 use sealwire_protocol::link::DeviceLink;
 
+use super::super::ledger::Push;
 use super::super::network::ConnectionId;
 use super::super::schedule::Millis;
 
@@ -43,6 +44,8 @@ pub(super) struct Open {
     pub(super) heard: Millis,
     pub(super) progress: Millis,
     pub(super) asked: BTreeMap<u32, Millis>,
+    /// Sends that the relay has not answered.
+    pub(super) sends: BTreeMap<u32, Push>,
     pub(super) unread: VecDeque<Vec<u8>>,
 }
 
@@ -79,6 +82,7 @@ impl Open {
             heard: now,
             progress: now,
             asked: BTreeMap::new(),
+            sends: BTreeMap::new(),
             unread: VecDeque::new(),
         }
     }
@@ -124,6 +128,11 @@ impl Open {
         ]
     }
 
+    /// Whether it has held for long enough that the one before does not count any more.
+    pub(super) fn is_stable(&self, now: Millis) -> bool {
+        now >= self.since + millis(times::STABLE)
+    }
+
     pub(super) fn is_late(&self, now: Millis) -> Option<&'static str> {
         let late = self
             .late_at()
@@ -145,20 +154,20 @@ impl Open {
 pub(super) struct Outgoing<'a> {
     pub(super) open: Option<&'a mut Box<Open>>,
     pub(super) batch: Batch<DeviceToRelay>,
-    /// For a canary: the first message goes after the others.
-    pub(super) later: Option<Batch<DeviceToRelay>>,
     pub(super) records: Vec<Vec<u8>>,
 }
 
 impl Outgoing<'_> {
+    /// The request is this Send.
+    pub(super) fn sends(&mut self, request: u32, send: Push) {
+        if let Some(open) = &mut self.open {
+            open.sends.insert(request, send);
+        }
+    }
+
     pub(super) fn push(&mut self, frame: &ToRelay<'_>, now: Millis) -> bool {
         if let (Some(open), Some(request)) = (&mut self.open, request_of(frame)) {
             open.asked(request, now);
-        }
-        if let (ToRelay::Send(_), Some(later)) = (frame, &mut self.later)
-            && later.is_empty()
-        {
-            return later.push(frame).is_ok();
         }
         match self.batch.push(frame) {
             Ok(()) => true,

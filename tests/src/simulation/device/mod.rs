@@ -8,17 +8,18 @@
 //! Here is the process: how it starts, stops and dies. Its link is driven in `driving`, its application is in `application`.
 
 mod application;
+mod bounds;
 mod driving;
 mod link;
 
-use sealwire_client::simulation::{Backoff, Core, Ended, Pending, times};
+use sealwire_client::simulation::{Backoff, Core, Ended, Pending, Removal, times};
 use sealwire_client::{FileStore, StoreKey};
 
 use super::Canary;
 use super::chance::Chance;
 use super::disk::Disk;
 use super::fault::Fault;
-use super::ledger::{Invariant, Number};
+use super::ledger::{Alarm, Invariant, Number};
 use super::network::{ConnectionId, End, Wire};
 use super::schedule::Millis;
 use super::town::clock;
@@ -28,18 +29,6 @@ use link::{Link, millis};
 
 /// The name of the store on the disk.
 const STORE: &str = "device";
-
-/// What may wait in an engine at most.
-mod bounds {
-    /// Messages of the application that the relay has not accepted.
-    pub(super) const OUTGOING: usize = 256;
-    /// Messages of the engine's own, likewise.
-    pub(super) const OWN: usize = 512;
-    /// Events; a few kinds that must not be lost may be added beyond it.
-    pub(super) const EVENTS: usize = 3_000 + 512;
-    /// Messages that did not open.
-    pub(super) const LOST: usize = 256;
-}
 
 /// A device.
 pub(super) struct Device {
@@ -60,8 +49,11 @@ pub(super) struct Device {
     chance: Chance,
     store_key: [u8; 32],
     process: Option<Process>,
-    /// When it starts again.
+    /// When it starts again; never, once it was told that it is removed.
     starts_at: Option<Millis>,
+    /// The device that its user wants it to remove.
+    removes: Option<usize>,
+    is_gone: bool,
 }
 
 /// What is lost when the process ends.
@@ -71,19 +63,30 @@ struct Process {
     backoff: Backoff,
     /// A credential was refused since the relay last let the device in.
     refused: bool,
+    /// Because the device is removed.
+    revoked: bool,
+    /// Links that were up and ended with a record that did not hold, since one was stable.
+    faults: u32,
+    /// The relay has let the device in, and what that means is not stored yet: whether the store is an earlier copy.
+    let_in: Option<bool>,
+    removal: Option<Removal>,
     pending: Vec<(Number, Pending)>,
     /// Messages that the application has and has not acknowledged.
     held: Vec<Held>,
     /// Acknowledgements that are not durable for certain.
     acknowledged: Vec<Number>,
+    /// What else the application was told, and may be told again after a restart.
+    told: Vec<Alarm>,
 }
 
 /// Why a link, or more, ends.
 enum Over {
     /// It may be tried again.
     Retry(&'static str),
-    /// With another token.
-    Credential,
+    /// With another token, if the device is not removed.
+    Credential { revoked: bool },
+    /// A record did not hold, here or there: whoever carries them may have changed it.
+    Fault(String),
     /// The client is closed, and the application makes a new one.
     Closed(String),
     /// The process is dead.
@@ -117,6 +120,8 @@ impl Device {
             chance,
             process: None,
             starts_at: Some(0),
+            removes: None,
+            is_gone: false,
         }
     }
 
@@ -131,21 +136,21 @@ impl Device {
             now.saturating_add(ahead)
         });
         let held = process.held.iter().map(|held| held.due).min();
-        [
-            Some(process.link.deadline()),
-            engine.filter(|_| process.is_open()),
-            held,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        [Some(process.link.deadline()), engine, held]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Whether it is connected and has nothing more to do.
     #[must_use]
     pub(super) fn is_at_rest(&self) -> bool {
+        if self.is_gone {
+            return true;
+        }
         self.process.as_ref().is_some_and(|process| {
             process.is_open()
+                && process.removal.is_none()
                 && process.core.is_ready()
                 && process.core.is_published()
                 && process.pending.is_empty()
@@ -239,6 +244,16 @@ impl Device {
         });
     }
 
+    /// It is away until then.
+    pub(super) fn leave(&mut self, until: Millis, context: &mut Context<'_>) {
+        if self.is_gone {
+            return;
+        }
+        context.count(Fault::Away);
+        self.stop(false, "away", context);
+        self.starts_at = self.starts_at.max(Some(until));
+    }
+
     fn start(&mut self, context: &mut Context<'_>) {
         self.starts_at = None;
         match self.open(context) {
@@ -254,9 +269,14 @@ impl Device {
                     },
                     backoff: Backoff::default(),
                     refused: false,
+                    revoked: false,
+                    faults: 0,
+                    let_in: None,
+                    removal: None,
                     pending: Vec::new(),
                     held: Vec::new(),
                     acknowledged: Vec::new(),
+                    told: Vec::new(),
                 });
                 let step = self.step_started(context);
                 self.conclude(step, context);
@@ -299,8 +319,13 @@ impl Device {
         let store = FileStore::with_backend(file).map_err(|error| text(&error))?;
         let issuer = context.town.trusted().map_err(|error| text(&error))?;
         let key = StoreKey::from_bytes(self.store_key);
-        let mut core = Core::open(Box::new(store), &key, issuer, self.chance.bytes32())
-            .map_err(|error| text(&error))?;
+        let seed = if self.canary == Some(Canary::SameRandomness) {
+            self.store_key
+        } else {
+            self.chance.bytes32()
+        };
+        let mut core =
+            Core::open(Box::new(store), &key, issuer, seed).map_err(|error| text(&error))?;
         if self.canary == Some(Canary::NoDeduplication) {
             core.forget_what_was_shown();
         }
@@ -347,23 +372,39 @@ impl Device {
                 });
                 self.stop(false, "the client closed", context);
             }
-            Over::Credential if process.refused => {
+            Over::Credential { revoked } if process.refused => {
                 // The application has nothing better now, and tries again later.
                 self.stop(false, "not authorised", context);
+                if revoked {
+                    self.is_gone = true;
+                    self.starts_at = None;
+                    context.ledger.gone(self.index);
+                }
             }
-            Over::Retry(_) | Over::Credential => {
+            Over::Fault(why) if !process.may_retry_fault(now) => {
+                context.note([8, self.index as u64, 1], || {
+                    format!("device {}: client closed: {why}", self.index)
+                });
+                self.stop(false, "the client closed", context);
+            }
+            Over::Retry(_) | Over::Credential { .. } | Over::Fault(_) => {
+                if let Link::Open(open) = &process.link
+                    && open.is_stable(now)
+                {
+                    process.backoff.reset();
+                    process.faults = 0;
+                }
                 let why = match over {
                     Over::Retry(why) => why,
+                    Over::Fault(_) => {
+                        process.faults += 1;
+                        "a record did not hold"
+                    }
                     _ => {
                         process.refused = true;
                         "another token is needed"
                     }
                 };
-                if let Link::Open(open) = &process.link
-                    && now >= open.since + millis(times::STABLE)
-                {
-                    process.backoff.reset();
-                }
                 if let Some(connection) = process.link.connection() {
                     context.send(connection, End::Device, Wire::Reset);
                 }
@@ -384,5 +425,11 @@ impl Device {
 impl Process {
     fn is_open(&self) -> bool {
         matches!(self.link, Link::Open(_))
+    }
+
+    /// Whether another link is tried after one that ended with a record that did not hold: a few times, where it was up.
+    fn may_retry_fault(&self, now: Millis) -> bool {
+        matches!(&self.link, Link::Open(open) if open.ready_by.is_none()
+            && (open.is_stable(now) || self.faults < times::LINK_FAULTS))
     }
 }

@@ -4,6 +4,8 @@
 //!  network ⇄ connections ⇄ Link ── requests ──▶ stores ── flush, a little later ──▶ Disk
 //! ```
 
+mod bounds;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -14,10 +16,10 @@ use std::time::Duration;
 use sealwire_protocol::key::SigningKey;
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::name::Issuer;
-use sealwire_server::mail::MailOptions;
+use sealwire_server::mail::{MailOptions, MailboxLimits};
 use sealwire_server::policy::Allowance;
 use sealwire_server::simulation::{
-    self as server, Config, Ended, Handshake, Link, Now, ROOM, Transmit,
+    self as server, Config, Ended, Handshake, Link, MailLoad, Now, ROOM, Transmit,
 };
 
 use super::chance::Chance;
@@ -66,6 +68,8 @@ struct Process {
     /// When the stores are written next.
     flush_at: Option<Millis>,
     sweep_at: Millis,
+    /// What was in its mailboxes when it started: of what was acknowledged a crash may have lost the last.
+    began_with: MailLoad,
 }
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -91,13 +95,18 @@ enum State {
 impl Relay {
     /// A relay that was never started.
     #[must_use]
-    pub(super) fn new(mut chance: Chance, allowance: Allowance) -> Self {
+    pub(super) fn new(mut chance: Chance, small: Option<(MailboxLimits, usize)>) -> Self {
         let mut mail = MailOptions::default();
         mail.identity = Some(chance.bytes32());
         // Small, so that in a short run segments end, checkpoints are made, and mail is read from the disk.
         mail.segment_bytes = 512 << 10;
         mail.recent_bytes = usize::try_from(chance.mostly_small(256 << 10)).unwrap_or_default();
         mail.checkpoint_bytes = 1 + chance.mostly_small(256 << 10);
+        let mut allowance = Allowance::default();
+        if let Some((limits, queue_bytes)) = small {
+            allowance.mailbox = limits;
+            mail.queue_bytes = queue_bytes;
+        }
         Self {
             mail,
             disk: Disk::new(chance.fork()),
@@ -180,6 +189,7 @@ impl Relay {
         }
         if process.flush_at.is_some_and(|at| at <= now) {
             process.flush_at = None;
+            check_bounds(process, &self.allowance, context);
             process.relay.flush_directory();
             if process.relay.flush_mail() {
                 process.want_flush(now, &mut self.chance);
@@ -292,6 +302,7 @@ impl Relay {
                     let _ = starting.start(now).await;
                 });
                 self.process = Some(Process {
+                    began_with: relay.load().mail,
                     relay,
                     connections: BTreeMap::new(),
                     rest: vec![start],
@@ -553,6 +564,22 @@ impl Process {
         if self.flush_at.is_none() {
             self.flush_at = Some(now + chance.mostly_small(60));
         }
+    }
+}
+
+/// Whether what the relay holds is within its bounds.
+fn check_bounds(process: &Process, allowance: &Allowance, context: &mut Context<'_>) {
+    let links = process
+        .connections
+        .values()
+        .filter(|connection| matches!(connection.state, State::Open(_)));
+    let load = process.relay.load();
+    context.ledger.check(Invariant::Bounds);
+    if let Some(what) = bounds::over(&load, &process.began_with, allowance, links.count()) {
+        context.ledger.violate(
+            Invariant::Bounds,
+            format!("the relay has too many {what}: {load:?}"),
+        );
     }
 }
 
