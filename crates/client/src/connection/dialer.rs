@@ -26,8 +26,8 @@ pub(super) struct Dialer {
     presented: Option<Zeroizing<String>>,
     /// The last connection asked for a renewal.
     renewing: bool,
-    /// A credential was refused since the relay last let the device in.
-    refused: bool,
+    /// Why a credential was refused since the relay last let the device in.
+    refused: Option<NotAuthorised>,
 }
 
 enum Source {
@@ -60,7 +60,7 @@ impl Dialer {
             source,
             presented: None,
             renewing: false,
-            refused: false,
+            refused: None,
         }
     }
 
@@ -113,15 +113,17 @@ impl Dialer {
                     return Err(End::Final(Error::NotAuthorised(NotAuthorised::NoToken)));
                 }
             };
-            if self.refused && self.presented.as_deref() == Some(&*token) {
+            if let Some(reason) = self.refused
+                && self.presented.as_deref() == Some(&*token)
+            {
                 // §13: only with another credential, and this is the same.
-                return Err(End::Final(Error::NotAuthorised(NotAuthorised::Credential)));
+                return Err(End::Final(Error::NotAuthorised(reason)));
             }
             self.presented = Some(token.clone());
             return Ok(Pass::Token(token));
         }
         match &self.source {
-            Source::Invite(code) if !enrolled || self.refused => {
+            Source::Invite(code) if !enrolled || self.refused.is_some() => {
                 self.renewing = false;
                 Ok(Pass::Invite(code.clone()))
             }
@@ -141,7 +143,7 @@ impl Dialer {
 
     /// The relay has let the device in.
     pub(super) fn accepted(&mut self) {
-        self.refused = false;
+        self.refused = None;
     }
 
     /// Remembers a token that is presented in-band, and tells when it expires.
@@ -153,10 +155,10 @@ impl Dialer {
 
     /// Whether it is worth coming back after a credential was refused for `reason`: once, with another one.
     pub(super) fn try_another(&mut self, reason: NotAuthorised) -> bool {
-        if self.refused {
+        if self.refused.is_some() {
             return false;
         }
-        self.refused = true;
+        self.refused = Some(reason);
         match &self.source {
             Source::Provider(_) | Source::Asking(_) => true,
             // The invite, after the enrolment was refused.

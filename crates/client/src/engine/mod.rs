@@ -138,6 +138,8 @@ pub(crate) struct Engine {
     full_prekeys: u8,
     /// The relay has said, since the store was opened, that it knows of nothing later.
     is_newest_copy: bool,
+    /// The last token since the one that is this device's attestation.
+    newer_token: Option<Box<str>>,
     /// What has changed since the last commit.
     txn: Txn,
     /// A step has begun. Where it has not ended either, it failed, and nothing is committed any more.
@@ -150,8 +152,6 @@ pub(crate) struct Engine {
 struct Removal {
     device: Thumbprint,
     answer: oneshot::Sender<Result<(), Error>>,
-    /// It was asked for on a link that was lost: it may be done.
-    repeated: bool,
 }
 
 /// What lasts as long as a link.
@@ -276,7 +276,10 @@ impl Engine {
                 read_or_default(&vault, &records::resending())?,
             ),
             seen: Seen::restore(scan(&vault, Table::Seen)?),
-            lost: Lost::restore(scan(&vault, Table::Lost)?),
+            lost: Lost::restore(
+                scan(&vault, Table::Lost)?,
+                read_or_default(&vault, &records::asked_sessions())?,
+            ),
             lookups: BTreeMap::new(),
             restart: BTreeSet::new(),
             repairs: BTreeSet::new(),
@@ -284,6 +287,7 @@ impl Engine {
             link: None,
             full_prekeys: publish::FULL_PREKEYS,
             is_newest_copy: false,
+            newer_token: None,
             txn: Txn::default(),
             in_step: false,
             answers: Vec::new(),
@@ -398,16 +402,33 @@ impl Engine {
             return Err(NotAuthorised::OtherUser.into());
         }
         if self.attestation_is_fresh(now) {
+            self.newer_token = Some(token.into());
             return Ok(());
         }
         self.own =
             Some(OwnIdentity::new(&self.keys, token).map_err(|_| NotAuthorised::Attestation)?);
         self.account.user = Some(attestation.user().as_str().into());
         self.account.attestation = Some(token.to_owned());
+        self.newer_token = None;
+        if let Some(link) = &mut self.link {
+            link.publishing.attested_anew();
+        }
         let mut txn = self.begin();
         txn.put(records::account(), &self.account)?;
         self.stage(txn);
         Ok(())
+    }
+
+    /// The relay does not take what attests this device's card, as it was revoked: the newest token takes its place, this one or the next.
+    fn replace_attestation(&mut self, now: Moment) -> Result<(), Fatal> {
+        self.account.attestation = None;
+        let mut txn = self.begin();
+        txn.put(records::account(), &self.account)?;
+        self.stage(txn);
+        match self.newer_token.take() {
+            Some(token) => self.handle_token(&token, now),
+            None => Ok(()),
+        }
     }
 
     /// The link is open: what was under way on the one before starts again.
@@ -479,8 +500,7 @@ impl Engine {
     pub(crate) fn handle_disconnected(&mut self) {
         if let Some(link) = self.link.take() {
             for (_, open) in link.open {
-                if let Open::Remove(mut removal) = open {
-                    removal.repeated = true;
+                if let Open::Remove(removal) = open {
                     self.removals.push_front(removal);
                 }
             }
@@ -638,11 +658,7 @@ impl Engine {
         answer: oneshot::Sender<Result<(), Error>>,
     ) {
         if self.removals.len() < limits::MAX_DEVICES {
-            self.removals.push_back(Removal {
-                device,
-                answer,
-                repeated: false,
-            });
+            self.removals.push_back(Removal { device, answer });
         } else {
             self.answer(answer, Err(Refusal::RateLimited.into()));
         }
@@ -689,6 +705,9 @@ impl Engine {
                     "the relay refuses this device's card: nobody can write to it"
                 );
                 self.card_answered(generation, false)?;
+                if *code == RefusalCode::InvalidCard {
+                    self.replace_attestation(now)?;
+                }
             }
             (Open::Prekeys(count), Reply::Accepted) => {
                 self.published_prekeys(count);
@@ -718,13 +737,7 @@ impl Engine {
                 }
             }
             (Open::Remove(removal), Reply::Refused(code)) => {
-                let done = removal.repeated && *code == RefusalCode::UnknownDevice;
-                let outcome = if done {
-                    Ok(())
-                } else {
-                    Err(refusal(*code).into())
-                };
-                self.answer(removal.answer, outcome);
+                self.answer(removal.answer, Err(refusal(*code).into()));
             }
             // The connection answers for its own requests before the engine is asked.
             (Open::Reserved, _)

@@ -57,6 +57,13 @@ impl Publishing {
         }
     }
 
+    /// There is another attestation: a card that was refused may be taken with it.
+    pub(super) fn attested_anew(&mut self) {
+        if self.card == Published::Refused {
+            self.card = Published::Missing;
+        }
+    }
+
     /// A one-time prekey was used.
     pub(super) fn used_one(&mut self) {
         self.held = self.held.saturating_sub(1);

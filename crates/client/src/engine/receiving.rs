@@ -15,13 +15,14 @@ use std::sync::Arc;
 use sealwire_e2e::content::{Body, Content, Kind, MessageIds};
 use sealwire_e2e::error::{Error as E2eError, Misbehaved};
 use sealwire_e2e::message::SealedMessage;
-use sealwire_e2e::peer::{Local, Opened};
+use sealwire_e2e::peer::{Local, Opened, SessionId};
 use sealwire_protocol::frame::{Deliver, Undelivered};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::{ClaimDefect, TokenError};
 
 use super::outbox::{Purpose, encode};
 use super::records::{SeenMessage, SeenRecord};
+use super::repair::Why;
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment, policy};
 use crate::error::RelayFault;
@@ -216,19 +217,20 @@ impl Engine {
                     let peer = txn.peer(&self.vault, deliver.device)?;
                     peer.prefer(opened.session);
                 }
-                self.take_content(txn, message, user, &content, now)
+                self.take_content(txn, message, user, &content, opened.session, now)
             }
             Err(_) => self.undecryptable(txn, message, user),
         }
     }
 
-    /// `message` is the content's frame.
+    /// `message` is the content's frame, and `session` what it came in.
     fn take_content(
         &mut self,
         txn: &mut Txn,
         message: SeenMessage,
         user: Arc<str>,
         content: &Content<'_>,
+        session: SessionId,
         now: Moment,
     ) -> Result<(), Fatal> {
         // What the relay calls it is not known to be true; what is in it is.
@@ -236,14 +238,33 @@ impl Engine {
             id: content.id,
             ..message
         };
-        // One that was sent before was too early, and is asked for: this one comes again after it.
+        // One that was sent before is still to come: this one waits for it.
         if matches!(content.kind, Kind::Message(_) | Kind::Copy { .. })
+            && content.id == message.id
             && !self.seen.contains(&opened)
-            && self.lost.is_behind_early(&opened)
-            && self.lost.insert(txn, opened, &user, true)?
+            && self.lost.is_behind(&opened, session)
+            && let Some(content) = encode(content)
+            && self.lost.insert(txn, opened, &user, Why::Waits(content))?
         {
             return Ok(());
         }
+        self.show(txn, message, user, content, now)?;
+        self.release(txn, message.device, now)
+    }
+
+    /// `message` is the content's frame. Everything that was sent before it was there, or never comes.
+    pub(super) fn show(
+        &mut self,
+        txn: &mut Txn,
+        message: SeenMessage,
+        user: Arc<str>,
+        content: &Content<'_>,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        let opened = SeenMessage {
+            id: content.id,
+            ..message
+        };
         // It may be one that was asked for, or that is sealed again because its receipt was lost.
         self.lost.remove(txn, &opened);
         let new = self.seen.insert(txn, opened, true)?;
@@ -428,8 +449,14 @@ impl Engine {
             return Ok(());
         }
         let early = why == NotOpened::Early;
-        if (early || why == NotOpened::Lost) && self.lost.insert(txn, message, &user, early)? {
-            return Ok(());
+        if early || why == NotOpened::Lost {
+            let session = SealedMessage::decode(deliver.message)
+                .ok()
+                .map(|message| message.header().session);
+            let why = Why::DidNotOpen { session, early };
+            if self.lost.insert(txn, message, &user, why)? {
+                return Ok(());
+            }
         }
         self.undecryptable(txn, message, user)
     }

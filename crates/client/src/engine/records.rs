@@ -3,9 +3,11 @@
 //! They come back from a disk, so they are read as strictly as anything from the wire; a record that does not parse is a
 //! damaged store.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sealwire_e2e::card::SeenCard;
+use sealwire_e2e::peer::SessionId;
 use sealwire_protocol::codec::{DecodeError, EncodeError, Reader, Writer};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits;
@@ -51,6 +53,10 @@ pub(super) fn send_state() -> Place {
 
 pub(super) fn resending() -> Place {
     Place::number(Table::Singleton, 7)
+}
+
+pub(super) fn asked_sessions() -> Place {
+    Place::number(Table::Singleton, 8)
 }
 
 /// A record that is read from the store.
@@ -162,6 +168,27 @@ impl Record for Resending {
     fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         (0..reader.count8(0..=super::undelivered::MAX_RESENDING)?)
             .map(|_| Ok((device(reader)?, reader.u64()?)))
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
+/// The sessions in which devices were last asked for what did not open, the latest last.
+#[derive(Default)]
+pub(super) struct AskedSessions(pub(super) VecDeque<(Thumbprint, SessionId)>);
+
+impl Record for AskedSessions {
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer.count8(self.0.len(), 0..=super::repair::MAX_ASKED_SESSIONS)?;
+        for (device, session) in &self.0 {
+            writer.bytes(device.as_bytes()).bytes(session);
+        }
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        (0..reader.count8(0..=super::repair::MAX_ASKED_SESSIONS)?)
+            .map(|_| Ok((device(reader)?, *reader.array()?)))
             .collect::<Result<_, _>>()
             .map(Self)
     }
@@ -442,15 +469,19 @@ impl Record for UndeliveredRecord {
     }
 }
 
-/// A message that did not open and may come again.
+/// A message that did not open and may come again, or that waits for such.
 pub(super) struct LostRecord {
     pub(super) message: SeenMessage,
     /// Whose it is, as the relay said.
     pub(super) user: Arc<str>,
     /// How often it was asked for.
     pub(super) asked: u8,
-    /// It may have opened later, by itself: what its sender has sent since comes behind it.
+    /// The session that it came in, as far as it says.
+    pub(super) session: Option<SessionId>,
+    /// It came from the future of another clock: others may open in its session since.
     pub(super) early: bool,
+    /// What is in it, if it has opened, and waits for others of its device that were sent before it and are still to come.
+    pub(super) content: Option<Zeroizing<Vec<u8>>>,
     /// Others of its device had been asked for when it came: the application knows.
     pub(super) follows: bool,
 }
@@ -462,7 +493,13 @@ impl Record for LostRecord {
             .vec8(self.user.as_bytes(), 1..=255)?
             .u8(self.asked)
             .bool(self.early)
-            .bool(self.follows);
+            .bool(self.follows)
+            .bool(self.session.is_some())
+            .bytes(&self.session.unwrap_or_default())
+            .vec24(
+                self.content.as_deref().map_or(&[], Vec::as_slice),
+                0..=MAX_CONTENT,
+            )?;
         Ok(())
     }
 
@@ -473,6 +510,15 @@ impl Record for LostRecord {
             asked: reader.u8()?,
             early: reader.bool()?,
             follows: reader.bool()?,
+            session: {
+                let is_known = reader.bool()?;
+                let session = *reader.array()?;
+                is_known.then_some(session)
+            },
+            content: match reader.vec24(0..=MAX_CONTENT)? {
+                [] => None,
+                content => Some(Zeroizing::new(content.to_vec())),
+            },
         })
     }
 }

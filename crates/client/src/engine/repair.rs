@@ -1,28 +1,31 @@
 //! What helps when a session is lost: at this end, at the other, or with the whole store (`docs/protocol.md §8.3`, §16).
 //!
 //! ```text
-//!  a message does not open ──▶ lost ──▶ resend, in a new session ──▶ its sender seals it again ──▶ shown
+//!  a message does not open ──▶ lost ──▶ resend, in a new session ──▶ its sender seals it again ──▶ shown, and then what waited for it
 //!                                 ▲          │ no answer for a minute, three times; or unavailable
 //!                                 └──────────┴──▶ Undecryptable
+//!  one that was sent after it opens ──▶ waits for it, with its content
 //!
 //!  Ready says that the store is an old copy ──▶ all sessions and prekeys are erased, everybody is asked for what is missing
 //! ```
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use sealwire_e2e::content::{Content, Kind, MessageIds};
+use sealwire_e2e::peer::SessionId;
 use sealwire_protocol::frame::Ready;
 use sealwire_protocol::key::Thumbprint;
+use zeroize::Zeroizing;
 
 use super::outbox::{Entry, GivenUp, Purpose};
-use super::records::{self, LostRecord, SeenMessage};
+use super::records::{self, AskedSessions, LostRecord, SeenMessage};
 use super::txn::Txn;
 use super::{Engine, Fatal, Moment};
 use crate::event::Event;
 use crate::store::vault::{Place, Table};
 
-/// Messages that are asked for again at a time; what is more is told as undecryptable at once.
+/// Messages that are asked for again at a time, and those that wait for them; what is more is told as undecryptable, or shown, at once.
 const LOST_LIMIT: usize = 256;
 /// How many of them of one device.
 const LOST_LIMIT_OF_A_DEVICE: usize = 64;
@@ -31,11 +34,27 @@ const MAX_ASKED: u8 = 3;
 /// Between two such requests to one device, in milliseconds.
 const ASK_INTERVAL: u64 = 60_000;
 
+/// Sessions in which devices were asked that are remembered.
+pub(super) const MAX_ASKED_SESSIONS: usize = 128;
+
+/// Why a message is not shown yet.
+pub(super) enum Why {
+    /// It did not open. `early`: because of a clock.
+    DidNotOpen {
+        session: Option<SessionId>,
+        early: bool,
+    },
+    /// It did, and others that were sent before it are still to come.
+    Waits(Zeroizing<Vec<u8>>),
+}
+
 /// Messages that arrived and did not open, and may come again.
 pub(super) struct Lost {
     messages: BTreeMap<u64, LostRecord>,
     numbers: HashMap<SeenMessage, u64>,
     next: u64,
+    /// The sessions in which devices were asked: what they seal there, they have put in order.
+    asked_sessions: VecDeque<(Thumbprint, SessionId)>,
     /// When a device was last asked.
     asked: BTreeMap<Thumbprint, Moment>,
     /// Since when everything that had waited at the relay is here: before, an answer may be among it.
@@ -43,13 +62,14 @@ pub(super) struct Lost {
 }
 
 impl Lost {
-    pub(super) fn restore(records: Vec<(u64, LostRecord)>) -> Self {
+    pub(super) fn restore(records: Vec<(u64, LostRecord)>, asked: AskedSessions) -> Self {
         let next = records.last().map_or(1, |(number, _)| number + 1);
         let numbers = records.iter().map(|(number, lost)| (lost.message, *number));
         Self {
             next,
             numbers: numbers.collect(),
             messages: records.into_iter().collect(),
+            asked_sessions: asked.0,
             asked: BTreeMap::new(),
             caught_up: None,
         }
@@ -60,15 +80,25 @@ impl Lost {
         self.caught_up = None;
     }
 
-    /// Remembers a message to be asked for; `false` if there are too many. `early`: in time it would have opened by itself.
+    /// Remembers a message to be asked for, or one that waits for others; `false` if there are too many.
     pub(super) fn insert(
         &mut self,
         txn: &mut Txn,
         message: SeenMessage,
         user: &Arc<str>,
-        early: bool,
+        why: Why,
     ) -> Result<bool, Fatal> {
-        if self.numbers.contains_key(&message) {
+        let (session, early, content) = match why {
+            Why::DidNotOpen { session, early } => (session, early, None),
+            Why::Waits(content) => (None, false, Some(content)),
+        };
+        if let Some(number) = self.numbers.get(&message)
+            && let Some(lost) = self.messages.get_mut(number)
+        {
+            if content.is_some() {
+                lost.content = content;
+                txn.put(Place::number(Table::Lost, *number), lost)?;
+            }
             return Ok(true);
         }
         let of_device = |lost: &&LostRecord| lost.message.device == message.device;
@@ -81,8 +111,10 @@ impl Lost {
             message,
             user: Arc::clone(user),
             asked: 0,
+            session,
             early,
             follows: self.has_asked(message.device),
+            content,
         };
         txn.put(Place::number(Table::Lost, self.next), &lost)?;
         self.numbers.insert(message, self.next);
@@ -91,12 +123,46 @@ impl Lost {
         Ok(true)
     }
 
-    /// Whether an earlier message of the same device was too early, and is still to come. Other lost messages are in sessions in which
-    /// nothing that is sent later opens either.
-    pub(super) fn is_behind_early(&self, message: &SeenMessage) -> bool {
+    /// Whether a message that the same device has sent before is still to come. What did not open in a session in which others do is none that
+    /// the device has sent, or is lost for ever. In a session in which it was asked, the device sends everything in order.
+    pub(super) fn is_behind(&self, message: &SeenMessage, session: SessionId) -> bool {
+        if self.asked_sessions.contains(&(message.device, session)) {
+            return false;
+        }
         let own = self.numbers.get(message).copied().unwrap_or(u64::MAX);
-        let early = |lost: &LostRecord| lost.early && lost.message.device == message.device;
-        self.messages.range(..own).any(|(_, lost)| early(lost))
+        let before = |lost: &LostRecord| {
+            lost.content.is_none()
+                && lost.message.device == message.device
+                && (lost.early || lost.session != Some(session))
+        };
+        self.messages.range(..own).any(|(_, lost)| before(lost))
+    }
+
+    /// A device is asked in a session.
+    pub(super) fn asks_in(
+        &mut self,
+        txn: &mut Txn,
+        device: Thumbprint,
+        session: SessionId,
+    ) -> Result<(), Fatal> {
+        if self.asked_sessions.len() >= MAX_ASKED_SESSIONS {
+            self.asked_sessions.pop_front();
+        }
+        self.asked_sessions.push_back((device, session));
+        let record = AskedSessions(self.asked_sessions.clone());
+        txn.put(records::asked_sessions(), &record)?;
+        Ok(())
+    }
+
+    /// The next message of a device that has waited for others and does so no more.
+    fn take_ready(&mut self, txn: &mut Txn, device: Thumbprint) -> Option<LostRecord> {
+        let mut of_device = self
+            .messages
+            .values()
+            .filter(|lost| lost.message.device == device);
+        let first = of_device.next().filter(|lost| lost.content.is_some())?;
+        let message = first.message;
+        self.remove(txn, &message)
     }
 
     /// Whether a device was asked for something that is still to come, or for what was lost at the same time as that.
@@ -140,7 +206,8 @@ impl Lost {
             let after = |from: Moment| Moment(from.0.saturating_add(ASK_INTERVAL));
             Some(from.map_or(Moment(0), after))
         };
-        self.messages.values().filter_map(due).min()
+        let asked_for = self.messages.values().filter(|lost| lost.content.is_none());
+        asked_for.filter_map(due).min()
     }
 }
 
@@ -151,7 +218,9 @@ impl Engine {
             return Ok(());
         }
         // A clock that was put back must not keep anybody waiting.
-        self.lost.asked.retain(|_, last| *last <= now);
+        for last in self.lost.asked.values_mut() {
+            *last = now.min(*last);
+        }
         if self
             .link
             .as_ref()
@@ -162,7 +231,8 @@ impl Engine {
         let in_vain = |last: Moment| now.0 >= last.0.saturating_add(ASK_INTERVAL);
         let mut due: BTreeMap<Thumbprint, (Arc<str>, Vec<u64>)> = BTreeMap::new();
         let mut given_up = Vec::new();
-        for (number, lost) in &self.lost.messages {
+        let asked_for = |(_, lost): &(&u64, &LostRecord)| lost.content.is_none();
+        for (number, lost) in self.lost.messages.iter().filter(asked_for) {
             let device = lost.message.device;
             let last = self.lost.asked.get(&device).copied();
             if last.is_some_and(|last| !in_vain(last)) {
@@ -181,6 +251,7 @@ impl Engine {
         }
         for message in given_up {
             self.never_comes(txn, message)?;
+            self.release(txn, message.device, now)?;
         }
         for (device, (user, numbers)) in due {
             // Whoever is asked once more is not repaired once more.
@@ -204,6 +275,24 @@ impl Engine {
         let lost = &self.lost.messages;
         let wanted = |device: &Thumbprint| lost.values().any(|lost| lost.message.device == *device);
         self.lost.asked.retain(|device, _| wanted(device));
+        Ok(())
+    }
+
+    /// Hands on what has waited for messages of a device that have come by now, or never will.
+    pub(super) fn release(
+        &mut self,
+        txn: &mut Txn,
+        device: Thumbprint,
+        now: Moment,
+    ) -> Result<(), Fatal> {
+        while let Some(ready) = self.lost.take_ready(txn, device) {
+            let content = ready.content.unwrap_or_default();
+            match Content::decode(&content) {
+                Ok(content) => self.show(txn, ready.message, ready.user, &content, now)?,
+                // It was decoded before.
+                Err(_) => self.undecryptable(txn, ready.message, ready.user)?,
+            }
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use sealwire_e2e::content::{Content, Kind};
 use sealwire_e2e::error::{Error as E2eError, Misuse as E2eMisuse};
+use sealwire_e2e::message::SealedMessage;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits;
 
@@ -197,10 +198,18 @@ impl Engine {
             }
             txn.touch(target.device);
             match sealed {
-                Ok(message) => entry.parts.push(Sealed {
-                    target: *target,
-                    message,
-                }),
+                Ok(message) => {
+                    if let Purpose::Direct { fresh: true, .. } = entry.purpose
+                        && let Ok(sealed) = SealedMessage::decode(&message)
+                    {
+                        let session = sealed.header().session;
+                        self.lost.asks_in(txn, target.device, session)?;
+                    }
+                    entry.parts.push(Sealed {
+                        target: *target,
+                        message,
+                    });
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a session seals no more; a new one is needed");
                     let of_own = own.filter(|_| target.copy);

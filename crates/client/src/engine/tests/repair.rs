@@ -206,7 +206,15 @@ fn resend_of_what_was_shown_is_confirmed_and_not_shown() {
     let user = "alice".into();
     bob.engine
         .lost
-        .insert(&mut txn, message, &user, false)
+        .insert(
+            &mut txn,
+            message,
+            &user,
+            crate::engine::repair::Why::DidNotOpen {
+                session: None,
+                early: false,
+            },
+        )
         .unwrap();
     bob.engine.stage(txn);
     relay.pump(&mut [&mut alice, &mut bob]);
@@ -833,4 +841,53 @@ fn what_is_sealed_again_goes_one_at_a_time_and_what_is_new_after_it() {
     relay.later += 10 * 60_000;
     relay.pump(&mut [&mut alice, &mut bob]);
     assert_eq!(bob.texts(), ["1", "2", "3"]);
+}
+
+/// Bob's sessions are lost, and he writes to alice: what she sends then is in the new session, and opens, while what she has sent before does not.
+fn one_lost_and_one_that_opens(relay: &mut ToyRelay, alice: &mut Toy, bob: &mut Toy) {
+    bob.crash_without(&[Table::Sessions]);
+    relay.later += 1_000;
+    drop(alice.send("bob", "1"));
+    relay.pump(&mut [alice]);
+    relay.connect(bob);
+    drop(bob.send("alice", "hello"));
+    // He sends, and is not given what waits for him yet.
+    let waiting = std::mem::take(relay.mailbox(bob));
+    relay.pump(&mut [bob]);
+    relay.pump(&mut [alice]);
+    assert_eq!(alice.texts(), ["hello"]);
+    drop(alice.send("bob", "2"));
+    relay.pump(&mut [alice]);
+    relay.mailbox(bob).splice(0..0, waiting);
+    relay.deliver(bob);
+}
+
+#[test]
+fn message_that_opens_waits_for_one_that_was_sent_before_it() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    one_lost_and_one_that_opens(&mut relay, &mut alice, &mut bob);
+    assert!(bob.texts().is_empty());
+    bob.crash();
+    relay.connect(&mut bob);
+    relay.pump(&mut [&mut bob, &mut alice]);
+    assert_eq!(bob.texts(), ["1", "2"]);
+    assert_eq!(bob.engine.lost.deadline(), None);
+}
+
+#[test]
+fn message_that_waited_for_one_that_never_comes_is_shown() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    one_lost_and_one_that_opens(&mut relay, &mut alice, &mut bob);
+    // Nobody answers any more, and the second is nowhere but with bob.
+    for _ in 0..3 {
+        relay.pump(&mut [&mut bob]);
+        assert!(bob.texts().is_empty());
+        relay.later += 60_000;
+    }
+    relay.pump(&mut [&mut bob]);
+    let events = bob.events();
+    let cannot = |event: &&Event| matches!(event, Event::Undecryptable { .. });
+    assert_eq!(events.iter().filter(cannot).count(), 1, "{events:?}");
+    assert_eq!(texts(&events), ["2"], "{events:?}");
+    assert_eq!(bob.engine.poll_deadline(), None);
 }
