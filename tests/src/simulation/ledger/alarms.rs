@@ -6,7 +6,7 @@
 //! | a device will not get its message | the relay has given it up, by its terms or because the device was removed, or had no room, if the device is of the sender's own user; once, and not of one that has confirmed it |
 //! | messages of a device are missing | the relay has refused or given up as many that were sealed for it |
 //! | the mailbox may have lost something | the relay's disk has, which none here does |
-//! | a session was repaired | a store was put back, or a clock was wrong |
+//! | a session was repaired | its store was put back, or the other's, and no relay could tell, or a clock was wrong |
 //! | a user's devices have changed | they have; of each device once |
 //! | the store was put back | it was, and the relay knew more; once |
 //!
@@ -293,9 +293,11 @@ impl Ledger {
     fn wrong_repaired(&mut self, device: usize, with: usize) -> Option<&'static str> {
         let clocks = self.clock_sets(device) + self.clock_sets(with);
         let put_back = self.put_back(device);
+        // A copy that has lost nothing that a relay knows of goes on in its sessions, and the other end may have got further in them.
+        let unfound = self.readers.get(with).map_or(0, |reader| reader.unfound);
         let repaired = self.told_mut(device)?.repaired.entry(with).or_default();
         *repaired += 1;
-        if *repaired <= clocks + put_back {
+        if *repaired <= clocks + put_back + unfound {
             None
         } else {
             Some("no session was lost so often")

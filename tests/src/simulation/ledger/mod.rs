@@ -113,8 +113,9 @@ struct Reader {
     /// Those of them of which it was told that they cannot be opened.
     unreadable: BTreeSet<Number>,
     copy: Copy,
-    /// How often it was put back.
+    /// How often it was put back, and how often of these no relay could tell.
     put_back: u32,
+    unfound: u32,
     place: Place,
     /// Whoever has asked for its removal was told that it is done.
     is_removed: bool,

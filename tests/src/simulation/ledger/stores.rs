@@ -22,10 +22,14 @@ impl Ledger {
 
     /// A device's store is put back: it knows no more than it did then.
     pub(in super::super) fn restored(&mut self, device: usize, memory: Memory) {
+        // What it sends may have the sequences of what was refused before.
+        self.maybe_refused.retain(|(from, _)| *from != device);
+        self.sends.retain(|(from, _)| *from != device);
         if let Some(reader) = self.readers.get_mut(device) {
             reader.memory = memory;
             reader.copy = Copy::Unaware;
             reader.put_back += 1;
+            reader.unfound += 1;
         }
     }
 
@@ -38,6 +42,9 @@ impl Ledger {
             return;
         };
         let before = reader.copy.clone();
+        if behind {
+            reader.unfound = reader.unfound.saturating_sub(1);
+        }
         if stored && reader.copy == Copy::Unaware {
             reader.copy = Copy::Aware(sent, direct);
         }

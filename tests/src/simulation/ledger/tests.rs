@@ -269,6 +269,11 @@ mod copies {
         let mut ledger = restored();
         ledger.told(0, Alarm::Repaired { with: 1 }, true, 0);
         assert_eq!(found(ledger), [Invariant::Alarm]);
+        let mut unfound = super::ledger();
+        let memory = unfound.memory(1);
+        unfound.restored(1, memory);
+        unfound.told(0, Alarm::Repaired { with: 1 }, true, 0);
+        assert_eq!(found(unfound), []);
     }
 
     #[test]

@@ -481,8 +481,11 @@ impl Process {
                     }
                 }
                 State::Open(mut link) => {
-                    link.handle_record(&mut record, now)?;
-                    State::Open(link)
+                    let handled = link.handle_record(&mut record, now);
+                    // Also where it ends here: what it has begun goes on.
+                    connection.state = State::Open(link);
+                    handled?;
+                    continue;
                 }
             };
         }
