@@ -30,6 +30,8 @@ pub struct Wish {
     pub user: String,
     /// `aud`.
     pub audience: &'static str,
+    /// `jti`.
+    pub id: Option<&'static str>,
     /// `iat`, as seconds from now.
     pub issued: i64,
     /// `exp`, as seconds from now.
@@ -47,6 +49,7 @@ impl Wish {
             issuer: ISSUER,
             user: user.to_owned(),
             audience: AUDIENCE,
+            id: None,
             issued: 0,
             expires: 3_600,
             scope: "sealwire:send sealwire:receive sealwire:publish",
@@ -98,7 +101,7 @@ impl Issuer {
             audience: wish.audience,
             issued: now().saturating_add_signed(wish.issued),
             expires: now().saturating_add_signed(wish.expires),
-            id: None,
+            id: wish.id,
             device,
             scope: Some(wish.scope),
             authorization_details: wish.details.as_ref(),

@@ -527,6 +527,39 @@ fn device_that_was_removed_is_not_let_in_and_gets_nothing() {
 }
 
 #[test]
+fn operator_revokes_a_device_while_it_listens_and_a_user() {
+    let (world, _relay) = alice_and_bob();
+    let mut listening = world.start(&["--home", "bob", "listen"]);
+    listening.said("connected");
+    let bob = world.device("bob");
+    let revoke = |what: &[&str]| {
+        let command = [&["relay", "revoke", "--data", "relay", "--json"], what].concat();
+        world.run(&command)
+    };
+    let revoked = revoke(&["--device", &bob]).succeeded().json();
+    assert_eq!(revoked["device"], json!(bob));
+    let (status, _, said) = listening.end();
+    assert_eq!(status.code(), Some(3), "{said}");
+    assert!(said.contains("revoked"), "{said}");
+    world
+        .at("alice", &["send", "bob", "hello"])
+        .failed(1, "no device");
+    revoke(&["--user", "alice"]).succeeded();
+    world.at("alice", &["listen"]).failed(3, "revoked");
+
+    for (wrong, said) in [
+        (&[] as &[&str], "required"),
+        (&["--device", &bob, "--user", "bob"], "cannot be used with"),
+        (&["--issued-before", "yesterday"], "seconds since 1970"),
+        (&["--jti", ""], "1 to 255 bytes"),
+    ] {
+        revoke(wrong).failed(2, said);
+    }
+    let elsewhere = ["relay", "revoke", "--data", "nothing", "--user", "bob"];
+    world.run(&elsewhere).failed(1, "nothing");
+}
+
+#[test]
 fn second_process_in_the_same_home_is_refused() {
     let (world, _relay) = alice_and_bob();
     let mut first = world.start(&["--home", "alice", "listen"]);

@@ -10,6 +10,7 @@ use sealwire_protocol::key::{BadSignature, PublicKey, PublicKeyError, Thumbprint
 use sealwire_protocol::limits::CLOCK_TOLERANCE_SECONDS;
 use sealwire_protocol::name::User;
 use sealwire_protocol::statement::UnverifiedStatement;
+use sealwire_protocol::token::{TokenClaims, UnverifiedAttestation};
 
 use crate::authority::Authority;
 
@@ -53,6 +54,9 @@ pub(crate) enum CardError {
     /// `iat` is in the future.
     #[error("the card is from the future")]
     Future,
+    /// The attestation, its device or its user was revoked.
+    #[error("the card's attestation, its device or its user was revoked")]
+    Revoked,
 }
 
 /// Checks a card for the device and user of a link, at `now` in seconds since 1970. Whether it rolls back an earlier card is for the directory, which
@@ -93,6 +97,15 @@ pub(crate) fn check_card(
         attested: attestation.issued(),
         key,
     })
+}
+
+/// What the attestation in a card says, which was verified when the card was taken.
+pub(crate) fn attestation_of(card: &[u8]) -> Result<TokenClaims, CardError> {
+    let card = UnverifiedStatement::parse(card, JwtType::Card, &CLAIMS)?;
+    let attestation = card.claims().text("att")?;
+    Ok(UnverifiedAttestation::parse(attestation.as_bytes())?
+        .claims()
+        .clone())
 }
 
 /// Why a one-time prekey is not stored.

@@ -37,8 +37,8 @@ pub(crate) enum End {
     /// The token expired and was not refreshed.
     #[error("the token expired")]
     Expired,
-    /// The device was removed.
-    #[error("the device was removed")]
+    /// The token, the device or its user was revoked.
+    #[error("the token, the device or its user was revoked")]
     Revoked,
     /// A newer link of the device took over.
     #[error("a newer link of the same device")]

@@ -40,6 +40,7 @@ const CERTIFICATE: &str = "tls-cert.pem";
 const CERTIFICATE_KEY: &str = "tls-key.pem";
 const INVITES: &str = "invites";
 const BLOBS: &str = "blobs";
+const REVOCATIONS: &str = "revocations.jsonl";
 const MAIL: &str = "mail";
 const DESCRIPTION: &str = "relay.json";
 /// The layout this code writes; a directory with a higher number is refused.
@@ -306,6 +307,12 @@ impl DataDir {
     #[must_use]
     pub fn invites_path(&self) -> PathBuf {
         self.path.join(INVITES)
+    }
+
+    /// What is revoked ([`crate::revocations`]); there need not be such a file.
+    #[must_use]
+    pub fn revocations_path(&self) -> PathBuf {
+        self.path.join(REVOCATIONS)
     }
 
     /// Where sealed files are that devices have left.

@@ -8,8 +8,11 @@
 //! Signatures and attestations are checked before, by the link: what comes here is a card of the link's own device and user. What is
 //! checked here is what needs memory: no rollback, no second use of an id, the numbers of devices and prekeys.
 use redb::ReadableTable;
-use sealwire_protocol::{close::RefusalCode, key::Thumbprint, limits, name::User};
+use sealwire_protocol::{
+    close::RefusalCode, key::Thumbprint, limits, name::User, token::TokenClaims,
+};
 
+use crate::card_check;
 use crate::storage::{CARDS, DeviceId, ENROLLED, PREKEYS, Storage, StorageError, Tables};
 
 /// Bytes of a one-time prekey on the wire (docs/protocol.md §6.2).
@@ -218,6 +221,15 @@ impl Directory {
             .collect())
     }
 
+    /// Every device of `user` that has a card, also those that are not current.
+    pub(crate) fn all_devices(&self, user: &User) -> Result<Vec<Thumbprint>, StorageError> {
+        let devices = self.storage.user_devices(user.as_str())?;
+        let devices = devices.iter();
+        Ok(devices
+            .map(|(device, _)| Thumbprint::from_bytes(*device))
+            .collect())
+    }
+
     /// Whether a device was removed ([`Directory::remove`]): a token that it still has, whoever issued it, is not to let it in.
     ///
     /// # Errors
@@ -226,6 +238,21 @@ impl Directory {
         self.storage.read(|read| {
             let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
             Ok(row.is_some_and(|row| row.value().2))
+        })
+    }
+
+    /// Whether a device was removed that was `user`'s: who does not know whether it was done asks again.
+    pub(crate) fn was_removed_of(
+        &self,
+        device: &Thumbprint,
+        user: &User,
+    ) -> Result<bool, StorageError> {
+        self.storage.read(|read| {
+            let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
+            Ok(row.is_some_and(|row| {
+                let (owner, _, removed) = row.value();
+                removed && owner == user.as_str()
+            }))
         })
     }
 
@@ -321,6 +348,48 @@ impl Directory {
         let (device, of) = (*device.as_bytes(), of.cloned());
         self.storage
             .write(0, move |tables| tables.remove_device(&device, of.as_ref()))
+            .await
+    }
+
+    /// Takes away the cards whose attestation is `covered`; their devices may publish newer ones. Looks at every card, on a thread of its own. Returns
+    /// whose they were.
+    pub(crate) async fn withdraw(
+        &self,
+        covered: impl Fn(&TokenClaims) -> bool + Send + 'static,
+    ) -> Result<Vec<(User, Thumbprint)>, StorageError> {
+        let storage = self.storage.clone();
+        let find = move || {
+            storage.read(|read| {
+                let mut found = Vec::new();
+                for entry in read.open_table(CARDS)?.iter()? {
+                    let (device, row) = entry?;
+                    let (_, id, _, card) = row.value();
+                    if card_check::attestation_of(card).is_ok_and(|claims| covered(&claims)) {
+                        found.push((*device.value(), id));
+                    }
+                }
+                Ok(found)
+            })
+        };
+        let found = tokio::task::spawn_blocking(find).await;
+        let found = found.map_err(|_| StorageError::Unreadable)??;
+        if found.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.storage
+            .write(0, move |tables| tables.withdraw(&found))
+            .await
+    }
+
+    /// Takes away the card of a device, if it is still the one with this id.
+    pub(crate) async fn withdraw_card(
+        &self,
+        device: &Thumbprint,
+        id: u32,
+    ) -> Result<(), StorageError> {
+        let found = [(*device.as_bytes(), id)];
+        self.storage
+            .write(0, move |tables| tables.withdraw(&found).map(drop))
             .await
     }
 }
@@ -442,6 +511,26 @@ impl Tables<'_> {
             });
         }
         Ok(entries)
+    }
+
+    fn withdraw(
+        &mut self,
+        found: &[(DeviceId, u32)],
+    ) -> Result<Vec<(User, Thumbprint)>, redb::Error> {
+        let mut withdrawn = Vec::new();
+        for (device, id) in found {
+            let user = match self.cards.get(device)? {
+                Some(row) if row.value().1 == *id => row.value().0.to_owned(),
+                Some(_) | None => continue,
+            };
+            self.cards.remove(device)?;
+            self.user_devices.remove((user.as_str(), device))?;
+            if let Ok(user) = User::new(&user) {
+                withdrawn.push((user, Thumbprint::from_bytes(*device)));
+            }
+            self.changed_users.push(user);
+        }
+        Ok(withdrawn)
     }
 
     /// Whether the device was removed.

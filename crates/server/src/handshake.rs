@@ -85,7 +85,8 @@ impl Accepting {
                 (minted.verified.clone(), Some(minted))
             }
         };
-        if shared.directory.is_removed(&token.claims().device)? {
+        let claims = token.claims();
+        if shared.revocations.cover(claims) || shared.directory.is_removed(&claims.device)? {
             return Err(End::Revoked);
         }
         // Authorisation: the token is the presented one and names the proved key.

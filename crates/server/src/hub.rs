@@ -62,6 +62,16 @@ impl Hub {
         }
     }
 
+    /// Tells all links.
+    pub(crate) fn ring_all(&self, news: News) {
+        for shard in &self.shards {
+            let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            for doorbell in shard.values() {
+                doorbell.ring(news);
+            }
+        }
+    }
+
     /// Tells every link that watches `user` that the user's set of devices changed.
     pub(crate) fn changed(&self, user: &str) {
         self.watchers.changed(user);
@@ -157,6 +167,18 @@ mod tests {
         drop(older);
         hub.ring(&[1; 32], News::MAIL);
         assert!(newer.doorbell().take().unwrap().news.has(News::MAIL));
+    }
+
+    #[test]
+    fn what_concerns_all_links_is_heard_by_all() {
+        let hub = Hub::new();
+        let links: Vec<_> = (0..=u8::MAX)
+            .map(|first| hub.register([first; 32]))
+            .collect();
+        hub.ring_all(News::REVOCATIONS);
+        for link in &links {
+            assert!(link.doorbell().take().unwrap().news.has(News::REVOCATIONS));
+        }
     }
 
     #[test]

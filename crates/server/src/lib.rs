@@ -50,6 +50,7 @@ mod now;
 pub mod policy;
 mod relay;
 mod requests;
+pub mod revocations;
 mod shared;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

@@ -135,8 +135,8 @@ impl Link {
 
     fn greet(&mut self, minted: Option<Minted>, now: Now) -> Result<(), End> {
         let device = self.requester.device();
-        // A removal between the handshake's look and the hub's entry rang nobody.
-        if self.requester.shared.directory.is_removed(&device)? {
+        // A removal or revocation between the handshake's look and the hub's entry rang nobody.
+        if self.requester.is_revoked() || self.requester.shared.directory.is_removed(&device)? {
             return Err(End::Revoked);
         }
         // The hub knows the link already, so mail that comes after this look rings.
@@ -197,6 +197,9 @@ impl Link {
     pub(crate) fn handle_news(&mut self, rung: Rung) -> Result<(), End> {
         if let Some(end) = rung.news.end() {
             return Err(end);
+        }
+        if rung.news.has(News::REVOCATIONS) && self.requester.is_revoked() {
+            return Err(End::Revoked);
         }
         if rung.news.has(News::MAIL) {
             self.window.grown();

@@ -29,6 +29,7 @@ use crate::issuer_keys::{IssuerKeys, KeySource, KeySourceError};
 use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::policy::Allowance;
+use crate::revocations::{self, Revocation, Revocations, RevocationsError};
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
 use crate::tls::{self, SelfSigned, Tls};
@@ -156,6 +157,15 @@ impl Relay {
         // Also a link of a device that has no card.
         self.shared.hub.ring(device.as_bytes(), News::REVOKED);
         Ok(known)
+    }
+
+    /// Revokes a token, a device, a user, or what was issued before some time ([`Revocation`]). When this returns, it is in the data directory's
+    /// `revocations.jsonl`, no token that it covers is accepted any more, the cards are gone and peers are told; live links are closed with 4102 at once.
+    ///
+    /// # Errors
+    /// [`RelayError::Revocations`] if the file cannot be written; nothing is revoked then.
+    pub async fn revoke(&self, revocation: Revocation) -> Result<(), RelayError> {
+        Ok(revocations::revoke(&self.shared, revocation).await?)
     }
 
     /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory
@@ -302,6 +312,7 @@ impl RelayBuilder {
         tasks.extend([
             tokio::spawn(sweep_mail(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(sweep_blobs(Arc::clone(&shared), stopped.clone())),
+            tokio::spawn(revocations::watch(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(listener::serve(
                 listener,
                 acceptor,
@@ -344,6 +355,7 @@ impl RelayBuilder {
             (Tls::SelfSigned, None) => return Err(RelayError::NoCertificate),
         };
         let blobs = directory.as_ref().map(DataDir::blobs_path);
+        let revoked = directory.as_ref().map(DataDir::revocations_path);
         let kept_keys = directory
             .as_ref()
             .map(|directory| directory.path().to_owned());
@@ -396,6 +408,9 @@ impl RelayBuilder {
         if let Some(path) = blobs {
             shared.blobs =
                 Blobs::open(&path, limits).map_err(|error| RelayError::Blobs { path, error })?;
+        }
+        if let Some(path) = revoked {
+            shared.revocations = Revocations::open(path)?;
         }
         let shared = Arc::new(shared);
         Ok(Opened {
@@ -480,6 +495,9 @@ pub enum RelayError {
     /// The mailboxes could not be opened.
     #[error(transparent)]
     Mail(#[from] MailOpenError),
+    /// What is revoked cannot be read or written.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
     /// There is no built-in issuer: the operator's issues the tokens.
     #[error(
         "this relay has no issuer of its own; its users get their tokens from the configured one"

@@ -20,11 +20,12 @@ use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::link::RelayLink;
 use sealwire_protocol::name::User;
 use sealwire_protocol::permissions::Permissions;
+use sealwire_protocol::token::TokenClaims;
 
 use crate::bounds::{
     PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE, REFRESHES_PER_MINUTE,
 };
-use crate::card_check::{self, PrekeyError};
+use crate::card_check::{self, CardError, PrekeyError};
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
 use crate::hub::Registration;
 use crate::issuer::{IssuerError, Minted};
@@ -157,6 +158,11 @@ impl Requester {
         &self.link.token().claims().permissions
     }
 
+    /// Whether the link's token is revoked.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.shared.revocations.cover(self.link.token().claims())
+    }
+
     /// Has the link hear of changes of the user's devices; of those of its own user it hears anyway.
     fn watch(&mut self, user: &User) {
         if user != self.user() {
@@ -240,14 +246,22 @@ impl Requester {
 
     /// PublishCard, §6.1.
     pub(crate) fn publish_card(&self, request: RequestId, card: &[u8], now: Now) -> Outcome {
-        let card = match self.publishable_card(card, now) {
+        let (card, attestation) = match self.publishable_card(card, now) {
             Ok(card) => card,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
         let (shared, user, device) = (Arc::clone(&self.shared), self.user().clone(), self.device());
         Outcome::pending(0, async move {
+            let id = card.id;
             match shared.directory.publish_card(&user, &device, card).await {
                 Ok(published) => {
+                    // Whoever revoked it meanwhile may have looked before it was there.
+                    if shared.revocations.cover(&attestation) {
+                        return match shared.directory.withdraw_card(&device, id).await {
+                            Ok(()) => Reply::Refused(request, RefusalCode::InvalidCard),
+                            Err(error) => Reply::Refused(request, unavailable(error)),
+                        };
+                    }
                     if published.new_device {
                         shared.tell_of_devices(&user, &device, now);
                     }
@@ -258,21 +272,37 @@ impl Requester {
         })
     }
 
-    fn publishable_card(&self, card: &[u8], now: Now) -> Result<VerifiedCard, RefusalCode> {
+    /// The card, and what its attestation says.
+    fn publishable_card(
+        &self,
+        card: &[u8],
+        now: Now,
+    ) -> Result<(VerifiedCard, TokenClaims), RefusalCode> {
         self.may_publish(now)?;
-        match card_check::check_card(
+        let checked = card_check::check_card(
             card,
             self.device(),
             self.user(),
             &self.shared.authority,
             now.seconds(),
-        ) {
-            Ok(checked) => Ok(VerifiedCard {
-                id: checked.generation,
-                issued: checked.issued,
-                attested: checked.attested,
-                card: card.to_vec(),
-            }),
+        )
+        .and_then(|checked| {
+            let attestation = card_check::attestation_of(card)?;
+            if self.shared.revocations.cover(&attestation) {
+                return Err(CardError::Revoked);
+            }
+            Ok((checked, attestation))
+        });
+        match checked {
+            Ok((checked, attestation)) => {
+                let card = VerifiedCard {
+                    id: checked.generation,
+                    issued: checked.issued,
+                    attested: checked.attested,
+                    card: card.to_vec(),
+                };
+                Ok((card, attestation))
+            }
             Err(error) => {
                 tracing::debug!(%error, "card refused");
                 Err(RefusalCode::InvalidCard)
@@ -397,6 +427,9 @@ impl Requester {
             })?;
             (verified, None)
         };
+        if self.shared.revocations.cover(token.claims()) {
+            return Err(RefreshError::Revoked);
+        }
         self.link.refresh(proven, token)?;
         self.allowance = self
             .shared
@@ -431,6 +464,8 @@ enum RefreshError {
     Issuer(#[from] IssuerError),
     #[error("this relay has no issuer of its own")]
     NoIssuer,
+    #[error("the token, the device or its user was revoked")]
+    Revoked,
     #[error("the token's key is not known yet; the issuer's key set is looked at again")]
     KeyNotKnownYet,
 }
@@ -440,9 +475,11 @@ impl RefreshError {
         match self {
             Self::Issuer(error) if error.is_internal() => RefusalCode::Unavailable,
             Self::KeyNotKnownYet => RefusalCode::Unavailable,
-            Self::NotAuthorised(_) | Self::Token(_) | Self::Issuer(_) | Self::NoIssuer => {
-                RefusalCode::TokenRefused
-            }
+            Self::NotAuthorised(_)
+            | Self::Token(_)
+            | Self::Issuer(_)
+            | Self::NoIssuer
+            | Self::Revoked => RefusalCode::TokenRefused,
         }
     }
 }

@@ -19,6 +19,7 @@ use crate::issuer::Issuer;
 use crate::mail::{Mailboxes, PostError, Swept};
 use crate::now::Now;
 use crate::policy::{Allowance, Rates};
+use crate::revocations::Revocations;
 use crate::storage::{Storage, StorageError};
 
 /// What every connection of a relay shares.
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     unemptied: Mutex<BTreeSet<Thumbprint>>,
     pub(crate) blobs: Blobs,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) revocations: Revocations,
     pub(crate) settings: Settings,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
@@ -133,6 +135,7 @@ impl Shared {
             unemptied: Mutex::default(),
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
+            revocations: Revocations::default(),
             settings,
             message_rates: Rates::default(),
             fetch_rates: Rates::default(),
@@ -144,7 +147,7 @@ impl Shared {
     }
 
     /// Removes a device, if it is one of `of` where that is given, and tells everybody whom it concerns (docs/protocol.md §5.1,
-    /// RemoveDevice). Returns whether there was such a device.
+    /// RemoveDevice). Returns whether there was such a device; one of `of` that was removed before is one.
     pub(crate) async fn remove_device(
         &self,
         device: &Thumbprint,
@@ -152,7 +155,10 @@ impl Shared {
         now: Now,
     ) -> Result<bool, StorageError> {
         let Some(user) = self.directory.remove(device, of).await? else {
-            return Ok(false);
+            return match of {
+                Some(user) => self.directory.was_removed_of(device, user),
+                None => Ok(false),
+            };
         };
         self.hub.ring(device.as_bytes(), News::REVOKED);
         self.tell_of_devices(&user, device, now);

@@ -332,6 +332,10 @@ async fn device_removed_by_another_is_never_enrolled_again() {
     // It has no card yet, but the issuer knows whose it is.
     assert_accepted(&phone.remove(laptop.id()).await);
     assert_eq!(laptop.closed().await, code(4102, "revoked"));
+    // Who has not heard the answer asks again. One that nobody knows was never removed.
+    assert_accepted(&phone.remove(laptop.id()).await);
+    let unknown = refused(phone.remove(new_key().thumbprint()).await);
+    assert_eq!(unknown, RefusalCode::UnknownDevice);
     let (_, mut socket, _) = join(laptop.key).await;
     assert_eq!(closed(&mut socket).await, code(4100, "not_authorised"));
 }

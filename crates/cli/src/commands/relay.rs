@@ -3,19 +3,22 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use sealwire_jose::{Algorithm, Algorithms};
 use sealwire_protocol::address::Address;
-use sealwire_protocol::name;
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::name::{self, User};
 use sealwire_server::data_dir::{DataDir, DataDirError, InitOptions};
 use sealwire_server::issuer_keys::KeySource;
 use sealwire_server::policy::{Allowance, MESSAGES_PER_MINUTE};
+use sealwire_server::revocations::{self, Revocation};
 use sealwire_server::{Relay, RelayBuilder, RelayError, Tls};
 use serde_json::json;
 
 use crate::exit::Failure;
 use crate::output::Output;
 use crate::stop::Stop;
+use crate::when;
 
 /// Set up and run a relay
 #[derive(Debug, Subcommand)]
@@ -24,6 +27,45 @@ pub(crate) enum Command {
     Init(Init),
     /// Run a relay until Ctrl-C or SIGTERM
     Run(Run),
+    /// Revoke a device, a user or tokens, also while the relay runs
+    Revoke(Revoke),
+}
+
+#[derive(Debug, Args)]
+#[command(
+    group(ArgGroup::new("what").args(["device", "user", "jti", "issued_before"]).required(true).multiple(true)),
+    after_help = "\
+A relay that runs on DIR closes the links within a second; cards go, and peers are told. It is a line in DIR/revocations.jsonl: a line that is taken out \
+counts no more, but devices that were removed stay removed, and join again with new keys.\n\
+\n\
+Examples:\n  \
+    # a phone that was lost; `sealwire devices` shows the thumbprints\n  \
+    sealwire relay revoke --data DIR --device 51S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w\n  \
+    # somebody who has left: all their devices, and no new ones\n  \
+    sealwire relay revoke --data DIR --user mallory\n  \
+    # tokens may have been stolen: everybody needs a new one, and keeps their devices\n  \
+    sealwire relay revoke --data DIR --issued-before now"
+)]
+pub(crate) struct Revoke {
+    /// The relay's data directory
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+
+    /// A device, for good
+    #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true, conflicts_with_all = ["user", "jti", "issued_before"])]
+    device: Option<Thumbprint>,
+
+    /// A user: all their devices are removed, and none is let in
+    #[arg(long, value_name = "USER", conflicts_with = "jti")]
+    user: Option<User>,
+
+    /// The token with this id, its `jti`
+    #[arg(long, value_name = "ID", allow_hyphen_values = true, value_parser = token_id, conflicts_with = "issued_before")]
+    jti: Option<String>,
+
+    /// Tokens from before this time: `now`, or seconds since 1970; with --user, only that user's, who keeps their devices
+    #[arg(long, value_name = "TIME", value_parser = issued_before)]
+    issued_before: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -123,7 +165,60 @@ pub(crate) fn run(command: Command, output: Output) -> Result<(), Failure> {
     match command {
         Command::Init(init) => initialise(&init, output),
         Command::Run(run) => super::runtime()?.block_on(serve(run, output)),
+        Command::Revoke(revoke) => revoke_in(&revoke, output),
     }
+}
+
+fn revoke_in(revoke: &Revoke, output: Output) -> Result<(), Failure> {
+    let data = DataDir::open(&revoke.data)?;
+    let path = data.revocations_path();
+    let Some(revocation) = revoke.revocation() else {
+        return Err(Failure::usage("say what to revoke"));
+    };
+    revocations::append(&path, &revocation).map_err(Failure::failed)?;
+    output.result(
+        &json!({
+            "device": revoke.device.map(|device| device.to_string()),
+            "user": revoke.user.as_ref().map(User::as_str),
+            "jti": revoke.jti,
+            "issued_before": revoke.issued_before,
+            "file": path,
+        }),
+        format_args!("revoked: a line in {}", path.display()),
+    )
+}
+
+impl Revoke {
+    fn revocation(&self) -> Option<Revocation> {
+        match (&self.device, &self.user, &self.jti, self.issued_before) {
+            (Some(device), _, _, _) => Some(Revocation::Device(*device)),
+            (None, _, Some(id), _) => Some(Revocation::Token(id.clone())),
+            (None, user, None, Some(before)) => Some(Revocation::IssuedBefore {
+                before,
+                user: user.clone(),
+            }),
+            (None, Some(user), None, None) => Some(Revocation::User(user.clone())),
+            // The arguments require one.
+            (None, None, None, None) => None,
+        }
+    }
+}
+
+fn token_id(id: &str) -> Result<String, String> {
+    if (1..=255).contains(&id.len()) {
+        Ok(id.to_owned())
+    } else {
+        Err("a jti has 1 to 255 bytes".to_owned())
+    }
+}
+
+/// What `now` means includes the tokens of this very second.
+fn issued_before(time: &str) -> Result<u64, String> {
+    if time == "now" {
+        return Ok(when::now() + 1);
+    }
+    time.parse()
+        .map_err(|_| "write now, or seconds since 1970".to_owned())
 }
 
 fn initialise(init: &Init, output: Output) -> Result<(), Failure> {

@@ -24,6 +24,8 @@ impl News {
     const OTHERS: Self = Self(16);
     /// So many others' changed that they are not told apart: it may have been any that the link watches.
     pub(crate) const ANY_OTHER: Self = Self(32);
+    /// More is revoked than before; it may be the link's token.
+    pub(crate) const REVOCATIONS: Self = Self(64);
 
     /// Whether `other` is part of this.
     pub(crate) fn has(self, other: Self) -> bool {
