@@ -1,5 +1,9 @@
 //! What is revoked while people talk: links end at once, cards go, peers know, and nobody else notices.
-#![expect(clippy::panic, reason = "a test fails by panicking")]
+#![expect(
+    clippy::panic,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test fails by panicking"
+)]
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -39,6 +43,20 @@ async fn hears_of_removal(device: &Device, removed: Thumbprint) {
         }
     };
     assert_eq!(device.next("the removal", gone).await, removed);
+}
+
+/// Waits until the device's link was lost, and there is another.
+async fn is_back(device: &Device) {
+    let mut was_lost = false;
+    let is_back = |event| match event {
+        Event::Connection(ConnectionState::Connected) if was_lost => Some(()),
+        Event::Connection(_) => {
+            was_lost = true;
+            None
+        }
+        _ => None,
+    };
+    device.next("the next connection", is_back).await;
 }
 
 fn file(town: &Town) -> PathBuf {
@@ -164,6 +182,53 @@ async fn revoked_token_ends_its_link_and_its_card_and_the_next_one_makes_another
         assert_eq!(alice.text().await.1, "and to you");
     }
     assert_eq!(alice.client.connection(), ConnectionState::Connected);
+}
+
+#[tokio::test]
+async fn device_whose_card_is_of_an_older_token_makes_another() {
+    let issuer = Issuer::ed25519();
+    let town = Town::of(&issuer).await;
+    let alice = joined(&town, &issuer, "alice").await;
+    let first = Wish {
+        id: Some("first"),
+        ..Wish::of("bob")
+    };
+    let mut wishes = vec![first];
+    wishes.extend(std::iter::repeat_n(Wish::of("bob"), 3));
+    let bob = town.account(issuer.trusted(), issuer.grants_in_turn(wishes));
+    // Its card stays the one that the first token attests.
+    let bob = bob.arrive().await.leave().await.arrive().await;
+    alice.meet("bob", &bob, "alice").await;
+    let revoked = Revocation::Token("first".to_owned());
+    town.relay().revoke(revoked).await.unwrap();
+    is_back(&bob).await;
+    let bob = bob.leave().await.arrive().await;
+    alice.send("bob", "hello again").await;
+    assert_eq!(bob.text().await.1, "hello again");
+}
+
+#[tokio::test]
+async fn who_is_enrolled_comes_back_by_itself_with_a_new_token() {
+    let town = Town::new().await;
+    let (alice, bob) = (town.join("alice").await, town.join("bob").await);
+    alice.meet("bob", &bob, "alice").await;
+    // The next second, so that the tokens are from before it.
+    let joined = now();
+    while now() == joined {
+        tokio::task::yield_now().await;
+    }
+    let everything = Revocation::IssuedBefore {
+        before: now(),
+        user: None,
+    };
+    town.relay().revoke(everything).await.unwrap();
+    for device in [&alice, &bob] {
+        is_back(device).await;
+    }
+    // Its card is there when a connection is.
+    let bob = bob.leave().await.arrive().await;
+    alice.send("bob", "hello again").await;
+    assert_eq!(bob.text().await.1, "hello again");
 }
 
 #[tokio::test]

@@ -551,6 +551,7 @@ fn operator_revokes_a_device_while_it_listens_and_a_user() {
         (&[] as &[&str], "required"),
         (&["--device", &bob, "--user", "bob"], "cannot be used with"),
         (&["--issued-before", "yesterday"], "seconds since 1970"),
+        (&["--issued-before", "1800000000000"], "in the future"),
         (&["--jti", ""], "1 to 255 bytes"),
     ] {
         revoke(wrong).failed(2, said);

@@ -40,6 +40,9 @@ pub(crate) enum End {
     /// The token, the device or its user was revoked.
     #[error("the token, the device or its user was revoked")]
     Revoked,
+    /// The device's card was taken away, as what attests it was revoked. When it comes back it learns that it needs another.
+    #[error("the device's card was taken away")]
+    Withdrawn,
     /// A newer link of the device took over.
     #[error("a newer link of the same device")]
     Replaced,
@@ -94,7 +97,7 @@ impl End {
             Self::Expired => CloseCode::TokenExpired,
             Self::Revoked => CloseCode::Revoked,
             Self::Replaced => CloseCode::Replaced,
-            Self::Stopping => CloseCode::GoingAway,
+            Self::Stopping | Self::Withdrawn => CloseCode::GoingAway,
             Self::Storage(_) => CloseCode::Internal,
         })
     }

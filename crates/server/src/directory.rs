@@ -221,6 +221,17 @@ impl Directory {
             .collect())
     }
 
+    /// Whether a device has a card or is enrolled, and was not removed.
+    pub(crate) fn is_known(&self, device: &Thumbprint) -> Result<bool, StorageError> {
+        self.storage.read(|read| {
+            let enrolled = read.open_table(ENROLLED)?.get(device.as_bytes())?;
+            Ok(match enrolled {
+                Some(row) => !row.value().2,
+                None => read.open_table(CARDS)?.get(device.as_bytes())?.is_some(),
+            })
+        })
+    }
+
     /// Every device of `user` that has a card, also those that are not current.
     pub(crate) fn all_devices(&self, user: &User) -> Result<Vec<Thumbprint>, StorageError> {
         let devices = self.storage.user_devices(user.as_str())?;

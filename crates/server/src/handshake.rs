@@ -8,7 +8,7 @@ use sealwire_protocol::link::RelayLink;
 use sealwire_protocol::token::AccessToken;
 
 use crate::closing::End;
-use crate::issuer::Minted;
+use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
 use crate::shared::Shared;
 
@@ -81,7 +81,13 @@ impl Accepting {
                 let issuer = shared.issuer.as_ref().ok_or(End::NoIssuer)?;
                 let minted = issuer
                     .renew(proven.device_key(), now.seconds())
-                    .map_err(End::Issuer)?;
+                    .map_err(|error| {
+                        if error == IssuerError::Removed {
+                            End::Revoked
+                        } else {
+                            End::Issuer(error)
+                        }
+                    })?;
                 (minted.verified.clone(), Some(minted))
             }
         };

@@ -201,6 +201,9 @@ impl Link {
         if rung.news.has(News::REVOCATIONS) && self.requester.is_revoked() {
             return Err(End::Revoked);
         }
+        if rung.news.has(News::WITHDRAWN) {
+            return Err(End::Withdrawn);
+        }
         if rung.news.has(News::MAIL) {
             self.window.grown();
         }

@@ -163,9 +163,12 @@ impl Relay {
     /// `revocations.jsonl`, no token that it covers is accepted any more, the cards are gone and peers are told; live links are closed with 4102 at once.
     ///
     /// # Errors
-    /// [`RelayError::Revocations`] if the file cannot be written; nothing is revoked then.
+    /// [`RelayError::Revocations`] if the file cannot be written: nothing is revoked then. [`RelayError::Storage`] if cards could not be taken away: tokens
+    /// are refused all the same, and the rest is tried again.
     pub async fn revoke(&self, revocation: Revocation) -> Result<(), RelayError> {
-        Ok(revocations::revoke(&self.shared, revocation).await?)
+        revocations::revoke(&self.shared, revocation)
+            .await?
+            .map_err(RelayError::Storage)
     }
 
     /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory

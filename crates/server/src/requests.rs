@@ -258,7 +258,11 @@ impl Requester {
                     // Whoever revoked it meanwhile may have looked before it was there.
                     if shared.revocations.cover(&attestation) {
                         return match shared.directory.withdraw_card(&device, id).await {
-                            Ok(()) => Reply::Refused(request, RefusalCode::InvalidCard),
+                            Ok(()) => {
+                                // It may have taken the place of one that others know.
+                                shared.tell_of_devices(&user, &device, now);
+                                Reply::Refused(request, RefusalCode::InvalidCard)
+                            }
                             Err(error) => Reply::Refused(request, unavailable(error)),
                         };
                     }

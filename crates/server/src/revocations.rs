@@ -65,7 +65,18 @@ pub(crate) struct Revocations {
     list: RwLock<Arc<List>>,
     file: Option<PathBuf>,
     /// Held while the list changes and the change is carried out.
-    changing: tokio::sync::Mutex<()>,
+    progress: tokio::sync::Mutex<Progress>,
+}
+
+/// How far the relay has got.
+#[derive(Debug, Default)]
+struct Progress {
+    /// What has been carried out. What a failure or a crash has left undone is in the list and not in here.
+    carried: Arc<List>,
+    /// The file as it was when it was last read without an error.
+    seen: Option<Stamp>,
+    /// It was looked at twice in that state, so that nobody is in the middle of writing it.
+    settled: bool,
 }
 
 /// What tells two states of the file apart.
@@ -92,13 +103,19 @@ impl Stamp {
 impl Revocations {
     /// Those in a file, which need not exist yet. Reads it.
     pub(crate) fn open(file: PathBuf) -> Result<Self, RevocationsError> {
+        // Before it is read: what comes in between is read once more.
+        let seen = Stamp::of(&file).map_err(|error| failed(&file, error))?;
         let (list, bad) = read(&file)?;
         match bad {
             Some(bad) => Err(bad),
             None => Ok(Self {
                 list: RwLock::new(Arc::new(list)),
                 file: Some(file),
-                changing: tokio::sync::Mutex::default(),
+                progress: tokio::sync::Mutex::new(Progress {
+                    seen,
+                    settled: true,
+                    ..Progress::default()
+                }),
             }),
         }
     }
@@ -129,6 +146,11 @@ pub fn append(path: &Path, revocation: &Revocation) -> Result<(), RevocationsErr
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(path)?;
+        #[cfg(unix)]
+        if let Some(directory) = path.parent() {
+            give_to_owner(&file, directory)?;
+        }
+        let before = file.metadata()?.len();
         let mut line = revocation.to_line();
         // Whoever wrote the last line may not have ended it.
         if !ends_with_newline(&mut file)? {
@@ -136,8 +158,14 @@ pub fn append(path: &Path, revocation: &Revocation) -> Result<(), RevocationsErr
         }
         line.push('\n');
         // One write, so that two processes do not mix theirs.
-        file.write_all(line.as_bytes())?;
-        file.sync_all()?;
+        if let Err(error) = file
+            .write_all(line.as_bytes())
+            .and_then(|()| file.sync_all())
+        {
+            // Half a line would keep the relay from starting.
+            file.set_len(before)?;
+            return Err(error);
+        }
         #[cfg(unix)]
         if let Some(directory) = path.parent() {
             File::open(directory)?.sync_all()?;
@@ -145,6 +173,17 @@ pub fn append(path: &Path, revocation: &Revocation) -> Result<(), RevocationsErr
         Ok(())
     };
     write().map_err(|error| failed(path, error))
+}
+
+/// The relay has to read what an administrator's account writes.
+#[cfg(unix)]
+fn give_to_owner(file: &File, directory: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let (own, owner) = (file.metadata()?, fs::metadata(directory)?);
+    if own.uid() != owner.uid() && own.len() == 0 {
+        fchown(file, Some(owner.uid()), Some(owner.gid()))?;
+    }
+    Ok(())
 }
 
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {

@@ -552,7 +552,7 @@ async fn removed_device_loses_its_link_and_gets_no_other() {
     );
     assert_eq!(
         refusal(&relay, &key, Credential::Renewal).await,
-        code(4100, "not_authorised")
+        code(4102, "revoked")
     );
 }
 

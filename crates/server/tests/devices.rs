@@ -267,10 +267,10 @@ async fn device_removed_by_another_of_its_user_loses_its_link_and_everybody_hear
     );
     assert_accepted(&bob.send("alice", 1, &[phone.id()], b"x").await);
     assert_eq!(phone.next().await, delivery(1, 1, &bob, "bob", b"x"));
-    assert_eq!(
-        refused(phone.remove(laptop.id()).await),
-        RefusalCode::UnknownDevice
-    );
+    // Who has not heard the answer asks again. Others learn nothing.
+    assert_accepted(&phone.remove(laptop.id()).await);
+    let others = refused(bob.remove(laptop.id()).await);
+    assert_eq!(others, RefusalCode::UnknownDevice);
 }
 
 // docs/protocol.md §5.1, RemoveDevice

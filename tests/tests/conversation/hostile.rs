@@ -96,8 +96,16 @@ async fn message_is_not_shown_as_somebody_elses() {
 #[tokio::test]
 async fn message_that_the_relay_drops_is_missed() {
     let scene = Scene::new(["dropped", "delivered"]).await;
-    let [first, _] = scene.held().try_into().unwrap();
-    scene.mailboxes.acknowledge(&scene.bob, first.position);
+    let [_, second] = scene.held().try_into().unwrap();
+    scene.mailboxes.remove(&scene.bob, 0).unwrap();
+    scene
+        .add_under(
+            second.id,
+            "alice",
+            second.from_device,
+            second.message.to_vec(),
+        )
+        .await;
     let (alice, bob) = scene.goes_on().await;
     let gap = bob.next("the gap", |event| match event {
         Event::Gap {
@@ -242,23 +250,27 @@ impl Scene {
 
     /// Adds a message to bob's mailbox, as if `device` of `user` had sent it.
     async fn add(&self, user: &str, device: Thumbprint, message: Vec<u8>) -> [u8; 16] {
+        let id = rand::random();
+        self.add_under(id, user, device, message).await;
+        id
+    }
+
+    async fn add_under(&self, id: [u8; 16], user: &str, device: Thumbprint, message: Vec<u8>) {
         let (from_user, to_user) = (User::new(user).unwrap(), User::new("bob").unwrap());
         let posting = Posting {
             from_user: &from_user,
             from_device: device,
             sequence: self.mailboxes.sent(&device) + 1,
-            id: rand::random(),
+            id,
             to_user: &to_user,
             parts: vec![(self.bob, message.into())],
             copies: Vec::new(),
         };
-        let id = posting.id;
         let limits = Allowance::default().mailbox;
         let appended = self.mailboxes.append(posting, limits, now() * 1_000);
         within("the added message", appended.unwrap().accepted())
             .await
             .unwrap();
-        id
     }
 
     /// The relay runs again, and bob comes back.

@@ -22,7 +22,7 @@ use std::path::Path;
 
 use sealwire_client::{Message, Thumbprint};
 use sealwire_protocol::base64url;
-use sealwire_tests::{Account, Device, Issuer, Town, Wish};
+use sealwire_tests::{Account, Device, Issuer, Town, Wish, within};
 
 use crate::search::{Haystack, Needle};
 use crate::store::Recorder;
@@ -113,6 +113,7 @@ async fn tokens_of_an_identity_provider_are_in_no_log() {
     let town = Town::of(&issuer).await;
     let given = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     let (signer, kept) = (issuer.clone(), given.clone());
+    let (asks, mut asked) = tokio::sync::mpsc::unbounded_channel();
     let credential = sealwire_tests::Credential::tokens(move |device: Thumbprint| {
         let wish = Wish {
             expires: if kept.lock().unwrap().is_empty() {
@@ -123,6 +124,7 @@ async fn tokens_of_an_identity_provider_are_in_no_log() {
             ..Wish::of("alice")
         };
         kept.lock().unwrap().push(signer.token(device, &wish));
+        asks.send(()).unwrap();
         Ok(kept.lock().unwrap().last().unwrap().clone())
     });
     let alice = town.account(issuer.trusted(), credential).arrive().await;
@@ -131,7 +133,10 @@ async fn tokens_of_an_identity_provider_are_in_no_log() {
         .arrive()
         .await;
     // Until the first token has been refreshed.
-    while given.lock().unwrap().len() < 2 {
+    for _ in 0..2 {
+        within("another token to be asked for", asked.recv())
+            .await
+            .unwrap();
         alice.send("bob", WORDS[0]).await;
         assert_eq!(bob.text().await.1, WORDS[0]);
     }

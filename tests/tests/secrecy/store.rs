@@ -153,8 +153,9 @@ impl Secrets {
         if !attestation.is_empty() && !self.attestations.contains(&attestation) {
             self.attestations.push(attestation);
         }
-        // What the device is called.
+        // What the device is called, and whether its store was ever put back.
         reader.vec8(0..=64)?;
+        reader.bool()?;
         Ok(())
     }
 

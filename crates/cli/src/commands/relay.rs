@@ -43,7 +43,7 @@ Examples:\n  \
     sealwire relay revoke --data DIR --device 51S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w\n  \
     # somebody who has left: all their devices, and no new ones\n  \
     sealwire relay revoke --data DIR --user mallory\n  \
-    # tokens may have been stolen: everybody needs a new one, and keeps their devices\n  \
+    # tokens were issued that should not have been: everybody gets a new one, and keeps their devices\n  \
     sealwire relay revoke --data DIR --issued-before now"
 )]
 pub(crate) struct Revoke {
@@ -212,13 +212,16 @@ fn token_id(id: &str) -> Result<String, String> {
     }
 }
 
-/// What `now` means includes the tokens of this very second.
 fn issued_before(time: &str) -> Result<u64, String> {
     if time == "now" {
-        return Ok(when::now() + 1);
+        // Not those of this second: whoever comes back at once has such a token.
+        return Ok(when::now());
     }
-    time.parse()
-        .map_err(|_| "write now, or seconds since 1970".to_owned())
+    match time.parse() {
+        Ok(before) if before <= when::now() => Ok(before),
+        Ok(_) => Err("this is in the future: every token would be refused until then".to_owned()),
+        Err(_) => Err("write now, or seconds since 1970".to_owned()),
+    }
 }
 
 fn initialise(init: &Init, output: Output) -> Result<(), Failure> {

@@ -123,7 +123,7 @@ impl Dialer {
             return Ok(Pass::Token(token));
         }
         match &self.source {
-            Source::Invite(code) if !enrolled || self.refused.is_some() => {
+            Source::Invite(code) if !enrolled || self.refused.is_some_and(|why| !is_old(why)) => {
                 self.renewing = false;
                 Ok(Pass::Invite(code.clone()))
             }
@@ -161,10 +161,14 @@ impl Dialer {
         self.refused = Some(reason);
         match &self.source {
             Source::Provider(_) | Source::Asking(_) => true,
-            // The invite, after the enrolment was refused.
-            Source::Invite(_) => self.renewing,
-            // A renewal makes a new token.
-            Source::Enrolment => reason == NotAuthorised::Expired,
+            // A renewal makes a new token. Where the enrolment itself was refused, there is the invite.
+            Source::Invite(_) => is_old(reason) || self.renewing,
+            Source::Enrolment => is_old(reason),
         }
     }
+}
+
+/// Whether the credential was good once, so that a newer one may be.
+fn is_old(reason: NotAuthorised) -> bool {
+    matches!(reason, NotAuthorised::Expired | NotAuthorised::Revoked)
 }

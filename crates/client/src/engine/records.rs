@@ -123,7 +123,8 @@ impl Record for Account {
             enrolled,
             attestation: (!attestation.is_empty()).then(|| attestation.to_owned()),
             name: read_name(reader)?,
-            restored: reader.bool()?,
+            // Earlier stores do not say.
+            restored: !reader.is_empty() && reader.bool()?,
         })
     }
 }
@@ -509,15 +510,20 @@ impl Record for LostRecord {
             user: name(reader)?,
             asked: reader.u8()?,
             early: reader.bool()?,
-            follows: reader.bool()?,
-            session: {
+            // Earlier stores end here.
+            follows: !reader.is_empty() && reader.bool()?,
+            session: if reader.is_empty() {
+                None
+            } else {
                 let is_known = reader.bool()?;
                 let session = *reader.array()?;
                 is_known.then_some(session)
             },
-            content: match reader.vec24(0..=MAX_CONTENT)? {
-                [] => None,
-                content => Some(Zeroizing::new(content.to_vec())),
+            content: if reader.is_empty() {
+                None
+            } else {
+                let content = reader.vec24(0..=MAX_CONTENT)?;
+                (!content.is_empty()).then(|| Zeroizing::new(content.to_vec()))
             },
         })
     }

@@ -130,10 +130,9 @@ impl Lost {
             return false;
         }
         let own = self.numbers.get(message).copied().unwrap_or(u64::MAX);
+        // What waits itself came in no session that counts here.
         let before = |lost: &LostRecord| {
-            lost.content.is_none()
-                && lost.message.device == message.device
-                && (lost.early || lost.session != Some(session))
+            lost.message.device == message.device && (lost.early || lost.session != Some(session))
         };
         self.messages.range(..own).any(|(_, lost)| before(lost))
     }
@@ -152,6 +151,13 @@ impl Lost {
         let record = AskedSessions(self.asked_sessions.clone());
         txn.put(records::asked_sessions(), &record)?;
         Ok(())
+    }
+
+    /// Whether a message has opened, and waits for others.
+    fn waits(&self, message: &SeenMessage) -> bool {
+        let number = self.numbers.get(message);
+        let lost = number.and_then(|number| self.messages.get(number));
+        lost.is_some_and(|lost| lost.content.is_some())
     }
 
     /// The next message of a device that has waited for others and does so no more.
@@ -318,6 +324,10 @@ impl Engine {
 
     /// A message that did not open does not come again.
     pub(super) fn never_comes(&mut self, txn: &mut Txn, message: SeenMessage) -> Result<(), Fatal> {
+        if self.lost.waits(&message) {
+            // It is here, and shown when those before it are.
+            return Ok(());
+        }
         match self.lost.remove(txn, &message) {
             Some(lost) => self.undecryptable(txn, message, lost.user),
             None => Ok(()),

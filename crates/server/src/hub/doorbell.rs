@@ -26,6 +26,8 @@ impl News {
     pub(crate) const ANY_OTHER: Self = Self(32);
     /// More is revoked than before; it may be the link's token.
     pub(crate) const REVOCATIONS: Self = Self(64);
+    /// The device's card was taken away.
+    pub(crate) const WITHDRAWN: Self = Self(128);
 
     /// Whether `other` is part of this.
     pub(crate) fn has(self, other: Self) -> bool {

@@ -1,12 +1,15 @@
 //! Carries out what is newly revoked: links end, cards go, whom it concerns is told.
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::name::User;
 use sealwire_protocol::token::TokenClaims;
 use tokio::sync::watch::Receiver;
 use tokio::time::MissedTickBehavior;
 
-use super::{List, Revocation, Revocations, RevocationsError, Stamp, append, read};
+use super::{List, Progress, Revocation, RevocationsError, Stamp, append, read};
 use crate::clock;
 use crate::hub::News;
 use crate::now::Now;
@@ -16,24 +19,19 @@ use crate::storage::StorageError;
 /// How often the file is looked at: live links are to close within a second.
 const INTERVAL: Duration = Duration::from_millis(500);
 
-/// Carries out what is revoked already, which a crash may have left undone, and then what the file says whenever it has changed, until the relay
-/// stops.
+/// Carries out what the file says whenever it has changed, and what a failure or an earlier process has left undone, until the relay stops.
 pub(crate) async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
     let for_ever = async {
-        let mut seen = stamp(&shared.revocations).await;
-        {
-            let revocations = &shared.revocations;
-            let _changing = revocations.changing.lock().await;
-            carry_out(&shared, &List::default(), &revocations.list(), clock::now()).await;
-        }
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            let now = stamp(&shared.revocations).await;
-            if now != seen {
-                seen = now;
-                reload(&shared).await;
+            let mut progress = shared.revocations.progress.lock().await;
+            if let Some(file) = shared.revocations.file.clone() {
+                look(&shared, file, &mut progress).await;
+            }
+            if let Err(error) = carry_out(&shared, &mut progress, clock::now()).await {
+                tracing::error!(%error, "revocations: not everything is done yet; tried again");
             }
         }
     };
@@ -44,111 +42,118 @@ pub(crate) async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
     }
 }
 
-/// Revokes something: when this returns, it is durable, no token that it covers is accepted any more, and the cards are gone.
+/// Revokes something. Whoever stops waiting for it changes nothing: what is left is done by [`watch`].
 pub(crate) async fn revoke(
     shared: &Shared,
     revocation: Revocation,
-) -> Result<(), RevocationsError> {
+) -> Result<Result<(), StorageError>, RevocationsError> {
     let revocations = &shared.revocations;
-    let _changing = revocations.changing.lock().await;
+    let mut progress = revocations.progress.lock().await;
     if let Some(file) = revocations.file.clone() {
         let line = revocation.clone();
         blocking(move || append(&file, &line)).await?;
     }
-    let old = revocations.list();
-    let mut new = List::clone(&old);
+    let mut new = List::clone(&revocations.list());
     new.add(revocation);
-    change(shared, &old, new).await;
-    Ok(())
+    change(shared, new);
+    Ok(carry_out(shared, &mut progress, clock::now()).await)
 }
 
-/// The file has changed. What cannot be read revokes nothing, and gives nothing back either.
-async fn reload(shared: &Shared) {
-    let revocations = &shared.revocations;
-    let Some(file) = revocations.file.clone() else {
-        return;
-    };
-    let _changing = revocations.changing.lock().await;
-    let old = revocations.list();
-    let found = blocking(move || {
-        // Whoever moves the file away has not said that anything counts again.
-        if Stamp::of(&file).is_ok_and(|stamp| stamp.is_none()) {
-            return Ok(None);
-        }
-        read(&file).map(Some)
-    });
-    let new = match found.await {
-        Ok(Some((list, None))) => list,
-        Ok(Some((list, Some(bad)))) => {
-            tracing::error!(error = %bad, "revocations: the other lines count, and so does what did before");
-            list.and(&old)
-        }
-        Ok(None) => {
-            tracing::error!("revocations: the file is gone; what was in it still counts");
+/// Reads the file if it has changed. What it adds counts at once; what it takes back, once it has been the same twice. What cannot be read revokes
+/// nothing, and takes nothing back either.
+async fn look(shared: &Shared, file: PathBuf, progress: &mut Progress) {
+    let path = file.clone();
+    let stamp = match blocking(move || Stamp::of(&path)).await {
+        Ok(stamp) => stamp,
+        Err(error) => {
+            tracing::error!(%error, "revocations: the file cannot be looked at; what counted before still does");
             return;
+        }
+    };
+    let is_same = stamp == progress.seen;
+    if is_same && progress.settled {
+        return;
+    }
+    if stamp.is_none() {
+        // Whoever moves the file away has not said that anything counts again.
+        tracing::error!("revocations: the file is gone; what was in it still counts");
+        (progress.seen, progress.settled) = (stamp, true);
+        return;
+    }
+    let old = shared.revocations.list();
+    match blocking(move || read(&file)).await {
+        Ok((list, None)) => {
+            change(shared, if is_same { list } else { list.and(&old) });
+            (progress.seen, progress.settled) = (stamp, is_same);
+        }
+        Ok((list, Some(bad))) => {
+            if !is_same {
+                tracing::error!(error = %bad, "revocations: the other lines count, and so does what did before");
+            }
+            change(shared, list.and(&old));
+            (progress.seen, progress.settled) = (stamp, is_same);
         }
         Err(error) => {
-            tracing::error!(%error, "revocations: what counted before still does");
-            return;
-        }
-    };
-    change(shared, &old, new).await;
-}
-
-async fn change(shared: &Shared, old: &List, new: List) {
-    if new == *old {
-        return;
-    }
-    tracing::info!("revocations have changed");
-    let new = Arc::new(new);
-    shared.revocations.set(Arc::clone(&new));
-    carry_out(shared, old, &new, clock::now()).await;
-}
-
-/// What `new` revokes and `old` did not. What a store that fails keeps from being done is done at the next start; tokens are refused meanwhile.
-async fn carry_out(shared: &Shared, old: &List, new: &List, now: Now) {
-    // Each looks at its own token.
-    shared.hub.ring_all(News::REVOCATIONS);
-    let removed = remove(shared, old, new, now).await;
-    let withdrawn = if new.has_new_tokens(old) {
-        withdraw(shared, new, now).await
-    } else {
-        Ok(())
-    };
-    for done in [removed, withdrawn] {
-        if let Err(error) = done {
-            tracing::error!(%error, "revocations: cards are still there; start the relay again");
+            tracing::error!(%error, "revocations: what counted before still does; the file is read again");
         }
     }
 }
 
-async fn remove(shared: &Shared, old: &List, new: &List, now: Now) -> Result<(), StorageError> {
-    for device in new.new_devices(old) {
-        if !shared.directory.is_removed(&device)? {
-            shared.remove_device(&device, None, now).await?;
-        }
+fn change(shared: &Shared, new: List) {
+    if new != *shared.revocations.list() {
+        tracing::info!("revocations have changed");
+        shared.revocations.set(Arc::new(new));
+        // Each looks at its own token.
+        shared.hub.ring_all(News::REVOCATIONS);
     }
-    for user in new.new_users(old) {
-        for device in shared.directory.all_devices(&user)? {
-            shared.remove_device(&device, Some(&user), now).await?;
-        }
+}
+
+/// Does what the list says and was not done before: all of it that works, also where something does not.
+async fn carry_out(shared: &Shared, progress: &mut Progress, now: Now) -> Result<(), StorageError> {
+    let (old, new) = (Arc::clone(&progress.carried), shared.revocations.list());
+    if old == new {
+        return Ok(());
+    }
+    let mut done = Ok(());
+    for device in new.new_devices(&old) {
+        done = done.and(remove_device(shared, &device, now).await);
+    }
+    for user in new.new_users(&old) {
+        done = done.and(remove_user(shared, &user, now).await);
+    }
+    if new.has_new_tokens(&old) {
+        done = done.and(withdraw(shared, &new, now).await);
+    }
+    if done.is_ok() {
+        progress.carried = new;
+    }
+    done
+}
+
+async fn remove_device(shared: &Shared, device: &Thumbprint, now: Now) -> Result<(), StorageError> {
+    if shared.directory.is_known(device)? {
+        shared.remove_device(device, None, now).await?;
     }
     Ok(())
 }
 
-/// Takes away the cards whose attestation is revoked. Their devices may publish others.
+async fn remove_user(shared: &Shared, user: &User, now: Now) -> Result<(), StorageError> {
+    for device in shared.directory.all_devices(user)? {
+        shared.remove_device(&device, Some(user), now).await?;
+    }
+    Ok(())
+}
+
+/// Takes away the cards whose attestation is revoked. Their devices learn of it and may publish others.
 async fn withdraw(shared: &Shared, list: &List, now: Now) -> Result<(), StorageError> {
     let list = list.clone();
     let covered = move |claims: &TokenClaims| list.covers(claims);
     for (user, device) in shared.directory.withdraw(covered).await? {
         shared.tell_of_devices(&user, &device, now);
+        // Its token may be another than the one that attests it, and good.
+        shared.hub.ring(device.as_bytes(), News::WITHDRAWN);
     }
     Ok(())
-}
-
-async fn stamp(revocations: &Revocations) -> Option<Stamp> {
-    let file = revocations.file.clone()?;
-    blocking(move || Stamp::of(&file)).await.unwrap_or_default()
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

@@ -18,9 +18,10 @@ const MAX_LINE_BYTES: usize = 2_048;
 pub enum Revocation {
     /// `{"token": "…"}`: the token with this `jti`, 1 to 255 bytes, and cards that are attested by it.
     Token(String),
-    /// `{"device": "…"}`: a device, by the thumbprint of its key, for good. It is removed, as if its user had done it.
+    /// `{"device": "…"}`: a device, by the thumbprint of its key. If the relay knows it, by its card or its enrolment, it is removed for good, as if its user
+    /// had done it; and it is not let in as long as the line is there.
     Device(Thumbprint),
-    /// `{"user": "…"}`: a user. All devices that the user has are removed, and no token of the user counts as long as the line is there.
+    /// `{"user": "…"}`: a user. All devices of theirs that have a card are removed, and no token of the user counts as long as the line is there.
     User(User),
     /// `{"issued_before": 1800000000}`, with `"user": "…"` only that user's: tokens whose `iat` is before that, in seconds since 1970, and cards that are
     /// attested by them. The devices go on with a new token.
