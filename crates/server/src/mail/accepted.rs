@@ -57,6 +57,8 @@ pub enum SequenceState {
     Repeated(Accepted),
     /// It is 64 or more below the highest of the device.
     Stale,
+    /// It was refused, and a later one was accepted since.
+    Overtaken,
 }
 
 /// Resolves when every part is durable or acknowledged by its recipient, whichever is first, and every notice of one that was left out is durable. To

@@ -601,8 +601,8 @@ impl Shared {
             return SequenceState::New;
         };
         match core.index.sequence(number, sequence) {
-            // Why it was refused may still hold, and says more.
-            Sequence::New | Sequence::Overtaken => SequenceState::New,
+            Sequence::New => SequenceState::New,
+            Sequence::Overtaken => SequenceState::Overtaken,
             Sequence::Stale => SequenceState::Stale,
             Sequence::Repeated => SequenceState::Repeated(Accepted {
                 shared: Arc::clone(self),

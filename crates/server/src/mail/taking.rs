@@ -44,9 +44,9 @@ impl Core {
             return Err(PostError::Parts);
         }
         let from = self.index.enter(posting.from_device.as_bytes());
-        let sequence = self.index.sequence(from, posting.sequence);
-        match sequence {
-            Sequence::New | Sequence::Overtaken => {}
+        match self.index.sequence(from, posting.sequence) {
+            Sequence::New => {}
+            Sequence::Overtaken => return Err(PostError::Overtaken),
             Sequence::Stale => return Err(PostError::Stale),
             Sequence::Repeated => {
                 let place = self
@@ -58,9 +58,6 @@ impl Core {
 
         // Everything is decided before anything changes.
         let decided = self.decide(from, &mut posting, limits, now_millis)?;
-        if sequence == Sequence::Overtaken {
-            return Err(PostError::Overtaken);
-        }
         if decided.bytes > self.max_posting_bytes() {
             return Err(PostError::Parts);
         }

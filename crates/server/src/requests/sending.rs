@@ -77,6 +77,8 @@ impl Requester {
             SequenceState::New => {}
             SequenceState::Repeated(accepted) => return Sending::Appended(accepted),
             SequenceState::Stale => return refused(request, RefusalCode::Stale),
+            // Whatever else is wrong with it: what is to be sealed again for other devices would come too late as well.
+            SequenceState::Overtaken => return refused(request, RefusalCode::Overtaken),
         }
         let envelope = match self.envelope(send, now) {
             Ok(envelope) => envelope,
