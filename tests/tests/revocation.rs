@@ -63,6 +63,13 @@ fn file(town: &Town) -> PathBuf {
     town.data().join("revocations.jsonl")
 }
 
+async fn town_with_alice() -> (Issuer, Town, Device) {
+    let issuer = Issuer::ed25519();
+    let town = Town::of(&issuer).await;
+    let alice = joined(&town, &issuer, "alice").await;
+    (issuer, town, alice)
+}
+
 async fn joined(town: &Town, issuer: &Issuer, user: &str) -> Device {
     let credential = issuer.grants(Wish::of(user));
     town.account(issuer.trusted(), credential).arrive().await
@@ -70,12 +77,8 @@ async fn joined(town: &Town, issuer: &Issuer, user: &str) -> Device {
 
 #[tokio::test]
 async fn revoked_device_loses_its_link_and_its_peers_know() {
-    let issuer = Issuer::ed25519();
-    let mut town = Town::of(&issuer).await;
-    let (alice, bob) = (
-        joined(&town, &issuer, "alice").await,
-        joined(&town, &issuer, "bob").await,
-    );
+    let (issuer, mut town, alice) = town_with_alice().await;
+    let bob = joined(&town, &issuer, "bob").await;
     let lost = joined(&town, &issuer, "bob").await;
     alice.meet("bob", &bob, "alice").await;
 
@@ -96,9 +99,7 @@ async fn revoked_device_loses_its_link_and_its_peers_know() {
 
 #[tokio::test]
 async fn revoked_user_is_shut_out_until_the_line_is_taken_out() {
-    let issuer = Issuer::ed25519();
-    let town = Town::of(&issuer).await;
-    let alice = joined(&town, &issuer, "alice").await;
+    let (issuer, town, alice) = town_with_alice().await;
     let (one, two) = (
         joined(&town, &issuer, "mallory").await,
         joined(&town, &issuer, "mallory").await,
@@ -139,9 +140,7 @@ async fn revoked_user_is_shut_out_until_the_line_is_taken_out() {
 
 #[tokio::test]
 async fn revoked_token_ends_its_link_and_its_card_and_the_next_one_makes_another() {
-    let issuer = Issuer::ed25519();
-    let town = Town::of(&issuer).await;
-    let alice = joined(&town, &issuer, "alice").await;
+    let (issuer, town, alice) = town_with_alice().await;
     let first = Wish {
         id: Some("first"),
         issued: -100,
@@ -186,9 +185,7 @@ async fn revoked_token_ends_its_link_and_its_card_and_the_next_one_makes_another
 
 #[tokio::test]
 async fn device_whose_card_is_of_an_older_token_makes_another() {
-    let issuer = Issuer::ed25519();
-    let town = Town::of(&issuer).await;
-    let alice = joined(&town, &issuer, "alice").await;
+    let (issuer, town, alice) = town_with_alice().await;
     let first = Wish {
         id: Some("first"),
         ..Wish::of("bob")

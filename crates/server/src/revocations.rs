@@ -267,6 +267,21 @@ mod tests {
         );
     }
 
+    /// As an administrator's account does it for a relay that has one of its own.
+    #[cfg(unix)]
+    #[test]
+    fn file_is_its_relays_whoever_makes_it() {
+        use std::os::unix::fs::{MetadataExt as _, chown};
+        let directory = tempfile::tempdir().unwrap();
+        // Only an administrator may do that, and for others there is nothing to see.
+        if chown(directory.path(), Some(12_345), None).is_err() {
+            return;
+        }
+        let path = directory.path().join("revocations.jsonl");
+        append(&path, &token("one")).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().uid(), 12_345);
+    }
+
     #[test]
     fn file_with_a_line_that_is_none_is_refused_by_its_number() {
         let directory = tempfile::tempdir().unwrap();

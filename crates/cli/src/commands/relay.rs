@@ -41,7 +41,7 @@ counts no more, but devices that were removed stay removed, and join again with 
 Examples:\n  \
     # a phone that was lost; `sealwire devices` shows the thumbprints\n  \
     sealwire relay revoke --data DIR --device 51S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w\n  \
-    # somebody who has left: all their devices, and no new ones\n  \
+    # somebody who has left: all their devices, and new ones too\n  \
     sealwire relay revoke --data DIR --user mallory\n  \
     # tokens were issued that should not have been: everybody gets a new one, and keeps their devices\n  \
     sealwire relay revoke --data DIR --issued-before now"
@@ -55,7 +55,7 @@ pub(crate) struct Revoke {
     #[arg(long, value_name = "THUMBPRINT", allow_hyphen_values = true, conflicts_with_all = ["user", "jti", "issued_before"])]
     device: Option<Thumbprint>,
 
-    /// A user: all their devices are removed, and none is let in
+    /// A user: none of their devices is let in, and those that others can write to are removed for good
     #[arg(long, value_name = "USER", conflicts_with = "jti")]
     user: Option<User>,
 

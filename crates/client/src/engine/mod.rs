@@ -18,6 +18,7 @@
 //! [`Engine::position`] and [`Engine::next_event`]. As many steps as are there may come before one `settle`.
 //! Sockets, tokens and back-off are for [`connection`](crate::connection).
 
+mod attestation;
 mod inbox;
 mod outbox;
 mod peers;
@@ -46,7 +47,8 @@ use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::{CardEntry, List, Ready};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits;
-use sealwire_protocol::token::{AttestationPolicy, UnverifiedAttestation};
+use sealwire_protocol::token::AttestationPolicy;
+use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::error::{NotAuthorised, Refusal, RelayFault};
@@ -72,8 +74,6 @@ pub(crate) use inbox::Given;
 const REQUESTS_BESIDE_SENDS: usize = 8;
 /// The highest sequence that a relay may say it has accepted: more than any device can send.
 const MAX_SEQUENCE: u64 = 1 << 62;
-/// The attestation in use is replaced by a new token's once it is this old, in seconds: a card's age of renewal.
-const ATTESTATION_RENEWAL: u64 = limits::CARD_RENEWAL_DAYS * 24 * 60 * 60;
 
 /// Milliseconds since 1970 by this device's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -139,7 +139,7 @@ pub(crate) struct Engine {
     /// The relay has said, since the store was opened, that it knows of nothing later.
     is_newest_copy: bool,
     /// The last token since the one that is this device's attestation.
-    newer_token: Option<Box<str>>,
+    newer_token: Option<Zeroizing<String>>,
     /// What has changed since the last commit.
     txn: Txn,
     /// A step has begun. Where it has not ended either, it failed, and nothing is committed any more.
@@ -377,58 +377,6 @@ impl Engine {
             self.stage(txn);
         }
         Ok(())
-    }
-
-    /// Takes a token of this device, which is its attestation too: verified as a peer would (`docs/protocol.md §2.3`), so that a wrong
-    /// configuration shows here and not at every peer.
-    ///
-    /// The attestation in use is kept until it is a week old, so that not every token makes a new card.
-    pub(crate) fn handle_token(&mut self, token: &str, now: Moment) -> Result<(), Fatal> {
-        let unverified = UnverifiedAttestation::parse(token.as_bytes())
-            .map_err(|_| NotAuthorised::Attestation)?;
-        if unverified.claims().device != self.keys.thumbprint() {
-            return Err(NotAuthorised::OtherDevice.into());
-        }
-        let policy = policy(&self.issuer, now);
-        let attestation = unverified
-            .verify(&*self.issuer.keys, &policy)
-            .map_err(|_| NotAuthorised::Attestation)?;
-        let said = self.link.as_ref().map(|link| &link.user);
-        if [self.account.user.as_ref(), said]
-            .into_iter()
-            .flatten()
-            .any(|user| **user != *attestation.user().as_str())
-        {
-            return Err(NotAuthorised::OtherUser.into());
-        }
-        if self.attestation_is_fresh(now) {
-            self.newer_token = Some(token.into());
-            return Ok(());
-        }
-        self.own =
-            Some(OwnIdentity::new(&self.keys, token).map_err(|_| NotAuthorised::Attestation)?);
-        self.account.user = Some(attestation.user().as_str().into());
-        self.account.attestation = Some(token.to_owned());
-        self.newer_token = None;
-        if let Some(link) = &mut self.link {
-            link.publishing.attested_anew();
-        }
-        let mut txn = self.begin();
-        txn.put(records::account(), &self.account)?;
-        self.stage(txn);
-        Ok(())
-    }
-
-    /// The relay does not take what attests this device's card, as it was revoked: the newest token takes its place, this one or the next.
-    fn replace_attestation(&mut self, now: Moment) -> Result<(), Fatal> {
-        self.account.attestation = None;
-        let mut txn = self.begin();
-        txn.put(records::account(), &self.account)?;
-        self.stage(txn);
-        match self.newer_token.take() {
-            Some(token) => self.handle_token(&token, now),
-            None => Ok(()),
-        }
     }
 
     /// The link is open: what was under way on the one before starts again.
@@ -802,15 +750,6 @@ impl Engine {
         link.next_request = link.next_request.checked_add(1).unwrap_or(1);
         link.open.insert(request, open);
         request
-    }
-
-    fn attestation_is_fresh(&self, now: Moment) -> bool {
-        let Some(attestation) = &self.account.attestation else {
-            return false;
-        };
-        UnverifiedAttestation::parse(attestation.as_bytes()).is_ok_and(|parsed| {
-            parsed.claims().issued.saturating_add(ATTESTATION_RENEWAL) > now.seconds()
-        })
     }
 }
 

@@ -244,7 +244,7 @@ impl Engine {
             && !self.seen.contains(&opened)
             && self.lost.is_behind(&opened, session)
             && let Some(content) = encode(content)
-            && self.lost.insert(txn, opened, &user, Why::Waits(content))?
+            && self.is_kept(txn, opened, &user, Why::Waits { session, content })?
         {
             return Ok(());
         }
@@ -454,11 +454,23 @@ impl Engine {
                 .ok()
                 .map(|message| message.header().session);
             let why = Why::DidNotOpen { session, early };
-            if self.lost.insert(txn, message, &user, why)? {
+            if self.is_kept(txn, message, &user, why)? {
                 return Ok(());
             }
         }
         self.undecryptable(txn, message, user)
+    }
+
+    /// Remembers a message that is not shown yet; `false` if there are too many.
+    pub(super) fn is_kept(
+        &mut self,
+        txn: &mut Txn,
+        message: SeenMessage,
+        user: &Arc<str>,
+        why: Why,
+    ) -> Result<bool, Fatal> {
+        let is_stranger = !self.is_own(user) && !self.has_written_to(txn, user)?;
+        self.lost.insert(txn, message, user, is_stranger, why)
     }
 
     /// Tells the application of a message that will never be read.

@@ -475,9 +475,11 @@ pub(super) struct LostRecord {
     pub(super) message: SeenMessage,
     /// Whose it is, as the relay said.
     pub(super) user: Arc<str>,
+    /// This user had never written to them when it came.
+    pub(super) is_stranger: bool,
     /// How often it was asked for.
     pub(super) asked: u8,
-    /// The session that it came in, as far as it says.
+    /// The session that it came in, as far as is known.
     pub(super) session: Option<SessionId>,
     /// It came from the future of another clock: others may open in its session since.
     pub(super) early: bool,
@@ -500,7 +502,8 @@ impl Record for LostRecord {
             .vec24(
                 self.content.as_deref().map_or(&[], Vec::as_slice),
                 0..=MAX_CONTENT,
-            )?;
+            )?
+            .bool(self.is_stranger);
         Ok(())
     }
 
@@ -525,6 +528,7 @@ impl Record for LostRecord {
                 let content = reader.vec24(0..=MAX_CONTENT)?;
                 (!content.is_empty()).then(|| Zeroizing::new(content.to_vec()))
             },
+            is_stranger: !reader.is_empty() && reader.bool()?,
         })
     }
 }

@@ -27,6 +27,8 @@ use crate::store::vault::{Place, Table};
 
 /// Messages that are asked for again at a time, and those that wait for them; what is more is told as undecryptable, or shown, at once.
 const LOST_LIMIT: usize = 256;
+/// How many of them of all the users that this one has never written to: whoever may write must not keep others from being asked.
+const LOST_LIMIT_OF_STRANGERS: usize = 64;
 /// How many of them of one device.
 const LOST_LIMIT_OF_A_DEVICE: usize = 64;
 /// How often a message is asked for.
@@ -45,7 +47,10 @@ pub(super) enum Why {
         early: bool,
     },
     /// It did, and others that were sent before it are still to come.
-    Waits(Zeroizing<Vec<u8>>),
+    Waits {
+        session: SessionId,
+        content: Zeroizing<Vec<u8>>,
+    },
 }
 
 /// Messages that arrived and did not open, and may come again.
@@ -86,30 +91,35 @@ impl Lost {
         txn: &mut Txn,
         message: SeenMessage,
         user: &Arc<str>,
+        is_stranger: bool,
         why: Why,
     ) -> Result<bool, Fatal> {
         let (session, early, content) = match why {
             Why::DidNotOpen { session, early } => (session, early, None),
-            Why::Waits(content) => (None, false, Some(content)),
+            Why::Waits { session, content } => (Some(session), false, Some(content)),
         };
         if let Some(number) = self.numbers.get(&message)
             && let Some(lost) = self.messages.get_mut(number)
         {
             if content.is_some() {
-                lost.content = content;
+                (lost.session, lost.content) = (session, content);
                 txn.put(Place::number(Table::Lost, *number), lost)?;
             }
             return Ok(true);
         }
         let of_device = |lost: &&LostRecord| lost.message.device == message.device;
+        let of_strangers = |lost: &&LostRecord| lost.is_stranger;
+        let count = |of: &dyn Fn(&&LostRecord) -> bool| self.messages.values().filter(of).count();
         if self.messages.len() >= LOST_LIMIT
-            || self.messages.values().filter(of_device).count() >= LOST_LIMIT_OF_A_DEVICE
+            || count(&of_device) >= LOST_LIMIT_OF_A_DEVICE
+            || is_stranger && count(&of_strangers) >= LOST_LIMIT_OF_STRANGERS
         {
             return Ok(false);
         }
         let lost = LostRecord {
             message,
             user: Arc::clone(user),
+            is_stranger,
             asked: 0,
             session,
             early,
@@ -130,11 +140,16 @@ impl Lost {
             return false;
         }
         let own = self.numbers.get(message).copied().unwrap_or(u64::MAX);
-        // What waits itself came in no session that counts here.
-        let before = |lost: &LostRecord| {
-            lost.message.device == message.device && (lost.early || lost.session != Some(session))
+        self.is_held(message.device, session, own)
+    }
+
+    /// Whether something of a device, with a lower number than this, keeps back what came in a session.
+    fn is_held(&self, device: Thumbprint, session: SessionId, below: u64) -> bool {
+        let holds = |lost: &LostRecord| {
+            lost.message.device == device
+                && (lost.content.is_some() || lost.early || lost.session != Some(session))
         };
-        self.messages.range(..own).any(|(_, lost)| before(lost))
+        self.messages.range(..below).any(|(_, lost)| holds(lost))
     }
 
     /// A device is asked in a session.
@@ -162,12 +177,12 @@ impl Lost {
 
     /// The next message of a device that has waited for others and does so no more.
     fn take_ready(&mut self, txn: &mut Txn, device: Thumbprint) -> Option<LostRecord> {
-        let mut of_device = self
-            .messages
-            .values()
-            .filter(|lost| lost.message.device == device);
-        let first = of_device.next().filter(|lost| lost.content.is_some())?;
-        let message = first.message;
+        let waits = |lost: &LostRecord| lost.message.device == device && lost.content.is_some();
+        let (number, first) = self.messages.iter().find(|(_, lost)| waits(lost))?;
+        let (message, session) = (first.message, first.session.unwrap_or_default());
+        if self.is_held(device, session, *number) {
+            return None;
+        }
         self.remove(txn, &message)
     }
 

@@ -557,3 +557,20 @@ async fn a_device_is_removed_by_its_own_user_only() {
     assert_eq!(directory.is_removed(&device(1)), Ok(true));
     assert_eq!(directory.is_removed(&device(2)), Ok(false));
 }
+
+#[tokio::test]
+async fn card_that_was_withdrawn_is_gone_and_a_newer_one_is_taken() {
+    let directory = directory();
+    publish(&directory, "alice", 1).await;
+    // It has been replaced since it was looked at.
+    directory.withdraw_card(&device(1), 2).await.unwrap();
+    let devices = || directory.devices(&user("alice"), 100).unwrap();
+    assert_eq!(devices(), [device(1)]);
+    directory.withdraw_card(&device(1), 1).await.unwrap();
+    assert!(devices().is_empty());
+    assert!(!directory.is_removed(&device(1)).unwrap());
+    let published = directory
+        .publish_card(&user("alice"), &device(1), card(2, 100, b"newer"))
+        .await;
+    assert_eq!(published, Ok(Published { new_device: true }));
+}

@@ -166,3 +166,129 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use sealwire_protocol::key::SigningKey;
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::directory::VerifiedCard;
+    use crate::mail::Mailboxes;
+    use crate::revocations::Revocations;
+    use crate::shared::{Issuing, Settings};
+    use crate::storage::Storage;
+
+    struct Setting {
+        shared: Shared,
+        directory: TempDir,
+    }
+
+    impl Setting {
+        fn new(lines: &str) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let mut rng = rand::rng();
+            let mut shared = Shared::new(
+                SigningKey::generate(&mut rng),
+                Issuing::BuiltIn(Box::new(SigningKey::generate(&mut rng)), None),
+                Storage::in_memory().unwrap(),
+                Mailboxes::in_memory().unwrap(),
+                Settings::default(),
+            );
+            let file = directory_file(&directory);
+            fs::write(&file, lines).unwrap();
+            shared.revocations = Revocations::open(file).unwrap();
+            Self { shared, directory }
+        }
+
+        fn file(&self) -> PathBuf {
+            directory_file(&self.directory)
+        }
+
+        async fn look(&self) {
+            let mut progress = self.shared.revocations.progress.lock().await;
+            look(&self.shared, self.file(), &mut progress).await;
+        }
+
+        fn list(&self) -> List {
+            List::clone(&self.shared.revocations.list())
+        }
+    }
+
+    fn directory_file(directory: &TempDir) -> PathBuf {
+        directory.path().join("revocations.jsonl")
+    }
+
+    fn list(lines: &str) -> List {
+        List::read(lines.as_bytes()).0
+    }
+
+    const ONE: &str = "{\"token\":\"1\"}\n";
+    const TWO: &str = "{\"token\":\"2\"}\n";
+
+    /// Whoever writes the file anew has emptied it first.
+    #[tokio::test]
+    async fn what_the_file_takes_back_counts_until_it_is_the_same_twice() {
+        let setting = Setting::new(ONE);
+        fs::write(setting.file(), "").unwrap();
+        setting.look().await;
+        assert_eq!(setting.list(), list(ONE));
+        fs::write(setting.file(), TWO).unwrap();
+        setting.look().await;
+        assert_eq!(setting.list(), list(&format!("{ONE}{TWO}")));
+        setting.look().await;
+        assert_eq!(setting.list(), list(TWO));
+    }
+
+    #[tokio::test]
+    async fn what_was_added_since_the_start_is_seen_at_the_first_look() {
+        let setting = Setting::new("");
+        append(&setting.file(), &Revocation::Token("1".to_owned())).unwrap();
+        setting.look().await;
+        assert_eq!(setting.list(), list(ONE));
+    }
+
+    #[tokio::test]
+    async fn file_that_is_gone_or_has_a_bad_line_takes_nothing_back() {
+        let setting = Setting::new(ONE);
+        fs::write(setting.file(), format!("{{}}\n{TWO}")).unwrap();
+        for _ in 0..3 {
+            setting.look().await;
+            assert_eq!(setting.list(), list(&format!("{ONE}{TWO}")));
+        }
+        fs::remove_file(setting.file()).unwrap();
+        for _ in 0..3 {
+            setting.look().await;
+            assert_eq!(setting.list(), list(&format!("{ONE}{TWO}")));
+        }
+    }
+
+    /// As when whoever has called `Relay::revoke` does not wait for it.
+    #[tokio::test]
+    async fn what_counts_and_was_not_carried_out_is_at_the_next_look() {
+        let setting = Setting::new("");
+        let shared = &setting.shared;
+        let (user, device) = (User::new("bob").unwrap(), Thumbprint::from_bytes([7; 32]));
+        let now = clock::now();
+        let card = VerifiedCard {
+            id: 1,
+            issued: now.seconds(),
+            attested: now.seconds(),
+            card: vec![1],
+        };
+        shared
+            .directory
+            .publish_card(&user, &device, card)
+            .await
+            .unwrap();
+        change(shared, list("{\"user\":\"bob\"}"));
+        assert_eq!(shared.directory.all_devices(&user).unwrap(), [device]);
+        let mut progress = shared.revocations.progress.lock().await;
+        carry_out(shared, &mut progress, now).await.unwrap();
+        assert!(shared.directory.all_devices(&user).unwrap().is_empty());
+        assert!(shared.directory.is_removed(&device).unwrap());
+        assert_eq!(*progress.carried, setting.list());
+    }
+}

@@ -251,13 +251,21 @@ impl Device {
                         let from = context.town.device(&deliver.device);
                         let number = context.ledger.number(&deliver.id);
                         context.note([15, device as u64, deliver.position], || {
-                            format!("device {device} gets message {number:?} of device {from:?}")
+                            format!(
+                                "device {device} gets message {number:?} of device {from:?} at {:#x}",
+                                deliver.position
+                            )
                         });
                         context.ledger.arrived(device, &deliver.id);
                         frame
                     }
                     ToDevice::Accepted { request } => {
-                        open.sends.remove(&request);
+                        if let Some(send) = open.sends.remove(&request) {
+                            context.note([17, device as u64, send.sequence], || {
+                                format!("the {} of device {device} is accepted", send.sequence)
+                            });
+                            context.ledger.answered(device, send.sequence);
+                        }
                         frame
                     }
                     ToDevice::Refused { request, code } => {

@@ -15,6 +15,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::schedule::Millis;
@@ -154,8 +155,8 @@ pub(super) struct Ledger {
     by_id: BTreeMap<[u8; 16], Number>,
     /// The numbers of receipts and repairs, in the order in which they were sent.
     direct: BTreeMap<[u8; 16], usize>,
-    /// Each Send, by device and sequence, and those of them that the relay may have refused.
-    sends: BTreeSet<(usize, u64)>,
+    /// Each Send, by device and sequence, until it is answered; and those that the relay may have refused.
+    sends: BTreeMap<(usize, u64), Option<Push>>,
     maybe_refused: BTreeSet<(usize, u64)>,
     /// The notices that devices have had, by their positions.
     notices: BTreeSet<(usize, u64)>,
@@ -183,7 +184,7 @@ impl Ledger {
             messages: Vec::new(),
             by_id: BTreeMap::new(),
             direct: BTreeMap::new(),
-            sends: BTreeSet::new(),
+            sends: BTreeMap::new(),
             maybe_refused: BTreeSet::new(),
             notices: BTreeSet::new(),
             refused: BTreeMap::new(),
@@ -265,10 +266,12 @@ impl Ledger {
 
     /// A device sends something to the relay.
     pub(super) fn pushed(&mut self, from: usize, send: &Push, now: Millis) {
-        let repeated = !self.sends.insert((from, send.sequence));
-        if repeated {
+        match self.sends.entry((from, send.sequence)) {
+            Entry::Vacant(first) => {
+                first.insert(Some(send.clone()));
+            }
             // It has not heard the answer, which may have been that.
-            self.refused(from, send);
+            Entry::Occupied(_) => self.refused(from, send),
         }
         let Some(number) = self.number(&send.id) else {
             let next = self.direct.len();
@@ -292,11 +295,17 @@ impl Ledger {
 
     /// The relay has refused what a device sent.
     pub(super) fn refused(&mut self, from: usize, send: &Push) {
+        self.answered(from, send.sequence);
         if self.maybe_refused.insert((from, send.sequence)) {
             for device in &send.devices {
                 *self.refused.entry((from, *device)).or_default() += 1;
             }
         }
+    }
+
+    /// A device has heard what became of a Send.
+    pub(super) fn answered(&mut self, from: usize, sequence: u64) {
+        self.sends.insert((from, sequence), None);
     }
 
     /// The relay tells a device that one message for another will not get there. At each position it tells that of one.

@@ -22,9 +22,17 @@ impl Ledger {
 
     /// A device's store is put back: it knows no more than it did then.
     pub(in super::super) fn restored(&mut self, device: usize, memory: Memory) {
-        // What it sends may have the sequences of what was refused before.
+        // What it has not heard the answer of, it never will, and that may have been a refusal. What it sends from here on may have the same sequences.
+        let of_device = (device, 0)..=(device, u64::MAX);
+        let unheard = self
+            .sends
+            .range(of_device)
+            .filter_map(|(_, send)| send.clone());
+        for send in unheard.collect::<Vec<_>>() {
+            self.refused(device, &send);
+        }
         self.maybe_refused.retain(|(from, _)| *from != device);
-        self.sends.retain(|(from, _)| *from != device);
+        self.sends.retain(|(from, _), _| *from != device);
         if let Some(reader) = self.readers.get_mut(device) {
             reader.memory = memory;
             reader.copy = Copy::Unaware;

@@ -1,5 +1,6 @@
 //! Engines of several devices, and a toy relay between them, in virtual time.
 
+mod copies;
 mod receiving;
 mod repair;
 mod sending;
@@ -448,6 +449,11 @@ fn give(toy: &mut Toy, held: &Held) {
 }
 
 fn give_at(toy: &mut Toy, held: &Held, now: Moment) {
+    give_uncommitted(toy, held, now);
+    toy.engine.settle(now).unwrap();
+}
+
+fn give_uncommitted(toy: &mut Toy, held: &Held, now: Moment) {
     let deliver = Deliver {
         position: held.position,
         id: held.id,
@@ -457,7 +463,6 @@ fn give_at(toy: &mut Toy, held: &Held, now: Moment) {
         message: &held.message,
     };
     toy.engine.handle_deliver(&deliver, now).unwrap();
-    toy.engine.settle(now).unwrap();
 }
 
 /// What an entry of the outbox is sent as.

@@ -174,15 +174,7 @@ fn position_is_not_given_before_the_message_is_stored() {
     let (mut relay, mut alice, mut bob) = acquainted();
     let held = held_for_bob(&mut relay, &mut alice, &bob, "hello");
     *bob.store.broken.lock().unwrap() = true;
-    let deliver = Deliver {
-        position: held.position,
-        id: held.id,
-        user: &held.user,
-        device: held.device,
-        time: START.0,
-        message: &held.message,
-    };
-    bob.engine.handle_deliver(&deliver, START).unwrap();
+    give_uncommitted(&mut bob, &held, START);
     assert!(matches!(bob.engine.settle(START), Err(Fatal::Store(_))));
     *bob.store.broken.lock().unwrap() = false;
     bob.crash();
