@@ -89,6 +89,9 @@ fn main() -> io::Result<()> {
             reason: UndeliveredReason::Expired,
         }),
         ToDevice::Damaged { position: 11 },
+        ToDevice::Expiring {
+            expires: 1_800_000_000,
+        },
         ToDevice::Blob(Blob {
             request: 5,
             length: 12,

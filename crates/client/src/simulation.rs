@@ -294,6 +294,8 @@ impl Core {
                 return Ok(Heard::Nothing);
             }
             ToDevice::Blob(_) => return Err(Ended::Relay(RelayFault::Unasked)),
+            // Its refreshes are planned by the simulation.
+            ToDevice::Expiring { .. } => return Ok(Heard::Nothing),
         };
         self.engine.handle_reply(request, &reply, now)?;
         Ok(Heard::Answer(request))

@@ -71,6 +71,8 @@ pub const MAX_LINK_RECORDS: u64 = 1 << 48;
 
 /// Bytes of a frame's payload.
 pub const MAX_FRAME_PAYLOAD_BYTES: usize = 3_145_728;
+/// Seconds before a token's end at which the device is told that it ends (§5.4).
+pub const EXPIRING_SECONDS: u64 = 60;
 /// Requests a device may have open.
 pub const MAX_OPEN_REQUESTS: usize = 64;
 /// Recipient devices in one Send.

@@ -168,6 +168,9 @@ fn to_device(frame: &ToDevice<'_>) -> Value {
             "type": "Blob", "request": blob.request, "length": blob.length.to_string(), "size": blob.size.to_string(),
             "complete": blob.complete, "data": hex(blob.data),
         }),
+        ToDevice::Expiring { expires } => {
+            json!({"type": "Expiring", "expires": expires.to_string()})
+        }
     }
 }
 

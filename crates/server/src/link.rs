@@ -29,7 +29,7 @@ use sealwire_protocol::error::LinkError;
 use sealwire_protocol::frame::{
     Deliver, Ready, RequestId, Send as SendFrame, ToDevice, ToRelay, Undelivered, UndeliveredReason,
 };
-use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, MAX_OPEN_REQUESTS};
+use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, EXPIRING_SECONDS, MAX_OPEN_REQUESTS};
 
 use crate::bounds::{MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT_MILLIS, MAX_WAITING_BYTES};
 use crate::closing::End;
@@ -62,6 +62,8 @@ pub(crate) struct Link {
     letters: VecDeque<Box<Letter>>,
     /// The position that the device has acknowledged since the last record was opened.
     acknowledged: Option<u64>,
+    /// The hash of the token of which the device was told that it expires.
+    warned: Option<[u8; 32]>,
 }
 
 /// Something that waited for a store and has ended.
@@ -128,6 +130,7 @@ impl Link {
             waiting_bytes: 0,
             letters: VecDeque::new(),
             acknowledged: None,
+            warned: None,
         };
         link.greet(minted, now)?;
         Ok(link)
@@ -165,7 +168,18 @@ impl Link {
         if let Some(minted) = minted {
             self.answer(&Reply::Token(0, Box::new(minted)))?;
         }
-        Ok(())
+        self.warn(now)
+    }
+
+    /// Says once of each token that it is about to expire (docs/protocol.md §5.4).
+    fn warn(&mut self, now: Now) -> Result<(), End> {
+        let token = self.requester.link.token();
+        let (hash, expires) = (*token.hash(), token.claims().expires);
+        if self.warned == Some(hash) || now.seconds().saturating_add(EXPIRING_SECONDS) < expires {
+            return Ok(());
+        }
+        self.warned = Some(hash);
+        self.say(&ToDevice::Expiring { expires })
     }
 
     /// Takes a binary message, and opens it in place.
@@ -238,6 +252,7 @@ impl Link {
         if now.seconds() >= self.expires() {
             return Err(End::Expired);
         }
+        self.warn(now)?;
         match self.keep_alive.check(now.steady_millis)? {
             Due::Nothing => {}
             Due::Ping => self.ping_due = true,
@@ -248,11 +263,21 @@ impl Link {
     /// When [`Link::handle_timeout`] is to be called, in [`Now::steady_millis`].
     pub(crate) fn deadline(&self, now: Now) -> u64 {
         // The clock of tokens may be set while we wait, so it is looked at again and again.
-        let expiry = self.expires().saturating_mul(1_000);
+        let expiry = self.token_due().saturating_mul(1_000);
         let expiry = expiry.saturating_sub(now.millis).min(MAX_CLOCK_WAIT_MILLIS);
         self.keep_alive
             .deadline()
             .min(now.steady_millis.saturating_add(expiry))
+    }
+
+    /// When the token is the next thing to look at, in seconds since 1970.
+    fn token_due(&self) -> u64 {
+        let token = self.requester.link.token();
+        if self.warned == Some(*token.hash()) {
+            self.expires()
+        } else {
+            token.claims().expires.saturating_sub(EXPIRING_SECONDS)
+        }
     }
 
     /// When the link ends unless it is refreshed, in seconds since 1970: with the tolerance with which the token was accepted.
@@ -353,7 +378,11 @@ impl Link {
                 request,
                 proof,
                 token,
-            } => Outcome::Answered(self.requester.refresh(request, proof, token, now)),
+            } => {
+                let reply = self.requester.refresh(request, proof, token, now);
+                self.answer(&reply)?;
+                return self.warn(now);
+            }
         };
         match outcome {
             Outcome::Answered(reply) => self.answer(&reply),

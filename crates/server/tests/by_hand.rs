@@ -31,6 +31,7 @@ use sealwire_server::mail::disk::{Disk, LogFile, MemoryDisk};
 use sealwire_server::mail::{MailOptions, PostError};
 use sealwire_server::policy::Allowance;
 use sealwire_server::simulation::{Config, Ended, Link, Now, ROOM, Relay, Transmit};
+use serde_json::json;
 use support::*;
 
 const KEEP_ALIVE: Duration = Duration::from_secs(30);
@@ -589,6 +590,65 @@ fn clock_that_jumps_ends_a_token_but_makes_nobody_silent() {
     world.now.millis += 60_000;
     let ended = alice.link.handle_timeout(world.now).unwrap_err();
     assert_eq!(ended.code, Some(CloseCode::TokenExpired));
+}
+
+// docs/protocol.md §5.4: 60 seconds before, once of each token
+#[test]
+fn device_is_told_once_that_its_token_expires() {
+    let mut world = World::new();
+    let mut alice = world.connect(new_key(), "alice");
+    let end = world.now.seconds() + 3_600;
+    let seconds = Duration::from_secs;
+    world.pass(seconds(3_539));
+    alice.link.handle_timeout(world.now).unwrap();
+    assert_eq!(alice.hear(world.now), None);
+    assert!(
+        alice.link.deadline(world.now) <= world.now.steady_millis + 1_000,
+        "it is looked at in time"
+    );
+    world.pass(seconds(1));
+    alice.link.handle_timeout(world.now).unwrap();
+    assert_eq!(alice.hear(world.now), Some(Said::Expiring(end)));
+    for _ in 0..100 {
+        world.pass(seconds(1));
+        alice.link.handle_pong(world.now);
+        alice.link.handle_timeout(world.now).unwrap();
+        assert_eq!(alice.hear(world.now), None);
+        assert!(alice.link.deadline(world.now) > world.now.steady_millis);
+    }
+    // The next one has 30 seconds left, the one after it an hour.
+    for (request, left) in [(1, 30), (2, 3_600)] {
+        let end = world.now.seconds() + left;
+        let claims = json!({ "iat": now(), "exp": end });
+        let token = world.issuer.token_with("alice", &alice.key, &claims);
+        let proof = alice
+            .device
+            .refresh_proof(&alice.key, token.as_bytes(), world.now.seconds());
+        let refresh = ToRelay::Refresh {
+            request,
+            proof: proof.as_bytes(),
+            token: token.as_bytes(),
+        };
+        alice.say(&refresh, world.now).unwrap();
+        assert_eq!(alice.hear(world.now), Some(Said::Accepted(request)));
+        let told = (left == 30).then_some(Said::Expiring(end));
+        assert_eq!(alice.hear(world.now), told);
+        alice.link.handle_timeout(world.now).unwrap();
+        assert_eq!(alice.hear(world.now), None);
+    }
+}
+
+// docs/protocol.md §5.4
+#[test]
+fn device_whose_token_is_nearly_over_is_told_right_after_ready() {
+    let world = World::new();
+    let key = new_key();
+    let end = world.now.seconds() + 60;
+    let claims = json!({ "iat": now() - 60, "exp": end });
+    let token = world.issuer.token_with("alice", &key, &claims);
+    let mut alice = world.connect_with(key, token).unwrap();
+    assert_eq!(alice.hear(world.now), Some(Said::Expiring(end)));
+    assert_eq!(alice.hear(world.now), None);
 }
 
 // docs/protocol.md §5.2: the newer wins

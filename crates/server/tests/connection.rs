@@ -84,6 +84,59 @@ async fn narrower_token_takes_effect_at_once() {
     );
 }
 
+// docs/protocol.md §5.4: at once, also for what is in the same record
+#[tokio::test]
+async fn token_of_a_refresh_decides_about_the_very_next_frame() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    let of_alice = |changes| issuer.token_with("alice", &alice.key, &changes);
+    let entry =
+        |to: &[&str]| json!({ "authorization_details": [{ "type": "sealwire", "to": to }] });
+    let cases = [
+        (of_alice(entry(&[])), Err(RefusalCode::NotPermitted)),
+        (of_alice(entry(&["b*"])), Ok(())),
+        (
+            of_alice(json!({ "scope": "sealwire:receive" })),
+            Err(RefusalCode::NotPermitted),
+        ),
+        (of_alice(json!({})), Ok(())),
+    ];
+    for (number, (token, expected)) in (1..).zip(cases) {
+        let proof = alice
+            .link
+            .refresh_proof(&alice.key, token.as_bytes(), now());
+        let parts = [Part {
+            device: bob.id(),
+            message: b"x",
+        }];
+        let send = SendFrame {
+            request: 200 + number,
+            sequence: u64::from(number),
+            id: [1; 16],
+            user: "bob",
+            whole: true,
+            parts: List::from(parts.as_slice()),
+            copies: List::empty(),
+        };
+        let refresh = ToRelay::Refresh {
+            request: 100 + number,
+            proof: proof.as_bytes(),
+            token: token.as_bytes(),
+        };
+        alice.say_all(&[refresh, ToRelay::Send(send)]).await;
+        assert_eq!(alice.next().await, Said::Accepted(100 + number));
+        let answer = match expected {
+            Ok(()) => Said::Accepted(200 + number),
+            Err(code) => Said::Refused(200 + number, code),
+        };
+        assert_eq!(alice.next().await, answer, "{number}");
+    }
+}
+
 // docs/protocol.md §5.4
 #[tokio::test]
 async fn refresh_with_a_token_that_is_not_the_links_is_refused_and_changes_nothing() {
@@ -169,6 +222,9 @@ async fn link_ends_when_its_token_does_unless_it_is_refreshed() {
     let tokens = (short("alice", &left), short("bob", &refreshed));
     let (mut bob, _) = Device::connect(&relay, refreshed, tokens.1).await;
     let (mut alice, _) = Device::connect(&relay, left, tokens.0).await;
+    // Less is left than the time by which it is said.
+    assert!(matches!(bob.next().await, Said::Expiring(at) if at < now()));
+    assert!(matches!(alice.next().await, Said::Expiring(_)));
     let longer = issuer.token("bob", &bob.key);
     assert_accepted(&bob.refresh(&longer).await);
     assert_eq!(alice.closed().await, code(4101, "token_expired"));

@@ -1,6 +1,7 @@
 //! How the device gets in: which credential it presents, and when another one is worth a try.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use sealwire_e2e::device::DeviceKeys;
 use sealwire_protocol::address::Address;
@@ -8,9 +9,9 @@ use sealwire_protocol::token::UnverifiedAccessToken;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
-use super::TOKEN_TIMEOUT;
 use super::established::{End, Established, Pass};
 use super::tls::Tls;
+use super::{REFRESH_FLOOR, TOKEN_TIMEOUT};
 use crate::credential::{AnyProvider, CredentialSource, NoToken};
 use crate::error::{Error, NotAuthorised, Unreachable};
 
@@ -28,6 +29,8 @@ pub(super) struct Dialer {
     renewing: bool,
     /// Why a credential was refused since the relay last let the device in.
     refused: Option<NotAuthorised>,
+    /// Between two refreshes is at least this.
+    pub(super) refresh_floor: Duration,
 }
 
 enum Source {
@@ -61,6 +64,7 @@ impl Dialer {
             presented: None,
             renewing: false,
             refused: None,
+            refresh_floor: REFRESH_FLOOR,
         }
     }
 

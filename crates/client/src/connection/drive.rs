@@ -23,7 +23,7 @@ use super::patience::Patience;
 use super::task::{Core, Stop, now};
 use super::{
     CLOSING_TIMEOUT, ConnectionState, HANDSHAKE_TIMEOUT, PING_INTERVAL, REFRESH_AHEAD,
-    REFRESH_FLOOR, REFRESH_RETRY,
+    REFRESH_RETRY,
 };
 use crate::engine::{Reply, Request};
 use crate::error::{RelayFault, Unreachable};
@@ -319,6 +319,7 @@ impl<'a> Drive<'a> {
             ToDevice::Blob(blob) if self.core.transfers.blob(&blob) => self.release(blob.request),
             ToDevice::Blob(_) => return Err(End::from(RelayFault::Unasked).into()),
             ToDevice::Damaged { position } => self.core.engine.handle_damaged(position)?,
+            ToDevice::Expiring { expires: _ } => self.refresh_now(),
         }
         Ok(())
     }
@@ -366,6 +367,14 @@ impl<'a> Drive<'a> {
         self.refresh_at = refresh_time(left, Instant::now(), self.refresh_after);
     }
 
+    /// The relay's clock says that the token is as good as over: asks for another, unless that is under way.
+    fn refresh_now(&mut self) {
+        if self.asked.is_none() && self.refreshing.is_none() {
+            let at = Instant::now().max(self.refresh_after);
+            self.refresh_at = Some(self.refresh_at.map_or(at, |planned| planned.min(at)));
+        }
+    }
+
     fn deadline(&self) -> Instant {
         let late = self.patience.deadline();
         [self.core.deadline(), late, self.ready_by, self.refresh_at]
@@ -388,7 +397,7 @@ impl<'a> Drive<'a> {
         }
         if self.refresh_at.is_some_and(|at| at <= time) {
             self.refresh_at = None;
-            self.refresh_after = time + REFRESH_FLOOR;
+            self.refresh_after = time + self.dialer.refresh_floor;
             match self.dialer.ask() {
                 Some(asked) => self.asked = Some(asked),
                 None => self.refresh(Zeroizing::new(String::new()), None).await?,
@@ -464,6 +473,7 @@ pub(crate) fn wire_prekey(encoded: &[u8]) -> Option<sealwire_protocol::frame::On
 
 #[cfg(test)]
 mod tests {
+    use super::super::REFRESH_FLOOR;
     use super::*;
 
     #[test]

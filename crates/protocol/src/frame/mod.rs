@@ -6,7 +6,7 @@
 //! device ── ToRelay ──> relay      Send Ack PublishCard PublishPrekeys FetchCards Refresh RemoveDevice
 //!                                  Upload Download Discard
 //! device <── ToDevice ── relay     Ready Accepted Refused Deliver Cards Token DeviceChanged
-//!                                  Undelivered Damaged Blob
+//!                                  Undelivered Damaged Blob Expiring
 //! ```
 //!
 //! Decoded frames borrow from the record that they came in; nothing is copied or allocated. What a frame means, whether its
@@ -403,6 +403,7 @@ mod tests {
                 }),
                 "Blob { request: 1, length: 2, size: 3, complete: false, data: 4 bytes }",
             ),
+            (ToDevice::Expiring { expires: 1 }, "Expiring { expires: 1 }"),
         ] {
             assert_eq!(format!("{frame:?}"), shown);
         }

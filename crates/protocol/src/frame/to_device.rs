@@ -24,6 +24,7 @@ const DEVICE_CHANGED: u8 = 0x47;
 const UNDELIVERED: u8 = 0x48;
 const DAMAGED: u8 = 0x49;
 const BLOB: u8 = 0x4a;
+const EXPIRING: u8 = 0x4d;
 
 /// What the relay says to a device.
 #[derive(Clone, Copy, PartialEq)]
@@ -74,6 +75,11 @@ pub enum ToDevice<'a> {
     },
     /// How much of a blob the relay has, and perhaps a piece of it: the answer to an Upload or a Download.
     Blob(Blob<'a>),
+    /// The link's token is about to expire (docs/protocol.md §5.4): a device that has not asked for another does so now.
+    Expiring {
+        /// When it expires, in seconds since 1970.
+        expires: u64,
+    },
 }
 
 /// What the relay says first. That `device` is the device's own thumbprint has been checked by
@@ -235,6 +241,10 @@ impl fmt::Debug for ToDevice<'_> {
                 .field("position", position)
                 .finish(),
             Self::Blob(blob) => blob.fmt(f),
+            Self::Expiring { expires } => f
+                .debug_struct("Expiring")
+                .field("expires", expires)
+                .finish(),
         }
     }
 }
@@ -335,6 +345,7 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             Self::Undelivered(_) => UNDELIVERED,
             Self::Damaged { .. } => DAMAGED,
             Self::Blob(_) => BLOB,
+            Self::Expiring { .. } => EXPIRING,
         }
     }
 
@@ -364,6 +375,9 @@ impl<'a> Frame<'a> for ToDevice<'a> {
                 writer.u64(*position);
             }
             Self::Blob(blob) => blob.encode(writer)?,
+            Self::Expiring { expires } => {
+                writer.u64(*expires);
+            }
         }
         Ok(())
     }
@@ -396,6 +410,9 @@ impl<'a> Frame<'a> for ToDevice<'a> {
                 position: payload.u64()?,
             },
             BLOB => Self::Blob(Blob::decode(payload)?),
+            EXPIRING => Self::Expiring {
+                expires: payload.u64()?,
+            },
             _ => return Err(DecodeError::UnknownValue),
         })
     }

@@ -91,6 +91,7 @@ fn good_frames() -> Vec<Vec<u8>> {
             reason: UndeliveredReason::DeviceRemoved,
         })),
         encoded(&ToDevice::Damaged { position: 1 }),
+        encoded(&ToDevice::Expiring { expires: 1 }),
         encoded(&ToDevice::Blob(Blob {
             request: 1,
             length: 2,

@@ -307,6 +307,7 @@ pub(crate) enum Said {
         reason: UndeliveredReason,
     },
     Damaged(u64),
+    Expiring(u64),
     Blob {
         request: u32,
         length: u64,
@@ -364,6 +365,7 @@ impl From<ToDevice<'_>> for Said {
                 reason: undelivered.reason,
             },
             ToDevice::Damaged { position } => Self::Damaged(position),
+            ToDevice::Expiring { expires } => Self::Expiring(expires),
         }
     }
 }

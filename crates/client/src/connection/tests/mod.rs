@@ -382,6 +382,19 @@ async fn token_is_refreshed_before_it_expires() {
     assert_eq!(client.connection(), ConnectionState::Connected);
 }
 
+/// docs/protocol.md §5.4: the relay's clock decides, and what it says more often changes nothing.
+#[tokio::test]
+async fn token_of_which_the_relay_says_that_it_expires_is_refreshed_once() {
+    let mut relay = FakeRelay::start(&[Act::SaysExpiring(3)], None).await;
+    let (builder, asked) = alice(&relay.url());
+    let client = builder.connect().await.unwrap();
+    relay.wait_for(|saw| *saw == Saw::Refresh).await;
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "its own time is an hour");
+    client.send("bob", Message::text("hello")).await.unwrap();
+    assert!(matches!(relay.next().await, Saw::Send(..)));
+    assert_eq!(client.connection(), ConnectionState::Connected);
+}
+
 #[tokio::test]
 async fn invite_is_redeemed_once_and_renewed_afterwards() {
     let mut relay = FakeRelay::start(&[Act::Serve], None).await;

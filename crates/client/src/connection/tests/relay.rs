@@ -52,6 +52,8 @@ pub(super) enum Act {
     SilentAtSend,
     /// Says that the token expires in so many seconds.
     Expires(u64),
+    /// Says, so often, that the token expires, once the one-time prekeys are published.
+    SaysExpiring(usize),
 }
 
 /// What a test sees.
@@ -239,7 +241,7 @@ impl Shared {
             // Copied out, because answering needs the link that lent the frames.
             let frames = link.handle_message(&mut record).unwrap();
             let mut answers = Vec::new();
-            let mut silent = false;
+            let (mut silent, mut publishes_now) = (false, false);
             for frame in frames {
                 let (sends, publishes) = (
                     matches!(frame, ToRelay::Send(_)),
@@ -247,6 +249,7 @@ impl Shared {
                 );
                 silent |= sends && act == Act::SilentAtSend;
                 silent |= publishes && act == Act::SilentOncePublished;
+                publishes_now |= publishes;
                 if self.saw_frame(&frame, act) {
                     let (Act::CloseAtSend(code) | Act::CloseAtPrekeys(code)) = act else {
                         panic!()
@@ -278,6 +281,11 @@ impl Shared {
                         };
                         say(socket, &mut link, &frame).await;
                     }
+                }
+            }
+            if publishes_now && let Act::SaysExpiring(times) = act {
+                for _ in 0..times {
+                    say(socket, &mut link, &ToDevice::Expiring { expires: now }).await;
                 }
             }
             if silent {
