@@ -21,6 +21,7 @@ pub struct Wire {
 struct Counts {
     up: AtomicU64,
     down: AtomicU64,
+    connections: AtomicU64,
 }
 
 impl Wire {
@@ -33,6 +34,7 @@ impl Wire {
         let task = tokio::spawn(async move {
             while let Ok((device, _)) = listener.accept().await {
                 let counts = Arc::clone(&counted);
+                counts.connections.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(async move {
                     // A relay that is away is one that hangs up.
                     if let Ok(relay) = TcpStream::connect(relay).await {
@@ -57,6 +59,11 @@ impl Wire {
     /// How to find the relay over this wire.
     pub fn whereabouts(&self) -> &Whereabouts {
         &self.whereabouts
+    }
+
+    /// Connections that devices have made so far.
+    pub fn connections(&self) -> u64 {
+        self.counts.connections.load(Ordering::Relaxed)
     }
 
     /// Bytes that devices have sent so far.

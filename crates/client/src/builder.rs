@@ -1,5 +1,7 @@
 //! What a client is made of.
 
+use std::time::Duration;
+
 use sealwire_protocol::address::Address;
 use sealwire_protocol::limits;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -8,7 +10,7 @@ use zeroize::Zeroizing;
 use crate::client::{COMMAND_QUEUE, Client};
 use crate::connection::task::Task;
 use crate::connection::tls::Tls;
-use crate::connection::{Closed, ConnectionState};
+use crate::connection::{Closed, ConnectionState, REFRESH_FLOOR};
 use crate::credential::{CredentialSource, TokenProvider};
 use crate::engine::{Engine, Options};
 use crate::error::{Error, Misuse};
@@ -25,6 +27,7 @@ pub struct ClientBuilder {
     pub(crate) tls: Tls,
     pub(crate) delivery_receipts: bool,
     pub(crate) only_verified: bool,
+    refresh_floor: Duration,
 }
 
 impl ClientBuilder {
@@ -37,6 +40,7 @@ impl ClientBuilder {
             tls: Tls::SystemRoots,
             delivery_receipts: true,
             only_verified: false,
+            refresh_floor: REFRESH_FLOOR,
         }
     }
 
@@ -84,6 +88,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Between two refreshes of the token is at least this. For tests, which cannot wait.
+    #[cfg(feature = "simulation")]
+    #[doc(hidden)]
+    pub fn refresh_floor(mut self, floor: Duration) -> Self {
+        self.refresh_floor = floor;
+        self
+    }
+
     /// Opens the store and waits until the relay has accepted this device and has its card, so that others can write to it.
     /// After that the client reconnects by itself.
     ///
@@ -124,7 +136,7 @@ impl ClientBuilder {
         let (state, observed) = watch::channel(ConnectionState::Connecting);
         let (opened, opening) = oneshot::channel();
         let (connected, connecting) = oneshot::channel();
-        let (tls, credential) = (self.tls, self.credential);
+        let (tls, credential, floor) = (self.tls, self.credential, self.refresh_floor);
         let run = move || {
             // Opening may take a second, for a passphrase: not on the application's thread either.
             let engine = match Engine::open(store, &key, issuer, options, Box::new(rand::rng())) {
@@ -144,7 +156,9 @@ impl ClientBuilder {
             let _ = opened.send(Ok(device));
             let first = only_once.then_some(connected);
             runtime.block_on(
-                Task::new(engine, address, tls, credential, receiver, state, first).run(),
+                Task::new(engine, address, tls, credential, receiver, state, first)
+                    .refreshing_no_sooner_than(floor)
+                    .run(),
             );
         };
         let thread = std::thread::Builder::new()

@@ -69,8 +69,6 @@ pub(crate) const PUBLICATIONS_PER_MINUTE: u64 = 30;
 pub(crate) const PREKEY_TAKES: u64 = 10;
 /// Minutes over which [`PREKEY_TAKES`] are spread.
 pub(crate) const PREKEY_TAKES_WINDOW_MINUTES: u64 = 60;
-/// Refreshes of a link's token in a minute.
-pub(crate) const REFRESHES_PER_MINUTE: u64 = 30;
 
 // Blobs, besides those in `blobs`
 

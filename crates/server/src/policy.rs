@@ -14,6 +14,8 @@ use crate::mail::MailboxLimits;
 pub const MESSAGES_PER_MINUTE: u64 = 600;
 /// Times that a user may fetch cards in a minute, each of which may take one-time prekeys.
 pub const CARD_FETCHES_PER_MINUTE: u64 = 60;
+/// Times that a device may refresh its token in a minute, each of which costs the relay two signature checks.
+pub const REFRESHES_PER_MINUTE: u64 = 30;
 /// Messages that a mailbox holds.
 pub const MAILBOX_MESSAGES: u64 = 10_000;
 /// Bytes of sealed messages that a mailbox holds.
@@ -40,6 +42,8 @@ pub struct Allowance {
     pub messages_per_minute: u64,
     /// Fetches of cards in a minute.
     pub card_fetches_per_minute: u64,
+    /// Refreshes of a device's token in a minute.
+    pub refreshes_per_minute: u64,
     /// What the mailbox holds.
     pub mailbox: MailboxLimits,
     /// Bytes of blobs sent and fetched in a minute, by all devices of a user.
@@ -55,6 +59,7 @@ impl Default for Allowance {
             max_message_bytes: MAX_SEALED_MESSAGE_BYTES as u64,
             messages_per_minute: MESSAGES_PER_MINUTE,
             card_fetches_per_minute: CARD_FETCHES_PER_MINUTE,
+            refreshes_per_minute: REFRESHES_PER_MINUTE,
             mailbox: MailboxLimits {
                 messages: MAILBOX_MESSAGES,
                 bytes: MAILBOX_BYTES,
@@ -76,6 +81,7 @@ impl Allowance {
             max_message_bytes: lower(self.max_message_bytes, permissions.max_message_bytes),
             messages_per_minute: lower(self.messages_per_minute, permissions.messages_per_minute),
             card_fetches_per_minute: self.card_fetches_per_minute,
+            refreshes_per_minute: self.refreshes_per_minute,
             mailbox: MailboxLimits {
                 messages: lower(self.mailbox.messages, permissions.mailbox_messages),
                 bytes: lower(self.mailbox.bytes, permissions.mailbox_bytes),

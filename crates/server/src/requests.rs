@@ -22,9 +22,7 @@ use sealwire_protocol::name::User;
 use sealwire_protocol::permissions::Permissions;
 use sealwire_protocol::token::TokenClaims;
 
-use crate::bounds::{
-    PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE, REFRESHES_PER_MINUTE,
-};
+use crate::bounds::{PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE};
 use crate::card_check::{self, CardError, PrekeyError};
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
 use crate::hub::Registration;
@@ -393,7 +391,11 @@ impl Requester {
         if self
             .shared
             .refresh_rates
-            .take(&self.device(), REFRESHES_PER_MINUTE, now.steady_millis)
+            .take(
+                &self.device(),
+                self.allowance.refreshes_per_minute,
+                now.steady_millis,
+            )
             .is_err()
         {
             return Reply::Refused(request, RefusalCode::RateLimited);

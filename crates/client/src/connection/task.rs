@@ -116,6 +116,12 @@ impl Task {
         }
     }
 
+    /// Sets what is at least between two refreshes of the token.
+    pub(crate) fn refreshing_no_sooner_than(mut self, floor: Duration) -> Self {
+        self.dialer.refresh_floor = floor;
+        self
+    }
+
     /// Runs until the application has gone.
     pub(crate) async fn run(mut self) {
         self.dialer.start();
