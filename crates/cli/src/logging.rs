@@ -22,22 +22,31 @@ pub(crate) struct Logging {
 impl Logging {
     /// Logs from here on; `default` unless something else was asked for.
     pub(crate) fn start(&self, default: &str, output: Output) -> Result<(), Failure> {
-        let filter = self.log.as_deref().unwrap_or(default);
-        let filter = EnvFilter::try_new(filter).map_err(|_| {
-            Failure::usage(format_args!(
-                "--log {filter:?} is not a level; write error, warn, info, debug or trace"
-            ))
-        })?;
-        let log = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_writer(std::io::stderr);
-        if output.is_json() {
-            log.json().init();
-        } else {
-            log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
-                .compact()
-                .init();
-        }
-        Ok(())
+        start(self.asked().unwrap_or(default), output.is_json())
     }
+
+    /// What the command line or `SEALWIRE_LOG` asks for.
+    pub(crate) fn asked(&self) -> Option<&str> {
+        self.log.as_deref()
+    }
+}
+
+/// Logs what `filter` lets through from here on, as JSON objects or for people.
+pub(crate) fn start(filter: &str, json: bool) -> Result<(), Failure> {
+    let filter = EnvFilter::try_new(filter).map_err(|_| {
+        Failure::usage(format_args!(
+            "--log {filter:?} is not a level; write error, warn, info, debug or trace"
+        ))
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    if json {
+        log.json().init();
+    } else {
+        log.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .compact()
+            .init();
+    }
+    Ok(())
 }

@@ -12,9 +12,12 @@ mod world;
 use serde_json::Value;
 use world::World;
 
-const COMMANDS: [&[&str]; 12] = [
+const COMMANDS: [&[&str]; 15] = [
     &["relay", "init"],
     &["relay", "run"],
+    &["relay", "config", "default"],
+    &["relay", "config", "show"],
+    &["relay", "config", "check"],
     &["invite"],
     &["join"],
     &["whoami"],

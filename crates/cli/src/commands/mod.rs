@@ -27,16 +27,13 @@ use crate::{
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
     let (output, global) = (Output::new(cli.global.json), cli.global);
-    // The relay's log is part of what it is for; elsewhere it is for looking into faults.
-    let log = if matches!(cli.command, Command::Relay(_)) {
-        logging::RELAY
-    } else {
-        logging::ELSEWHERE
-    };
-    global.logging.start(log, output)?;
+    // The relay's log is part of what it is for, and configured; elsewhere it is for looking into faults.
+    if !matches!(cli.command, Command::Relay(_)) {
+        global.logging.start(logging::ELSEWHERE, output)?;
+    }
     match cli.command {
         Command::Demo(_) => demo::run(output),
-        Command::Relay(command) => relay::run(command, output),
+        Command::Relay(command) => relay::run(command, &global.logging, output),
         Command::Invite(command) => invite::run(&command, output),
         Command::Join(command) => join::run(command, &global.home()?, output),
         Command::Whoami(_) => whoami::run(&global.home()?, output),

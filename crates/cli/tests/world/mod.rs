@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -75,6 +75,20 @@ impl World {
         command
     }
 
+    /// Runs a command to its end, with these variables in its environment.
+    #[allow(dead_code, reason = "not every test has any")]
+    pub(crate) fn run_in(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Ended {
+        let mut command = self.command(arguments);
+        ended(command.envs(variables.iter().copied()).output().unwrap())
+    }
+
+    /// Starts a command with these variables in its environment.
+    #[allow(dead_code, reason = "not every test has any")]
+    pub(crate) fn start_in(&self, variables: &[(&str, &str)], arguments: &[&str]) -> Running {
+        let mut command = self.command(arguments);
+        running(command.envs(variables.iter().copied()).spawn().unwrap())
+    }
+
     /// Runs a command to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.run_with(arguments, "")
@@ -89,12 +103,7 @@ impl World {
             .unwrap();
         // A command that does not read it closes it.
         let _ = child.stdin.take().unwrap().write_all(input.as_ref());
-        let output = child.wait_with_output().unwrap();
-        Ended {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        ended(child.wait_with_output().unwrap())
     }
 
     /// The same as the device in `home`.
@@ -116,11 +125,7 @@ impl World {
             .unwrap();
         // A command that does not read it closes it.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
-        Running {
-            stdout: BufReader::new(child.stdout.take().unwrap()),
-            stderr: BufReader::new(child.stderr.take().unwrap()),
-            child,
-        }
+        running(child)
     }
 
     /// Starts the relay in `relay`, on a free port or where it was before.
@@ -248,6 +253,22 @@ impl Drop for Running {
         // It may have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+fn ended(output: Output) -> Ended {
+    Ended {
+        code: output.status.code(),
+        stdout: String::from_utf8(output.stdout).unwrap(),
+        stderr: String::from_utf8(output.stderr).unwrap(),
+    }
+}
+
+fn running(mut child: Child) -> Running {
+    Running {
+        stdout: BufReader::new(child.stdout.take().unwrap()),
+        stderr: BufReader::new(child.stderr.take().unwrap()),
+        child,
     }
 }
 

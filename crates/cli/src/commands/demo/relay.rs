@@ -12,6 +12,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
 
 use super::INVITATION;
+use crate::commands::relay::PREFIX;
 use crate::exit::Failure;
 use crate::when;
 
@@ -60,7 +61,14 @@ impl Relay {
 
     async fn start_at(data: PathBuf, listen: String) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(failed)?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        // What the operator of another relay has set is not for this one.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .args(["relay", "run", "--dev", "--until-eof", "--json"])
             .args(["--log", "error", "--listen", &listen, "--data"])
             .arg(&data)

@@ -1,0 +1,772 @@
+//! The relay's configuration: one file, under the environment, under the flags.
+//!
+//! ```text
+//!  file ────────┐
+//!  environment ─┼─▶ Layers ──▶ Keys: one pass that declares and reads ──▶ Configuration ──▶ RelayBuilder
+//!  flags ───────┘                  └─▶ what can be set, what it is now and by whom; every problem, not only the first
+//! ```
+//! What the files say that it names is looked at elsewhere: [`super::check`].
+
+mod keys;
+mod kind;
+mod layers;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use sealwire_jose::{Algorithm, Algorithms};
+use sealwire_protocol::address::Address;
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::limits::{HANDSHAKE_SECONDS, MAX_SEALED_MESSAGE_BYTES};
+use sealwire_protocol::name;
+use sealwire_server::policy::Allowance;
+use sealwire_server::{Relay, RelayBuilder, Tls};
+use tracing_subscriber::EnvFilter;
+
+use self::keys::{Key, Keys};
+use self::kind::{Choice, Count, File, FileOr, List, Size, Time, Word};
+use self::layers::Layers;
+use crate::exit::Failure;
+use crate::{files, logging};
+
+pub(super) use self::keys::{Declared, Setting, Usual};
+pub(in crate::commands) use self::layers::PREFIX;
+pub(super) use self::layers::{FILE_VARIABLE, Place, Problem, Raw, Source};
+
+/// Events in a minute, at most, that a limit of the relay allows.
+const MAX_PER_MINUTE: u64 = 10_000_000;
+/// Messages or blobs, at most, of which a limit of the relay allows.
+const MAX_NUMBER: u64 = 100_000_000;
+/// Bytes, at most, of which a limit of the relay allows.
+const MAX_BYTES: u64 = 1 << 50;
+/// Bytes of a sealed message that every relay takes: the first one to a device carries an attestation.
+const MIN_MESSAGE_BYTES: u64 = 16 << 10;
+/// Seconds, at most, for which a relay holds what nobody fetches.
+const MAX_RETENTION_SECONDS: u64 = 366 * 86_400;
+/// Seconds, at least, for which it does.
+const MIN_RETENTION_SECONDS: u64 = 60;
+/// Seconds, at most, that a connection may take to authenticate.
+const MAX_HANDSHAKE_SECONDS: u64 = 60;
+/// Seconds, at most, of silence and of waiting for a slow reader.
+const MAX_PATIENCE_SECONDS: u64 = 600;
+/// Seconds of silence, and of waiting for a slow reader, by default.
+const PATIENCE_SECONDS: u64 = 30;
+/// Where a relay listens that nobody has told anything.
+pub(super) const LISTEN: &str = "127.0.0.1:8443";
+
+/// All that can be configured, read.
+#[derive(Debug)]
+pub(super) struct Configuration {
+    pub(super) data: Option<Setting<PathBuf>>,
+    pub(super) listen: Setting<String>,
+    pub(super) public_address: Option<Setting<String>>,
+    pub(super) tls: TlsSettings,
+    limits: Limits,
+    pub(super) issuer: Option<Outside>,
+    pub(super) log: Log,
+}
+
+/// How the port is protected.
+#[derive(Debug)]
+pub(super) enum TlsSettings {
+    SelfSigned,
+    Files {
+        certificate: Setting<PathBuf>,
+        key: Setting<PathBuf>,
+    },
+    None,
+}
+
+/// What the relay allows, and how patient it is.
+#[derive(Debug)]
+struct Limits {
+    allowance: Allowance,
+    handshake_deadline: Duration,
+    keep_alive: Duration,
+    write_timeout: Duration,
+    allowed_origins: Vec<String>,
+}
+
+/// The operator's identity provider.
+#[derive(Debug)]
+pub(super) struct Outside {
+    pub(super) name: Setting<name::Issuer>,
+    pub(super) audience: String,
+    pub(super) jwks: Setting<Jwks>,
+    pub(super) jwks_trust: Option<Setting<PathBuf>>,
+    algorithms: Vec<Algorithm>,
+}
+
+/// Where a key set is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Jwks {
+    Url(String),
+    File(PathBuf),
+}
+
+/// What is logged, and how.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) json: bool,
+    pub(super) filter: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    SelfSigned,
+    Files,
+    None,
+}
+
+/// What was read, and what there is to say about it.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    /// What is wrong is left out of it.
+    pub(super) configuration: Configuration,
+    pub(super) declared: Vec<Declared>,
+    pub(super) problems: Vec<Problem>,
+    /// The file is no TOML: nothing is known of what it says.
+    pub(super) unreadable: bool,
+}
+
+/// A flag that stands for a setting.
+pub(super) struct Flag {
+    /// `section.key`.
+    pub(super) path: &'static str,
+    pub(super) flag: &'static str,
+    pub(super) value: Raw,
+}
+
+impl Loaded {
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// Only where there is no such file; everything else is in [`Loaded::problems`].
+    pub(super) fn read(
+        file: Option<&Path>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+    ) -> Result<Self, Failure> {
+        let text = match file {
+            None => None,
+            Some(path) => {
+                let bytes = files::read(path, layers::MAX_FILE_BYTES)
+                    .map_err(|failure| Failure::usage(failure.to_string()))?;
+                let text = std::str::from_utf8(&bytes).map_err(|_| {
+                    Failure::usage(format_args!("{} is not UTF-8, as TOML is", path.display()))
+                })?;
+                Some((path, text.to_owned()))
+            }
+        };
+        let file = text.as_ref().map(|(path, text)| (*path, text.as_str()));
+        Ok(Self::of(file, environment, flags))
+    }
+
+    /// The same from a file's text.
+    fn of(
+        file: Option<(&Path, &str)>,
+        environment: impl Iterator<Item = (OsString, OsString)>,
+        flags: Vec<Flag>,
+    ) -> Self {
+        let (mut layers, mut problems) = (Layers::default(), Vec::new());
+        if let Some((path, text)) = file {
+            layers.file(path, text, &mut problems);
+        }
+        // What else could be said would be about what somebody has written all the same.
+        problems.sort();
+        let broken = (!problems.is_empty()).then(|| std::mem::take(&mut problems));
+        layers.environment(environment, &mut problems);
+        for Flag { path, flag, value } in flags {
+            layers.flag(path, flag, value);
+        }
+        let mut keys = Keys::new(&layers, problems);
+        let configuration = Configuration::read(&mut keys);
+        keys.finish();
+        Self {
+            configuration,
+            declared: keys.declared,
+            unreadable: broken.is_some(),
+            problems: broken.unwrap_or(keys.problems),
+        }
+    }
+
+    /// What can be configured, with nobody having said anything.
+    pub(super) fn default() -> Self {
+        Self::of(None, std::iter::empty(), Vec::new())
+    }
+
+    /// The configuration, if nothing is wrong. Otherwise all but the last problem are said here.
+    ///
+    /// # Errors
+    /// The last problem, as a usage error.
+    pub(super) fn good(self, json: bool) -> Result<Configuration, Failure> {
+        refuse(&self.problems, json)?;
+        Ok(self.configuration)
+    }
+}
+
+/// Says every problem but the last.
+///
+/// # Errors
+/// The last one.
+pub(super) fn refuse(problems: &[Problem], json: bool) -> Result<(), Failure> {
+    let Some((last, others)) = problems.split_last() else {
+        return Ok(());
+    };
+    for problem in others {
+        Failure::usage(problem).say(json);
+    }
+    Err(Failure::usage(last))
+}
+
+impl Configuration {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        keys.section("");
+        let data = keys.optional(
+            Key::new("data", "The directory that `sealwire relay init` has made. What is in it is the relay: keep it private, and back it up.")
+                .flag("--data"),
+            &File { what: "a directory" },
+            "/var/lib/sealwire",
+        );
+        keys.section("listen");
+        let listen = keys.setting(
+            Key::new("address", "Where to listen: 0.0.0.0:443 and [::]:443 are for everybody; port 0 takes a free one.")
+                .flag("--listen"),
+            &Word {
+                what: "an address and port, as in 127.0.0.1:8443 or [::]:443",
+                read: |text| has_port(text).then(|| text.to_owned()),
+                show: String::clone,
+            },
+            LISTEN.to_owned(),
+        );
+        let public_address = keys.optional(
+            Key::new("public_address", "Where devices reach the relay, if it is not where it listens, or if that is in the data directory already.")
+                .flag("--address"),
+            &Word {
+                what: "a relay's address, wss://HOST[:PORT]/v1",
+                read: |text| host_and_port(text).map(|_| text.to_owned()),
+                show: String::clone,
+            },
+            "wss://relay.example/v1",
+        );
+        let tls = TlsSettings::read(keys);
+        let limits = Limits::read(keys);
+        let issuer = Outside::read(keys);
+        let log = Log::read(keys);
+        Self {
+            data,
+            listen,
+            public_address,
+            tls,
+            limits,
+            issuer,
+            log,
+        }
+    }
+
+    /// The relay in `data` that this describes; `initialised` is the address that the directory was made for.
+    pub(super) fn builder(
+        &self,
+        data: &Path,
+        initialised: Option<String>,
+    ) -> Result<RelayBuilder, Failure> {
+        let limits = &self.limits;
+        let mut builder = Relay::builder(data)
+            .allowance(limits.allowance)
+            .handshake_deadline(limits.handshake_deadline)
+            .keep_alive(limits.keep_alive)
+            .write_timeout(limits.write_timeout);
+        for origin in &limits.allowed_origins {
+            builder = builder.allow_origin(origin);
+        }
+        builder = match &self.tls {
+            TlsSettings::SelfSigned => builder.tls(Tls::SelfSigned),
+            TlsSettings::Files { certificate, key } => builder.tls(Tls::Files {
+                certificates: certificate.value.clone(),
+                key: key.value.clone(),
+            }),
+            TlsSettings::None => builder.tls(Tls::Plain),
+        };
+        let said = self
+            .public_address
+            .as_ref()
+            .map(|public| public.value.clone());
+        if let Some(public) = said.or(initialised) {
+            let host = host_and_port(&public).ok_or_else(|| {
+                Failure::usage(format_args!("{public:?} is not a relay's address"))
+            })?;
+            builder = builder.public_host(host);
+        }
+        if let Some(issuer) = &self.issuer {
+            let source = issuer.source().map_err(Failure::usage)?;
+            let (name, audience) = (issuer.name.value.clone(), &issuer.audience);
+            builder = builder.issuer_with_keys_from(name, audience, source);
+        }
+        Ok(builder)
+    }
+}
+
+impl TlsSettings {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        keys.section("tls");
+        let mode = keys.setting(
+            Key::new("mode", "\"self-signed\": TLS with the certificate in the data directory, which invitations tell devices to accept.\n\
+                \"files\": TLS with the certificate and key below.\n\
+                \"none\": no TLS, on loopback or behind a proxy that ends it.")
+                .flag("--plain"),
+            &Choice(&[
+                ("self-signed", Mode::SelfSigned),
+                ("files", Mode::Files),
+                ("none", Mode::None),
+            ]),
+            Mode::SelfSigned,
+        );
+        let certificate = keys.optional(
+            Key::new(
+                "certificate",
+                "The certificate chain in PEM, the relay's own first; for mode \"files\".",
+            )
+            .flag("--tls-cert"),
+            &File {
+                what: "a file with the certificate chain in PEM",
+            },
+            "/etc/sealwire/chain.pem",
+        );
+        let key = keys.optional(
+            Key::new(
+                "key",
+                "Its private key in PEM: PKCS#8, SEC1 or PKCS#1; for mode \"files\".",
+            )
+            .flag("--tls-key"),
+            &File {
+                what: "a file with the certificate's key in PEM",
+            },
+            "/etc/sealwire/key.pem",
+        );
+        if mode.value != Mode::Files {
+            // What a stronger layer has said about the mode is to switch off what a weaker one has said.
+            for (name, file) in [("certificate", &certificate), ("key", &key)] {
+                if let Some(file) = file
+                    && file.source.is_at_least(&mode.source)
+                {
+                    keys.problem(
+                        &file.source,
+                        format!("tls.{name} would not be used; set tls.mode to \"files\", or leave it away"),
+                    );
+                }
+            }
+        }
+        match (mode.value, certificate, key) {
+            (Mode::SelfSigned, _, _) => Self::SelfSigned,
+            (Mode::None, _, _) => Self::None,
+            (Mode::Files, Some(certificate), Some(key)) => Self::Files { certificate, key },
+            (Mode::Files, _, _) => {
+                for name in ["certificate", "key"] {
+                    missing(
+                        keys,
+                        &mode.source,
+                        ("tls", name),
+                        "TLS with files needs a certificate and its key",
+                    );
+                }
+                Self::SelfSigned
+            }
+        }
+    }
+}
+
+impl Limits {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        keys.section("limits");
+        let rate = Count {
+            least: 1,
+            most: MAX_PER_MINUTE,
+        };
+        let number = Count {
+            least: 1,
+            most: MAX_NUMBER,
+        };
+        let size = Size {
+            least: 1,
+            most: MAX_BYTES,
+        };
+        let retention = Time {
+            least: MIN_RETENTION_SECONDS,
+            most: MAX_RETENTION_SECONDS,
+        };
+        let patience = Time {
+            least: 1,
+            most: MAX_PATIENCE_SECONDS,
+        };
+
+        let mut allowance = Allowance::default();
+        let mut set = |key, kind: &dyn Bound, of: fn(&mut Allowance) -> &mut u64| {
+            let default = *of(&mut allowance);
+            *of(&mut allowance) = kind.set(keys, key, default);
+        };
+        set(
+            Key::new("messages_per_minute", "Messages that a device may send in a minute, each counted once for each device it is for.")
+                .flag("--messages-per-minute"),
+            &rate,
+            |allowance| &mut allowance.messages_per_minute,
+        );
+        set(
+            Key::new(
+                "card_fetches_per_minute",
+                "Times that a user may ask for the cards of somebody's devices in a minute.",
+            ),
+            &rate,
+            |allowance| &mut allowance.card_fetches_per_minute,
+        );
+        set(
+            Key::new(
+                "refreshes_per_minute",
+                "Times that a device may present a new token on its link in a minute.",
+            ),
+            &rate,
+            |allowance| &mut allowance.refreshes_per_minute,
+        );
+        set(
+            Key::new(
+                "max_message_bytes",
+                "The largest sealed message. Larger content goes as a file.",
+            ),
+            &Size {
+                least: MIN_MESSAGE_BYTES,
+                most: MAX_SEALED_MESSAGE_BYTES as u64,
+            },
+            |allowance| &mut allowance.max_message_bytes,
+        );
+        set(
+            Key::new("mailbox_messages", "Messages that wait for a device."),
+            &number,
+            |allowance| &mut allowance.mailbox.messages,
+        );
+        set(
+            Key::new("mailbox_bytes", "Bytes of messages that wait for a device."),
+            &size,
+            |allowance| &mut allowance.mailbox.bytes,
+        );
+        set(
+            Key::new(
+                "mailbox_retention",
+                "How long a message waits. It is erased then, and its sender is told.",
+            ),
+            &retention,
+            |allowance| &mut allowance.mailbox.retention_seconds,
+        );
+        set(
+            Key::new(
+                "transfer_bytes_per_minute",
+                "Bytes of files that a user may send and fetch in a minute, all devices together.",
+            ),
+            &size,
+            |allowance| &mut allowance.transfer_bytes_per_minute,
+        );
+        set(
+            Key::new(
+                "blob_bytes_per_user",
+                "Bytes of files that the relay holds for one user.",
+            ),
+            &size,
+            |allowance| &mut allowance.blobs.bytes_per_user,
+        );
+        set(
+            Key::new("blob_bytes", "Bytes of files that the relay holds for all."),
+            &size,
+            |allowance| &mut allowance.blobs.bytes,
+        );
+        set(
+            Key::new("blobs_per_user", "Files that the relay holds for one user."),
+            &number,
+            |allowance| &mut allowance.blobs.blobs_per_user,
+        );
+        set(
+            Key::new("blobs", "Files that the relay holds for all."),
+            &number,
+            |allowance| &mut allowance.blobs.blobs,
+        );
+        set(
+            Key::new(
+                "blob_uploads_per_user",
+                "Files of one user that are on their way to the relay.",
+            ),
+            &number,
+            |allowance| &mut allowance.blobs.uploads_per_user,
+        );
+        set(
+            Key::new(
+                "blob_retention",
+                "How long a file is held once all of it is there.",
+            ),
+            &retention,
+            |allowance| &mut allowance.blobs.retention_seconds,
+        );
+        set(
+            Key::new("blob_upload_time", "How long a file may take to be there."),
+            &retention,
+            |allowance| &mut allowance.blobs.upload_seconds,
+        );
+        set(
+            Key::new(
+                "blob_reserved_bytes",
+                "Free bytes of the disk that no file takes, so that messages go on.",
+            ),
+            &Size {
+                least: 0,
+                most: MAX_BYTES,
+            },
+            |allowance| &mut allowance.blobs.reserved_bytes,
+        );
+
+        let mut seconds =
+            |key, kind: Time, default| Duration::from_secs(keys.setting(key, &kind, default).value);
+        let handshake_deadline = seconds(
+            Key::new(
+                "handshake_deadline",
+                "How long a connection may take until it has authenticated.",
+            ),
+            Time {
+                least: 1,
+                most: MAX_HANDSHAKE_SECONDS,
+            },
+            HANDSHAKE_SECONDS,
+        );
+        let keep_alive = seconds(
+            Key::new(
+                "keep_alive",
+                "How long a device may be silent before it is pinged, and then again before it is given up.",
+            ),
+            patience,
+            PATIENCE_SECONDS,
+        );
+        let write_timeout = seconds(
+            Key::new(
+                "write_timeout",
+                "How long a device may take to read what was sent to it.",
+            ),
+            patience,
+            PATIENCE_SECONDS,
+        );
+        let allowed_origins = keys.setting(
+            Key::new("allowed_origins", "Origins of web pages whose scripts may connect, for example \"https://app.example\". Devices that are no browsers state none."),
+            &List(Word {
+                what: "an origin, as in \"https://app.example\"",
+                read: |text| is_origin(text).then(|| text.to_owned()),
+                show: String::clone,
+            }),
+            Vec::new(),
+        );
+        Self {
+            allowance,
+            handshake_deadline,
+            keep_alive,
+            write_timeout,
+            allowed_origins: allowed_origins.value,
+        }
+    }
+}
+
+/// A kind of number, whichever.
+trait Bound {
+    fn set(&self, keys: &mut Keys<'_>, key: Key, default: u64) -> u64;
+}
+
+impl<K: kind::Kind<Value = u64>> Bound for K {
+    fn set(&self, keys: &mut Keys<'_>, key: Key, default: u64) -> u64 {
+        keys.setting(key, self, default).value
+    }
+}
+
+impl Outside {
+    fn read(keys: &mut Keys<'_>) -> Option<Self> {
+        keys.section("issuer");
+        let name = keys.optional(
+            Key::new(
+                "issuer",
+                "Takes the tokens of this issuer, its exact `iss`, instead of inviting people.",
+            )
+            .flag("--issuer"),
+            &Word {
+                what: "1 to 255 bytes without control characters, exactly as in `iss`",
+                read: |text| name::Issuer::new(text).ok(),
+                show: |issuer| issuer.as_str().to_owned(),
+            },
+            "https://id.example",
+        );
+        let audience = keys.optional(
+            Key::new("audience", "What `aud` of its tokens has to contain.").flag("--audience"),
+            &Word {
+                what: "text, exactly as in `aud`",
+                read: |text| Some(text.to_owned()),
+                show: String::clone,
+            },
+            "https://relay.example",
+        );
+        let jwks = keys.optional(
+            Key::new("jwks", "Its key set: an https URL, which is asked again now and then, or a file, which is read again when it has changed.")
+                .flag("--jwks"),
+            &FileOr {
+                what: "an https URL, or the name of a file",
+                read: |text| text.contains("://").then(|| Jwks::Url(text.to_owned())),
+                file: Jwks::File,
+                show: |jwks| match jwks {
+                    Jwks::Url(url) => url.clone(),
+                    Jwks::File(file) => file.to_string_lossy().into_owned(),
+                },
+            },
+            "https://id.example/keys",
+        );
+        let jwks_trust = keys.optional(
+            Key::new("jwks_trust", "Certificates in PEM that may vouch for the key set's server, instead of the system's.").flag("--jwks-trust"),
+            &File {
+                what: "a file with certificates in PEM",
+            },
+            "/etc/sealwire/id-ca.pem",
+        );
+        let algorithms = keys.setting(
+            Key::new("algorithms", "Algorithms that its tokens may be signed with. Each has a public key: a secret would let every relay sign.")
+                .flag("--algorithm"),
+            &List(Word {
+                what: "one of \"EdDSA\", \"ES256\", \"ES384\", \"PS256\", \"RS256\"",
+                read: algorithm,
+                show: |algorithm| algorithm.name().to_owned(),
+            }),
+            Algorithms::PUBLIC_KEY.iter().collect(),
+        );
+        if algorithms.value.is_empty() {
+            keys.problem(
+                &algorithms.source,
+                "issuer.algorithms is empty: no token would be accepted",
+            );
+        }
+        let said = [
+            name.as_ref().map(|setting| &setting.source),
+            audience.as_ref().map(|setting| &setting.source),
+            jwks.as_ref().map(|setting| &setting.source),
+            jwks_trust.as_ref().map(|setting| &setting.source),
+            Some(&algorithms.source).filter(|source| **source != Source::Default),
+        ];
+        let source = said.into_iter().flatten().max()?.clone();
+        let (Some(name), Some(audience), Some(jwks)) = (name, audience, jwks) else {
+            for key in ["issuer", "audience", "jwks"] {
+                missing(
+                    keys,
+                    &source,
+                    ("issuer", key),
+                    "an identity provider needs issuer, audience and jwks",
+                );
+            }
+            return None;
+        };
+        if let (Jwks::File(_), Some(trust)) = (&jwks.value, &jwks_trust) {
+            keys.problem(
+                &trust.source,
+                "issuer.jwks_trust is for an issuer.jwks that is a URL",
+            );
+        }
+        Some(Self {
+            name,
+            audience: audience.value,
+            jwks,
+            jwks_trust,
+            algorithms: algorithms.value,
+        })
+    }
+
+    /// Where its keys come from.
+    ///
+    /// # Errors
+    /// What is wrong, and with which setting.
+    pub(super) fn source(&self) -> Result<sealwire_server::issuer_keys::KeySource, Problem> {
+        use sealwire_server::issuer_keys::KeySource;
+        let algorithms = self.algorithms();
+        match &self.jwks.value {
+            Jwks::File(file) => Ok(KeySource::file(file, algorithms)),
+            Jwks::Url(url) => {
+                let trust = self.jwks_trust.as_ref().map(|trust| trust.value.as_path());
+                KeySource::url(url, trust, algorithms).map_err(|error| Problem {
+                    source: self.jwks.source.clone(),
+                    message: format!("issuer.jwks is {url:?}: {error}"),
+                })
+            }
+        }
+    }
+
+    /// What its tokens may be signed with.
+    pub(super) fn algorithms(&self) -> Algorithms {
+        Algorithms::of(&self.algorithms)
+    }
+}
+
+impl Log {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        keys.section("log");
+        let json = keys.setting(
+            Key::new("format", "\"text\" for people, \"json\" for programs: one object a line. The log goes to standard error.").flag("--json"),
+            &Choice(&[("text", false), ("json", true)]),
+            false,
+        );
+        let filter = keys.setting(
+            Key::new("filter", "What is logged: error, warn, info, debug or trace, also for a part of the relay, as in sealwire_server=debug.\n\
+                Nothing that is logged has a message, token, key or name of a person in it.")
+                .flag("--log"),
+            &Word {
+                what: "error, warn, info, debug or trace, or parts with a level, as in \"warn,sealwire_server=info\"",
+                read: |text| EnvFilter::try_new(text).ok().map(|_| text.to_owned()),
+                show: String::clone,
+            },
+            logging::RELAY.to_owned(),
+        );
+        Self {
+            json: json.value,
+            filter: filter.value,
+        }
+    }
+}
+
+/// Reports that a setting is missing, unless it is there and wrong.
+fn missing(keys: &mut Keys<'_>, source: &Source, (section, key): (&str, &str), why: &str) {
+    if !keys.is_said(section, key) {
+        keys.problem(source, format!("{section}.{key} is missing: {why}"));
+    }
+}
+
+/// An algorithm with a public key: a secret that every relay has could be used by each to sign.
+pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
+    Algorithm::from_name(name).filter(|algorithm| Algorithms::PUBLIC_KEY.allows(*algorithm))
+}
+
+/// Whether it is of the form `host:port`.
+fn has_port(text: &str) -> bool {
+    text.rsplit_once(':').is_some_and(|(host, port)| {
+        let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+        !host.is_empty() && digits && port.parse::<u16>().is_ok()
+    })
+}
+
+/// Whether it is the origin of a page (RFC 6454 §6.2), as a browser states it.
+fn is_origin(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    rest.is_some_and(|rest| {
+        !rest.is_empty()
+            && rest
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && byte != b'/')
+    })
+}
+
+/// `host[:port]` of `wss://host[:port]/v1`.
+pub(super) fn host_and_port(address: &str) -> Option<String> {
+    // The thumbprint is the relay's own and known only later; any does for reading the rest.
+    let any = Thumbprint::from_bytes([0; 32]);
+    let parsed: Address = format!("{address}#{any}").parse().ok()?;
+    let url = parsed.url();
+    let authority = url.strip_prefix("wss://")?.strip_suffix("/v1")?;
+    Some(authority.to_owned())
+}

@@ -1,0 +1,347 @@
+//! The relay's configuration from outside: the file, the environment and the flags, what is in effect, and what is wrong with it.
+#![cfg(unix)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    dead_code,
+    reason = "a test fails by panicking, and uses a part of the world"
+)]
+
+mod world;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use world::{Ended, World};
+
+/// A world with a data directory, and `relay.toml` with this text.
+fn with_file(text: &str) -> World {
+    let world = World::new();
+    world.run(&["relay", "init", "relay"]).succeeded();
+    write(&world, "relay.toml", text);
+    world
+}
+
+fn write(world: &World, name: &str, text: &str) {
+    std::fs::write(world.path().join(name), text).unwrap();
+}
+
+/// The messages on standard error, one a problem.
+fn problems(ended: &Ended) -> Vec<String> {
+    let lines = ended.stderr.lines().map(|line| {
+        let error: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(error["error"]["code"], "usage");
+        error["error"]["message"].as_str().unwrap().to_owned()
+    });
+    lines.collect()
+}
+
+fn certificate(world: &World, name: &str) {
+    let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    write(world, &format!("{name}.pem"), &made.cert.pem());
+    write(
+        world,
+        &format!("{name}.key"),
+        &made.signing_key.serialize_pem(),
+    );
+}
+
+#[test]
+fn relay_runs_as_the_file_says_and_flags_win() {
+    let world = with_file("data = \"relay\"\n[listen]\naddress = \"127.0.0.1:0\"\n");
+    let mut running = world.start(&["relay", "run", "--config", "relay.toml", "--json"]);
+    let started = running.next_json();
+    assert_eq!(started["event"], "listening");
+    assert_eq!(started["data"], "relay");
+    assert!(started["address"].as_str().unwrap().starts_with("wss://"));
+    assert!(running.stop("TERM").success());
+
+    let plain = [
+        "relay",
+        "run",
+        "--config",
+        "relay.toml",
+        "--plain",
+        "--json",
+    ];
+    let mut running = world.start(&plain);
+    let started = running.next_json();
+    assert!(started["address"].as_str().unwrap().starts_with("ws://"));
+    assert!(running.stop("TERM").success());
+}
+
+#[test]
+fn relay_logs_as_the_file_says() {
+    let world = with_file(
+        "data = \"relay\"\n[listen]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \"json\"\nfilter = \"info\"\n",
+    );
+    let mut running = world.start(&["relay", "run", "--config", "relay.toml"]);
+    let line = running.said("relay listening");
+    let logged: Value = serde_json::from_str(&line).unwrap();
+    assert_eq!(logged["level"], "INFO");
+    assert!(running.stop("TERM").success());
+}
+
+#[test]
+fn relay_does_not_start_on_a_configuration_that_is_wrong_and_says_all_of_it() {
+    let world = with_file("data = \"relay\"\n[limits]\nmesages_per_minute = 5\nblobs = 0\n");
+    for command in [
+        &["relay", "run"][..],
+        &["relay", "config", "show"],
+        &["relay", "config", "check"],
+    ] {
+        let refused = world.run(&[command, &["--config", "relay.toml", "--json"]].concat());
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+        assert_eq!(
+            problems(&refused),
+            [
+                "relay.toml:3: there is no key limits.mesages_per_minute; did you mean messages_per_minute?",
+                "relay.toml:4: limits.blobs is 0; write a whole number from 1 to 100000000",
+            ],
+            "{command:?}"
+        );
+    }
+    let missing = world.run(&["relay", "run", "--config", "missing.toml"]);
+    missing.failed(2, "cannot read missing.toml");
+    write(&world, "binary.toml", "");
+    std::fs::write(world.path().join("binary.toml"), [0xff, 0xfe]).unwrap();
+    let binary = world.run(&["relay", "run", "--config", "binary.toml"]);
+    binary.failed(2, "binary.toml is not UTF-8");
+    let nothing = world.run(&["relay", "run"]);
+    nothing.failed(2, "name the relay's directory with --data DIR");
+}
+
+#[test]
+fn default_file_is_good_and_shows_what_is_so_anyway() {
+    let world = with_file("");
+    let printed = world.run(&["relay", "config", "default"]).succeeded();
+    write(&world, "relay.toml", &printed.stdout);
+    let checked = [
+        "relay",
+        "config",
+        "check",
+        "--config",
+        "relay.toml",
+        "--data",
+        "relay",
+    ];
+    let checked = world.run(&checked).succeeded();
+    assert_eq!(checked.stdout, "the configuration is good\n");
+    let show = |arguments: &[&str]| {
+        let shown = world.run(&[&["relay", "config", "show"], arguments].concat());
+        shown.succeeded().stdout
+    };
+    assert_eq!(show(&["--config", "relay.toml"]), show(&[]));
+}
+
+#[test]
+fn show_says_what_is_in_effect_and_who_has_said_it() {
+    let world =
+        with_file("data = \"relay\"\n\n[limits]\nkeep_alive = 90\nmailbox_bytes = \"1 GiB\"\n");
+    let arguments = [
+        "relay",
+        "config",
+        "show",
+        "--config",
+        "relay.toml",
+        "--messages-per-minute",
+        "60",
+    ];
+    let variables = [
+        ("SEALWIRE_RELAY_LIMITS_BLOBS", "7"),
+        ("SEALWIRE_RELAY_LIMITS_KEEP_ALIVE", "2 min"),
+    ];
+    let shown = world
+        .run_in(&variables, &[&arguments[..], &["--json"]].concat())
+        .succeeded();
+    let settings: BTreeMap<String, Value> = shown
+        .stdout
+        .lines()
+        .map(|line| {
+            let setting: Value = serde_json::from_str(line).unwrap();
+            (setting["key"].as_str().unwrap().to_owned(), setting)
+        })
+        .collect();
+    let of = |key: &str| {
+        let setting = &settings[key];
+        (
+            setting["value"].clone(),
+            setting["source"].clone(),
+            setting["line"].clone(),
+            setting["name"].clone(),
+        )
+    };
+    let null = Value::Null;
+    assert_eq!(
+        of("data"),
+        (json!("relay"), json!("file"), json!(1), null.clone())
+    );
+    assert_eq!(
+        of("limits.mailbox_bytes"),
+        (json!("1 GiB"), json!("file"), json!(5), null.clone())
+    );
+    assert_eq!(
+        of("limits.keep_alive"),
+        (
+            json!("2 min"),
+            json!("environment"),
+            null.clone(),
+            json!("SEALWIRE_RELAY_LIMITS_KEEP_ALIVE")
+        )
+    );
+    assert_eq!(
+        of("limits.messages_per_minute"),
+        (
+            json!(60),
+            json!("flag"),
+            null.clone(),
+            json!("--messages-per-minute")
+        )
+    );
+    assert_eq!(
+        of("tls.mode"),
+        (
+            json!("self-signed"),
+            json!("default"),
+            null.clone(),
+            null.clone()
+        )
+    );
+    assert_eq!(
+        of("tls.key"),
+        (null.clone(), json!("default"), null.clone(), null)
+    );
+
+    // What people are shown is a file again, with the same settings.
+    let human = world.run_in(&variables, &arguments).succeeded().stdout;
+    assert!(human.contains("# relay.toml:5\n"), "{human}");
+    assert!(human.contains("# SEALWIRE_RELAY_LIMITS_BLOBS\n"), "{human}");
+    assert!(human.contains("# --messages-per-minute\n"), "{human}");
+    write(&world, "again.toml", &human);
+    let again = world.run(&[
+        "relay",
+        "config",
+        "show",
+        "--config",
+        "again.toml",
+        "--json",
+    ]);
+    for line in again.succeeded().stdout.lines() {
+        let setting: Value = serde_json::from_str(line).unwrap();
+        let key = setting["key"].as_str().unwrap();
+        assert_eq!(setting["value"], settings[key]["value"], "{key}");
+    }
+}
+
+#[test]
+fn environment_alone_configures_a_relay() {
+    let world = with_file("data = \"nowhere\"");
+    let variables = [
+        ("SEALWIRE_RELAY_CONFIG", "relay.toml"),
+        ("SEALWIRE_RELAY_DATA", "relay"),
+        ("SEALWIRE_RELAY_LISTEN_ADDRESS", "127.0.0.1:0"),
+    ];
+    let mut running = world.start_in(&variables, &["relay", "run", "--json"]);
+    assert_eq!(running.next_json()["data"], "relay");
+    assert!(running.stop("TERM").success());
+    let unknown = [("SEALWIRE_RELAY_LISTEN", "127.0.0.1:0")];
+    let refused = world.run_in(&unknown, &["relay", "run", "--data", "relay"]);
+    refused.failed(2, "SEALWIRE_RELAY_LISTEN: there is no such setting");
+}
+
+#[test]
+fn check_reads_all_that_the_file_names() {
+    let world = with_file("");
+    certificate(&world, "one");
+    certificate(&world, "two");
+    let keys = world.run(&["jwk", "new", "--output", "signing.jwk"]);
+    keys.succeeded();
+    let public = world
+        .run(&["jwk", "public", "signing.jwk"])
+        .succeeded()
+        .stdout;
+    write(&world, "keys.json", &public);
+    let file = |certificate: &str, key: &str, jwks: &str, data: &str| {
+        format!(
+            "data = \"{data}\"\n[tls]\nmode = \"files\"\ncertificate = \"{certificate}\"\nkey = \"{key}\"\n\
+             [issuer]\nissuer = \"i\"\naudience = \"a\"\njwks = \"{jwks}\"\n"
+        )
+    };
+    let check = |text: &str| {
+        write(&world, "relay.toml", text);
+        world.run(&[
+            "relay",
+            "config",
+            "check",
+            "--config",
+            "relay.toml",
+            "--json",
+        ])
+    };
+    let good = check(&file("one.pem", "one.key", "keys.json", "relay"));
+    assert_eq!(good.succeeded().json()["good"], true);
+
+    for (text, said) in [
+        (
+            file("one.pem", "two.key", "keys.json", "relay"),
+            "relay.toml:5: tls.key: this is the key of another certificate than tls.certificate",
+        ),
+        (
+            file("one.key", "one.key", "keys.json", "relay"),
+            "relay.toml:4: tls.certificate: one.key has no certificate in PEM",
+        ),
+        (
+            file("one.pem", "one.pem", "keys.json", "relay"),
+            "relay.toml:5: tls.key: one.pem has no private key in PEM",
+        ),
+        (
+            file("one.pem", "one.key", "signing.jwk", "relay"),
+            "relay.toml:9: issuer.jwks: signing.jwk is no key set for this relay",
+        ),
+        (
+            file("one.pem", "one.key", "http://id.example/keys", "relay"),
+            "relay.toml:9: issuer.jwks is \"http://id.example/keys\"",
+        ),
+        (
+            file("one.pem", "one.key", "keys.json", "missing"),
+            "relay.toml:1: data: missing is not a relay's data directory",
+        ),
+    ] {
+        let refused = check(&text);
+        assert_eq!((refused.code, refused.stdout.as_str()), (Some(2), ""));
+        let said_all = problems(&refused);
+        assert_eq!(said_all.len(), 1, "{said_all:?}");
+        assert!(said_all[0].starts_with(said), "{said_all:?}");
+    }
+
+    let all = problems(&check(&file("no.pem", "no.key", "no.json", "no")));
+    let keys: Vec<_> = all
+        .iter()
+        .map(|one| one.split(' ').nth(1).unwrap())
+        .collect();
+    assert_eq!(
+        keys,
+        ["data:", "tls.certificate:", "tls.key:", "issuer.jwks:"],
+        "{all:?}"
+    );
+    let nothing = problems(&check(""));
+    assert_eq!(
+        nothing,
+        ["data is missing: name the directory that `sealwire relay init` has made"]
+    );
+}
+
+/// The self-signed certificate is a part of what is read.
+#[test]
+fn check_finds_a_data_directory_that_is_not_whole() {
+    let world = with_file("data = \"relay\"");
+    let check = ["relay", "config", "check", "--config", "relay.toml"];
+    world.run(&check).succeeded();
+    std::fs::write(world.path().join("relay/tls-cert.pem"), "").unwrap();
+    world.run(&check).failed(2, "tls-cert.pem is damaged");
+    std::fs::remove_file(world.path().join("relay/relay.key")).unwrap();
+    world
+        .run(&check)
+        .failed(2, "relay.toml:1: data: cannot use relay/relay.key");
+}
