@@ -1,11 +1,19 @@
 //! The documents name tests and files that exist.
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     reason = "all of this is test code, also what is not marked as a test"
 )]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::path::{Path, PathBuf};
+
+use sealwire_client::error::{CardFault, Misuse, NotAuthorised, Refusal, RelayFault, Unreachable};
+use sealwire_client::{Closed, Error, ErrorClass, FileError, NotDelivered, StoreError, Thumbprint};
+use sealwire_protocol::close::{CloseCode, RefusalCode, Retry};
+use sealwire_protocol::invite::InviteError;
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -48,6 +56,293 @@ fn every_file_that_the_documents_name_exists() {
         }
     }
     assert!(found > 40, "{found}");
+}
+
+#[test]
+fn every_close_code_is_documented_with_its_retry_and_no_other() {
+    let documented: BTreeSet<_> = rows("Close codes")
+        .into_iter()
+        .map(|row| [0, 1, 4].map(|column| row[column].clone()))
+        .collect();
+    let codes: BTreeSet<_> = CloseCode::ALL
+        .into_iter()
+        .map(|code| {
+            let name = if code.name().is_empty() {
+                "–"
+            } else {
+                code.name()
+            };
+            let retry = match code.retry() {
+                Retry::Never => "never",
+                Retry::BackOff => "back-off",
+                Retry::Later => "later",
+                Retry::NewCredential => "new credential",
+            };
+            [code.code().to_string(), name.to_owned(), retry.to_owned()]
+        })
+        .collect();
+    assert_eq!(documented, codes);
+}
+
+/// For devices and for applications, as the client's errors have the same names.
+#[test]
+fn every_refusal_is_documented_with_its_retry_and_no_other() {
+    let documented: BTreeSet<_> = rows("Refusals")
+        .into_iter()
+        .map(|row| [0, 1, 4].map(|column| row[column].clone()))
+        .collect();
+    let codes: BTreeSet<_> = RefusalCode::ALL
+        .into_iter()
+        .map(|code| {
+            let retry = yes_or_no(code.is_retryable());
+            [code.code().to_string(), code.name().to_owned(), retry]
+        })
+        .collect();
+    assert_eq!(documented, codes);
+    let by_name: BTreeMap<_, _> = documented
+        .iter()
+        .map(|[_, name, retry]| (name.as_str(), retry.as_str()))
+        .collect();
+    let names = codes_in("crates/client/src/error.rs", "impl Refusal {");
+    assert_eq!(names, by_name.keys().copied().map(str::to_owned).collect());
+    for refusal in refusals() {
+        let class = match refusal {
+            Refusal::NotPermitted => ErrorClass::NotAuthorised,
+            _ => ErrorClass::Other,
+        };
+        let error = Error::from(refusal);
+        assert_eq!(by_name[error.code()], yes_or_no(error.is_retryable()));
+        assert_eq!(error.class(), class, "{error}");
+    }
+}
+
+#[test]
+fn every_error_of_the_client_is_documented_with_its_class_and_retry_and_no_other() {
+    let documented: BTreeSet<_> = rows("Errors of the client")
+        .into_iter()
+        .map(|row| [0, 1, 4].map(|column| row[column].clone()))
+        .collect();
+    let errors: BTreeSet<_> = errors()
+        .iter()
+        .map(|error| {
+            let class = match error.class() {
+                ErrorClass::Usage => "usage",
+                ErrorClass::NotAuthorised => "not_authorised",
+                ErrorClass::Unreachable => "unreachable",
+                ErrorClass::Peer => "peer",
+                ErrorClass::Timeout => "timeout",
+                _ => "other",
+            };
+            let retry = yes_or_no(error.is_retryable());
+            [error.code().to_owned(), class.to_owned(), retry]
+        })
+        .collect();
+    assert_eq!(documented, errors);
+    // Whatever `errors` below has left out.
+    let mut known: BTreeSet<_> = documented.into_iter().map(|[code, ..]| code).collect();
+    known.extend(RefusalCode::ALL.map(|code| code.name().to_owned()));
+    let mut in_the_source = codes_in("crates/client/src/error.rs", "");
+    in_the_source.extend(codes_in("crates/client/src/transfer/error.rs", ""));
+    assert_eq!(known, in_the_source);
+}
+
+#[test]
+fn every_http_status_is_documented_and_no_other() {
+    let documented: BTreeSet<_> = rows("HTTP statuses")
+        .into_iter()
+        .map(|row| row[1].to_uppercase().replace(' ', "_"))
+        .collect();
+    let source = read("crates/server/src/http.rs");
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    let used: BTreeSet<_> = source
+        .split("StatusCode::")
+        .skip(1)
+        .map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_');
+            rest[..end.unwrap_or(rest.len())].to_owned()
+        })
+        .filter(|name| !name.is_empty())
+        .collect();
+    assert_eq!(documented, used);
+}
+
+#[test]
+fn every_exit_code_is_documented_and_no_other() {
+    let documented: BTreeSet<_> = rows("Exit codes")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let source = read("crates/cli/src/exit.rs");
+    let class = source.split("enum Class {").nth(1).unwrap();
+    let class = class.split('}').next().unwrap();
+    let mut codes: BTreeSet<_> = class
+        .lines()
+        .filter_map(|line| line.split_once(" = "))
+        .map(|(_, code)| code.trim_end_matches(',').to_owned())
+        .collect();
+    assert!(codes.len() > 3);
+    codes.insert("0".to_owned());
+    assert_eq!(documented, codes);
+}
+
+/// The rows of the table in a section of the page on codes.
+fn rows(section: &str) -> Vec<Vec<String>> {
+    let page = read("docs/codes.md");
+    let section = page.split(&format!("\n## {section}\n")).nth(1).unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let lines: Vec<_> = section
+        .lines()
+        .filter(|line| line.starts_with("| "))
+        .collect();
+    let columns = lines[0].split(" | ").count();
+    assert!(columns > 1 && lines[1].starts_with("| --- "));
+    let rows: Vec<Vec<String>> = lines[2..]
+        .iter()
+        .map(|line| {
+            let cells = line.trim_start_matches("| ").trim_end_matches(" |");
+            cells.split(" | ").map(str::to_owned).collect()
+        })
+        .collect();
+    for row in &rows {
+        assert_eq!(row.len(), columns, "{row:?}");
+    }
+    let firsts: BTreeSet<_> = rows.iter().map(|row| &row[0]).collect();
+    assert_eq!(firsts.len(), rows.len(), "a code stands there twice");
+    rows
+}
+
+fn yes_or_no(yes: bool) -> String {
+    if yes { "yes" } else { "no" }.to_owned()
+}
+
+/// The names that a file gives to errors, from `after` on to the end of that block.
+fn codes_in(file: &str, after: &str) -> BTreeSet<String> {
+    let source = read(file);
+    let (_, block) = source.split_once(after).unwrap();
+    let end = if after.is_empty() {
+        None
+    } else {
+        block.find("\n}\n")
+    };
+    let block = &block[..end.unwrap_or(block.len())];
+    let found: BTreeSet<_> = block
+        .lines()
+        .filter_map(|line| line.split_once("=> \"")?.1.split_once('"'))
+        .map(|(code, _)| code.to_owned())
+        .collect();
+    assert!(found.len() > 5, "{file}");
+    found
+}
+
+fn refusals() -> [Refusal; RefusalCode::ALL.len()] {
+    [
+        Refusal::NotPermitted,
+        Refusal::UnknownUser,
+        Refusal::DevicesChanged,
+        Refusal::MailboxFull,
+        Refusal::TooLarge,
+        Refusal::RateLimited,
+        Refusal::InvalidCard,
+        Refusal::TooMany,
+        Refusal::TokenRefused,
+        Refusal::Unavailable,
+        Refusal::OwnDevicesChanged,
+        Refusal::Quota,
+        Refusal::Stale,
+        Refusal::UnknownDevice,
+        Refusal::UnknownBlob,
+        Refusal::BlobConflict,
+        Refusal::StorageFull,
+        Refusal::Overtaken,
+    ]
+}
+
+/// One of every kind but refusals.
+fn errors() -> Vec<Error> {
+    let key = Thumbprint::from_bytes([0; 32]);
+    let misuse = [
+        Misuse::Address,
+        Misuse::PlainText,
+        Misuse::NoStore,
+        Misuse::NoIssuer,
+        Misuse::IssuerKey,
+        Misuse::Issuer,
+        Misuse::User,
+        Misuse::Invite,
+        Misuse::InviteLine(InviteError::Prefix),
+        Misuse::BodyTooLarge,
+        Misuse::MediaType,
+        Misuse::OutboxFull,
+        Misuse::NoOtherDevice,
+        Misuse::MessageId,
+        Misuse::MessageIdInUse,
+        Misuse::DeviceName,
+        Misuse::Unconfirmed,
+    ];
+    let store = [
+        StoreError::InUse,
+        StoreError::WrongKey,
+        StoreError::EmptyPassphrase,
+        StoreError::Damaged,
+        StoreError::NotAStore,
+        StoreError::Failed,
+        StoreError::NewerVersion,
+    ];
+    let unreachable = [
+        Unreachable::Connect(io::ErrorKind::ConnectionRefused),
+        Unreachable::CertificatePin,
+        Unreachable::Certificate,
+        Unreachable::Tls,
+        Unreachable::NoRoots,
+        Unreachable::NotARelay(404),
+        Unreachable::Broken,
+        Unreachable::Timeout,
+        Unreachable::NoToken,
+        Unreachable::CredentialRefused,
+        Unreachable::Unavailable(4000),
+    ];
+    let not_authorised = [
+        NotAuthorised::Credential,
+        NotAuthorised::Expired,
+        NotAuthorised::Revoked,
+        NotAuthorised::NoToken,
+        NotAuthorised::NotEnrolled,
+        NotAuthorised::OtherDevice,
+        NotAuthorised::OtherUser,
+        NotAuthorised::Attestation,
+    ];
+    let disk = || io::Error::from(io::ErrorKind::StorageFull);
+    let file = [
+        FileError::Read(disk()),
+        FileError::NotAFile,
+        FileError::TooLarge,
+        FileError::Changed,
+        FileError::Name,
+        FileError::Exists,
+        FileError::Busy,
+        FileError::Write(disk()),
+        FileError::Gone,
+        FileError::Damaged,
+    ];
+    let mut errors = vec![
+        Error::RelayKey {
+            expected: key,
+            presented: key,
+        },
+        Error::Relay(RelayFault::Handshake),
+        Error::PeerChanged,
+        Error::PeerUnverified,
+        Error::Card(CardFault::Invalid),
+        Error::NotDelivered(NotDelivered::Expired),
+        Error::Timeout,
+        Error::Closed(Closed::ByApplication),
+    ];
+    errors.extend(misuse.map(Error::from));
+    errors.extend(store.map(Error::from));
+    errors.extend(unreachable.map(Error::from));
+    errors.extend(not_authorised.map(Error::from));
+    errors.extend(file.map(Error::from));
+    errors
 }
 
 /// A file, or a folder that is written with its slash.
