@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     commands::{
-        chat, demo, devices, inspect, invite, join, jwe, jwk, listen, relay, send, token, verify,
-        whoami,
+        chat, demo, devices, doctor, inspect, invite, join, jwe, jwk, listen, relay, send, token,
+        verify, whoami,
     },
     exit::Failure,
     home::Home,
@@ -82,6 +82,8 @@ pub(crate) enum Command {
     Chat(chat::Chat),
     /// Compare safety numbers with a user
     Verify(verify::Verify),
+    /// Find out what is wrong with a connection, and what to do
+    Doctor(doctor::Doctor),
     /// Make, verify and look into issuer tokens
     #[command(subcommand)]
     Token(token::Command),

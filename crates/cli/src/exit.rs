@@ -79,6 +79,16 @@ impl Failure {
         }
     }
 
+    /// The same failure, under a name of its own.
+    pub(crate) fn with_code(self, code: &'static str) -> Self {
+        Self { code, ..self }
+    }
+
+    /// Its stable name.
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
     /// The same failure, of a line of the input.
     pub(crate) fn in_line(self, line: u64) -> Self {
         let message = format!("line {line}: {}", self.message);

@@ -235,6 +235,24 @@ impl Home {
             .ok_or_else(damaged)
     }
 
+    /// The store of the device that lives here, and whose word it takes for others.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) fn store(
+        &self,
+        identity: &Identity,
+    ) -> Result<(FileStore, TrustedIssuer), OpenError> {
+        let store = self.path.join(STORE);
+        // Opening would make a new, empty one.
+        if !store.try_exists().map_err(io_error(&store))? {
+            return Err(HomeError::Damaged { path: store }.into());
+        }
+        let relay = identity.address.relay();
+        let issuer = TrustedIssuer::built_in(identity.issuer_key.as_bytes(), &relay)?;
+        Ok((FileStore::open(store)?, issuer))
+    }
+
     /// A client for the device that lives here.
     ///
     /// # Errors
@@ -244,15 +262,9 @@ impl Home {
         identity: &Identity,
         key: StoreKey,
     ) -> Result<ClientBuilder, OpenError> {
-        let store = self.path.join(STORE);
-        // Opening would make a new, empty one.
-        if !store.try_exists().map_err(io_error(&store))? {
-            return Err(HomeError::Damaged { path: store }.into());
-        }
-        let relay = identity.address.relay();
-        let issuer = TrustedIssuer::built_in(identity.issuer_key.as_bytes(), &relay)?;
+        let (store, issuer) = self.store(identity)?;
         let builder = Client::builder(&identity.address.to_string())
-            .store(FileStore::open(store)?, key)
+            .store(store, key)
             .issuer(issuer);
         Ok(match identity.certificate {
             Some(certificate) => builder.tls(Tls::Pinned(certificate)),

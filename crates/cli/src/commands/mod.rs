@@ -3,6 +3,7 @@
 pub(crate) mod chat;
 pub(crate) mod demo;
 pub(crate) mod devices;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
 pub(crate) mod invite;
 pub(crate) mod join;
@@ -42,6 +43,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Command::Listen(command) => listen::run(&command, &global.home()?, output),
         Command::Chat(command) => chat::run(&command, &global.home()?, output),
         Command::Verify(command) => verify::run(&command, &global.home()?, output),
+        Command::Doctor(command) => doctor::run(&command, || global.home(), output),
         Command::Token(command) => token::run(command, output),
         Command::Jwk(command) => jwk::run(command, output),
         Command::Jwe(command) => jwe::run(command, &global, output),

@@ -19,6 +19,7 @@ mod dialer;
 pub(crate) mod drive;
 mod established;
 mod patience;
+pub mod probe;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;

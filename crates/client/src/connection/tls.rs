@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -23,29 +24,44 @@ pub enum Tls {
 
 /// The TLS 1.3 configuration for a policy.
 pub(crate) fn client_config(tls: &Tls) -> Result<Arc<ClientConfig>, Unreachable> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
-    let builder = versions(provider)?;
-    let mut config = match tls {
-        Tls::SystemRoots => {
-            let mut roots = rustls::RootCertStore::empty();
-            let (added, _) =
-                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-            if added == 0 {
-                return Err(Unreachable::NoRoots);
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
-        Tls::Pinned(fingerprint) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Pinned {
-                fingerprint: *fingerprint,
-                algorithms,
-            }))
-            .with_no_client_auth(),
-    };
+    config_with(verifier(tls)?)
+}
+
+/// The TLS 1.3 configuration under which certificates are judged so.
+pub(crate) fn config_with(
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<Arc<ClientConfig>, Unreachable> {
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|_| Unreachable::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+/// What judges certificates under a policy.
+pub(crate) fn verifier(tls: &Tls) -> Result<Arc<dyn ServerCertVerifier>, Unreachable> {
+    match tls {
+        Tls::SystemRoots => {
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider())
+                .build()
+                .map(|verifier| -> Arc<dyn ServerCertVerifier> { verifier })
+                // There is no other reason: revocation lists are not used.
+                .map_err(|_| Unreachable::NoRoots)
+        }
+        Tls::Pinned(fingerprint) => Ok(Arc::new(Pinned {
+            fingerprint: *fingerprint,
+            algorithms: provider().signature_verification_algorithms,
+        })),
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Who failed, from what rustls said through an I/O error.
@@ -63,14 +79,6 @@ pub(crate) fn failure(error: &std::io::Error) -> Unreachable {
         Some(_) => Unreachable::Tls,
         None => Unreachable::Broken,
     }
-}
-
-fn versions(
-    provider: Arc<CryptoProvider>,
-) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Unreachable> {
-    ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|_| Unreachable::Tls)
 }
 
 /// Accepts one certificate, by its hash; possession of its key is still proved in the handshake.

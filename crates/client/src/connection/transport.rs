@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::handshake::client::Response;
 use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::SEC_WEBSOCKET_PROTOCOL;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
@@ -56,11 +57,12 @@ pub(super) async fn connect(address: &Address, tls: &Tls) -> Result<Socket, Erro
     upgrade(address, stream).await
 }
 
-async fn upgrade(address: &Address, stream: Pin<Box<dyn Io>>) -> Result<Socket, Error> {
-    let mut request = address
-        .url()
-        .into_client_request()
-        .map_err(|_| Unreachable::NotARelay(0))?;
+/// Asks for the WebSocket; gives what HTTP has answered, too.
+pub(super) async fn websocket(
+    address: &Address,
+    stream: Pin<Box<dyn Io>>,
+) -> Result<(Socket, Response), WsError> {
+    let mut request = address.url().into_client_request()?;
     request.headers_mut().insert(
         SEC_WEBSOCKET_PROTOCOL,
         HeaderValue::from_static(SUB_PROTOCOL),
@@ -71,7 +73,11 @@ async fn upgrade(address: &Address, stream: Pin<Box<dyn Io>>) -> Result<Socket, 
         .max_write_buffer_size(2 * MAX_MESSAGE)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE));
-    match client_async_with_config(request, stream, Some(config)).await {
+    client_async_with_config(request, stream, Some(config)).await
+}
+
+async fn upgrade(address: &Address, stream: Pin<Box<dyn Io>>) -> Result<Socket, Error> {
+    match websocket(address, stream).await {
         Ok((socket, _)) => Ok(socket),
         Err(WsError::Http(response)) if response.status() == StatusCode::UNAUTHORIZED => {
             Err(NotAuthorised::Credential.into())

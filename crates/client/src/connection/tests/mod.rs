@@ -1,5 +1,6 @@
 //! Clients over real sockets, against a relay that follows a script.
 
+mod probe;
 mod relay;
 
 use std::sync::Arc;

@@ -54,6 +54,8 @@ pub(super) enum Act {
     Expires(u64),
     /// Says, so often, that the token expires, once the one-time prekeys are published.
     SaysExpiring(usize),
+    /// Has a clock that is so many seconds ahead.
+    ClockAhead(i64),
 }
 
 /// What a test sees.
@@ -169,7 +171,10 @@ impl Shared {
         socket: &mut WebSocketStream<S>,
         act: Act,
     ) -> Option<u16> {
-        let now = super::super::task::now().seconds();
+        let now = match (super::super::task::now().seconds(), act) {
+            (now, Act::ClockAhead(seconds)) => now.saturating_add_signed(seconds),
+            (now, _) => now,
+        };
         let key = relay_key();
         let hello = receive(socket).await.ok()?;
         let (state, accept) = RelayHandshake::new(&key, None)
