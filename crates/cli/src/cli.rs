@@ -139,6 +139,51 @@ mod tests {
         Cli::try_parse_from(typo).unwrap_err();
     }
 
+    /// What the documentation tells people to type can be typed.
+    #[test]
+    fn commands_of_the_documentation_exist() {
+        for (document, least) in [("README.md", 9), ("docs/operations.md", 11)] {
+            let path = format!("{}/../../{document}", env!("CARGO_MANIFEST_DIR"));
+            let page = std::fs::read_to_string(path).unwrap();
+            let shell = page.split("\n```sh\n").skip(1);
+            let shell = shell.map(|rest| rest.split("\n```").next().unwrap());
+            let mut found = 0;
+            for line in shell.flat_map(str::lines) {
+                let line = line.strip_prefix("sudo -u sealwire ").unwrap_or(line);
+                let words = words(line);
+                if words.first().is_some_and(|first| first == "sealwire") {
+                    let parsed = Cli::try_parse_from(&words);
+                    // Which is an error to clap.
+                    let help = words.last().is_some_and(|last| last == "--version");
+                    assert!(parsed.is_ok() || help, "{document}: {line}");
+                    found += 1;
+                }
+            }
+            assert!(found >= least, "{document}: {found}");
+        }
+    }
+
+    /// The words of a line of shell, up to where something else than the command begins.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = Vec::new();
+        let (mut word, mut quote) = (String::new(), None);
+        for c in line.chars().chain([' ']) {
+            match (quote, c) {
+                (None, '"' | '\'') => quote = Some(c),
+                (Some(open), c) if open == c => quote = None,
+                (None, ' ') => {
+                    let word = std::mem::take(&mut word);
+                    if matches!(word.as_str(), "#" | ">" | "|" | "&" | "&&") {
+                        break;
+                    }
+                    words.extend(Some(word).filter(|word| !word.is_empty()));
+                }
+                (_, c) => word.push(c),
+            }
+        }
+        words
+    }
+
     /// Secrets never come from the command line: no argument is called like one that would hold it.
     #[test]
     fn no_argument_takes_a_secret_itself() {

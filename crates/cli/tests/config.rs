@@ -345,3 +345,79 @@ fn check_finds_a_data_directory_that_is_not_whole() {
         .run(&check)
         .failed(2, "relay.toml:1: data: cannot use relay/relay.key");
 }
+
+/// The examples of the documentation are configurations, and what is shown of tokens is one that a relay would take.
+#[test]
+fn examples_of_the_documentation_are_good() {
+    let world = World::new();
+    let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let read = |name: &str| std::fs::read_to_string(format!("{documents}/{name}")).unwrap();
+    let page = read("docs/operations.md");
+    let blocks = |language: &str| {
+        let fence = format!("\n```{language}\n");
+        let blocks = page.split(&fence).skip(1);
+        let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap().to_owned());
+        blocks.collect::<Vec<_>>()
+    };
+    let mut files = blocks("toml");
+    assert!(files.len() >= 5);
+    files.push(read("deploy/relay.toml"));
+    for file in files {
+        write(&world, "relay.toml", &file);
+        let shown = world.run(&["relay", "config", "show", "--config", "relay.toml"]);
+        assert!(shown.stdout.contains("# relay.toml:"), "{file}\n{shown:?}");
+        shown.succeeded();
+    }
+    let tokens = blocks("json");
+    assert_eq!(tokens.len(), 1);
+    write(&world, "claims.json", &tokens[0]);
+    let made = ["jwk", "new", "--output", "signing.jwk"];
+    world.run(&made).succeeded();
+    let mint = [
+        "token",
+        "mint",
+        "--key",
+        "signing.jwk",
+        "--claims",
+        "claims.json",
+    ];
+    let minted = world.run(&mint).succeeded();
+    assert_eq!(minted.stderr, "", "a relay would refuse it");
+}
+
+/// The unit is as hardened as the documentation says, where this machine can tell.
+#[test]
+fn unit_is_one_that_systemd_takes() {
+    let unit = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/sealwire-relay.service"
+    );
+    let text = std::fs::read_to_string(unit).unwrap();
+    let commands = text
+        .lines()
+        .filter_map(|line| line.split_once("=/usr/local/bin/sealwire "));
+    let world = World::new();
+    let mut count = 0;
+    for (_, arguments) in commands {
+        let arguments: Vec<_> = arguments.split(' ').collect();
+        // It is the configuration that is missing, and not the command.
+        world
+            .run(&arguments)
+            .failed(2, "cannot read /etc/sealwire/relay.toml");
+        count += 1;
+    }
+    assert_eq!(count, 1);
+    let security = std::process::Command::new("systemd-analyze")
+        .args([
+            "security",
+            "--offline=yes",
+            "--threshold=16",
+            "--no-pager",
+            unit,
+        ])
+        .output();
+    let Ok(security) = security else {
+        return; // no systemd
+    };
+    assert!(security.status.success(), "{security:?}");
+}
