@@ -9,7 +9,8 @@ use sealwire_fuzz::{
     AWAITS_ACCEPT, AWAITS_FINISH, AWAITS_FINISH_SECRET, AWAITS_HELLO, LINKED, World,
 };
 use sealwire_protocol::frame::{
-    Blob, Deliver, Frame, Part, Send, ToDevice, ToRelay, Undelivered, UndeliveredReason, Upload,
+    Blob, Call, Deliver, Frame, Part, Push, Send, ToDevice, ToRelay, Undelivered,
+    UndeliveredReason, Upload,
 };
 use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
 use sealwire_protocol::proof::DeviceProof;
@@ -73,6 +74,12 @@ fn main() -> io::Result<()> {
             request: 7,
             blob: [5; 32],
         },
+        ToRelay::Call(Call {
+            request: 8,
+            reply: true,
+            service: "orders.create",
+            payload: b"order",
+        }),
     ] {
         frame.encode(&mut batch).expect("within bounds");
     }
@@ -92,6 +99,14 @@ fn main() -> io::Result<()> {
         ToDevice::Expiring {
             expires: 1_800_000_000,
         },
+        ToDevice::Result {
+            request: 8,
+            payload: b"done",
+        },
+        ToDevice::Push(Push {
+            service: "orders.changed",
+            payload: b"order",
+        }),
         ToDevice::Blob(Blob {
             request: 5,
             length: 12,

@@ -11,7 +11,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use sealwire_client::error::{CardFault, Misuse, NotAuthorised, Refusal, RelayFault, Unreachable};
-use sealwire_client::{Closed, Error, ErrorClass, FileError, NotDelivered, StoreError, Thumbprint};
+use sealwire_client::{
+    CallError, Closed, Error, ErrorClass, FileError, NotDelivered, ServiceNameError, StoreError,
+    Thumbprint,
+};
 use sealwire_protocol::close::{CloseCode, RefusalCode, Retry};
 use sealwire_protocol::invite::InviteError;
 
@@ -147,6 +150,38 @@ fn every_error_of_the_client_is_documented_with_its_class_and_retry_and_no_other
 }
 
 #[test]
+fn every_error_of_calls_is_documented_with_its_retry_and_no_other() {
+    let documented: BTreeSet<_> = rows("Errors of calls")
+        .into_iter()
+        .map(|row| [0, 3].map(|column| row[column].clone()))
+        .collect();
+    let errors = [
+        CallError::Name(ServiceNameError::EmptyPart),
+        CallError::TooLarge(0),
+        CallError::TooMany,
+        CallError::NotSent,
+        CallError::Timeout,
+        CallError::Interrupted,
+        CallError::Closed(Closed::ByApplication),
+    ];
+    let errors: BTreeSet<_> = errors
+        .iter()
+        .map(|error| [error.code().to_owned(), yes_or_no(error.is_retryable())])
+        .collect();
+    assert_eq!(documented, errors);
+    let in_the_source = codes_in("crates/client/src/call.rs", "impl CallError {");
+    let known: BTreeSet<_> = documented.into_iter().map(|[code, _]| code).collect();
+    assert_eq!(known, in_the_source);
+    for refusal in refusals() {
+        let error = CallError::from(refusal);
+        assert_eq!(
+            (error.code(), error.is_retryable()),
+            (refusal.code(), refusal.is_retryable())
+        );
+    }
+}
+
+#[test]
 fn every_http_status_is_documented_and_no_other() {
     let documented: BTreeSet<_> = rows("HTTP statuses")
         .into_iter()
@@ -254,6 +289,9 @@ fn refusals() -> [Refusal; RefusalCode::ALL.len()] {
         Refusal::BlobConflict,
         Refusal::StorageFull,
         Refusal::Overtaken,
+        Refusal::UnknownService,
+        Refusal::ServiceFailed,
+        Refusal::ServiceTimeout,
     ]
 }
 

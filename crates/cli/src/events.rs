@@ -337,6 +337,8 @@ pub(crate) fn notice(event: &Event, own: &User, output: Output) {
             format_args!("a new session with {} was started; what was under way comes again", Printable(user)),
         ),
         Event::Connection(state) => connection(*state, output),
+        // The command calls no services.
+        Event::Push(_) | Event::PushesMissed { .. } => {}
         // They are shown by `show`.
         Event::Message(_) | Event::Copy { .. } => {}
         // A later version of the client may know more.

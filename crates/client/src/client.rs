@@ -19,6 +19,7 @@ use tokio::task::unconstrained;
 use zeroize::Zeroizing;
 
 use crate::builder::ClientBuilder;
+use crate::call::{Asked, Call, Notify};
 use crate::connection::tls::Tls;
 use crate::connection::{Closed, ConnectionState};
 use crate::error::{Error, Misuse};
@@ -96,6 +97,7 @@ pub(crate) enum Command {
         wish: Wish,
         answer: AnswerTo,
     },
+    Call(Asked),
     Close {
         taken: Option<u64>,
         answer: oneshot::Sender<()>,
@@ -173,11 +175,27 @@ impl Client {
         .await?
     }
 
+    /// Calls a service of the relay's application, and waits for its answer (`docs/protocol.md §17`); 30 seconds at most, unless [`Call::timeout`] says
+    /// otherwise. A service has a name such as `orders.create`, and is told at most 1 MiB.
+    ///
+    /// The call is sealed between this device and the relay, and **read by the relay**: it is not end to end.
+    ///
+    /// While there is no connection it waits for one within its time. What was sent is never sent again by itself: where the connection breaks before the
+    /// answer, the call ends in [`CallError::Interrupted`](crate::CallError::Interrupted), and the service may have done what was asked.
+    pub fn call(&self, service: &str, payload: impl Into<Vec<u8>>) -> Call {
+        Call::new(self.clone(), service, payload.into())
+    }
+
+    /// Tells a service something, and waits only until the service has taken it; else as [`call`](Self::call).
+    pub fn notify(&self, service: &str, payload: impl Into<Vec<u8>>) -> Notify {
+        Notify::new(self.clone(), service, payload.into())
+    }
+
     /// The next event, or `None` once the client is closed and all events have been taken.
     ///
     /// A message stays in the store until [`ack`](crate::Received::ack) or [`read`](crate::Received::read) is called on it; of anything
     /// else, asking for the next event confirms the one before. So a crash while an event is being handled shows it again.
-    /// Dropping the future loses nothing. Of several callers one waits for the other.
+    /// Dropping the future loses nothing but, at worst, what a service has pushed. Of several callers one waits for the other.
     ///
     /// While 512 messages wait, because they are not taken or not acknowledged, the rest stays at the relay. Sending goes on.
     pub async fn next(&self) -> Option<Event> {
@@ -317,6 +335,14 @@ impl Client {
         &self,
         command: impl FnOnce(oneshot::Sender<T>) -> Command,
     ) -> Result<T, Error> {
+        self.command(command).await.map_err(Error::Closed)
+    }
+
+    /// Gives a command to the connection task, and waits for its answer.
+    pub(crate) async fn command<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Closed> {
         let (answer, reply) = oneshot::channel();
         // Whoever is polled first has the first place, also in a task that has used up its turn.
         let place = unconstrained(self.shared.commands.send(command(answer)));
@@ -326,12 +352,12 @@ impl Client {
         reply.await.map_err(|_| self.closed())
     }
 
-    fn closed(&self) -> Error {
+    fn closed(&self) -> Closed {
         match *self.shared.state.borrow() {
-            ConnectionState::Closed(closed) => Error::Closed(closed),
+            ConnectionState::Closed(closed) => closed,
             ConnectionState::Connecting
             | ConnectionState::Connected
-            | ConnectionState::Waiting { .. } => Error::Closed(Closed::ByApplication),
+            | ConnectionState::Waiting { .. } => Closed::ByApplication,
         }
     }
 }

@@ -416,6 +416,15 @@ pub enum Refusal {
     /// It was refused before the link ended, without this device hearing of it, and later messages were taken since.
     #[error("the relay has not taken this message, and has taken later ones since; send it again")]
     Overtaken,
+    /// There is no such service, or the token does not allow calling it.
+    #[error("the relay has no such service that this device may call")]
+    UnknownService,
+    /// The service has failed.
+    #[error("the service has failed; it may have done a part of what was asked")]
+    ServiceFailed,
+    /// The service has not answered in time.
+    #[error("the service did not answer the relay in time; it may have done what was asked")]
+    ServiceTimeout,
 }
 
 impl Refusal {
@@ -440,6 +449,9 @@ impl Refusal {
             Self::BlobConflict => "blob_conflict",
             Self::StorageFull => "storage_full",
             Self::Overtaken => "overtaken",
+            Self::UnknownService => "unknown_service",
+            Self::ServiceFailed => "service_failed",
+            Self::ServiceTimeout => "service_timeout",
         }
     }
 
@@ -463,7 +475,10 @@ impl Refusal {
             | Self::TokenRefused
             | Self::Stale
             | Self::UnknownDevice
-            | Self::UnknownBlob => false,
+            | Self::UnknownBlob
+            | Self::UnknownService
+            | Self::ServiceFailed
+            | Self::ServiceTimeout => false,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What happens to a client that its application did not ask for.
 
+use std::fmt;
 use std::sync::Arc;
 
 use sealwire_protocol::key::Thumbprint;
@@ -11,7 +12,7 @@ use crate::message::{MessageId, Received};
 /// Something that happened. Given by [`Client::next`](crate::Client::next), in the order in which it happened.
 ///
 /// [`Message`](Event::Message) and [`Copy`](Event::Copy) are kept in the device store until they are acknowledged
-/// ([`Received::ack`]); everything else but [`Connection`](Event::Connection) and [`Recovered`](Event::Recovered) until the
+/// ([`Received::ack`]); everything else but [`Connection`](Event::Connection), [`Recovered`](Event::Recovered) and what services push until the
 /// application has asked for the event after it. So a crash while one is being handled shows it again.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
@@ -116,8 +117,34 @@ pub enum Event {
         /// The device.
         device: Thumbprint,
     },
+    /// A service of the relay's application says something unasked. It comes at most once, is not stored, and has no place in the order of messages.
+    Push(Push),
+    /// Services have pushed more than there was room for, as the application did not take it: so much is lost.
+    PushesMissed {
+        /// How many pushes.
+        count: u64,
+    },
     /// The connection's state has changed. Only the latest is given where several were not asked for in between.
     Connection(ConnectionState),
+}
+
+/// What a service of the relay's application says unasked (`docs/protocol.md §17`). The relay reads it: it is not end to end.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Push {
+    /// The name of the service.
+    pub service: Arc<str>,
+    /// At most 1 MiB.
+    pub payload: Vec<u8>,
+}
+
+/// Shows how much it is, and nothing of it.
+impl fmt::Debug for Push {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push")
+            .field("service", &self.service)
+            .field("payload", &format_args!("{} bytes", self.payload.len()))
+            .finish()
+    }
 }
 
 /// Why a message that waited in the outbox was not sent.

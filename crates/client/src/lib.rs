@@ -35,6 +35,7 @@
 #![forbid(unsafe_code)]
 
 mod builder;
+mod call;
 mod client;
 pub mod connection;
 mod credential;
@@ -53,14 +54,16 @@ mod transfer;
 
 pub use sealwire_e2e::safety::SafetyNumber;
 pub use sealwire_protocol::key::Thumbprint;
+pub use sealwire_protocol::service::ServiceNameError;
 
 pub use builder::ClientBuilder;
+pub use call::{CALL_TIMEOUT, Call, CallError, Notify};
 pub use client::{Client, Receipt};
 pub use connection::tls::Tls;
 pub use connection::{Closed, ConnectionState};
 pub use credential::{NoToken, TokenProvider};
 pub use error::{Error, ErrorClass};
-pub use event::{Event, MailboxGap, NotDelivered, NotSent};
+pub use event::{Event, MailboxGap, NotDelivered, NotSent, Push};
 pub use issuer::TrustedIssuer;
 pub use message::{Device, Message, MessageId, Received};
 pub use store::{FileStore, MemoryStore, Store, StoreError, StoreKey};

@@ -293,7 +293,10 @@ impl Core {
                 self.engine.handle_damaged(position)?;
                 return Ok(Heard::Nothing);
             }
-            ToDevice::Blob(_) => return Err(Ended::Relay(RelayFault::Unasked)),
+            // It calls nothing, and nothing is pushed to it.
+            ToDevice::Blob(_) | ToDevice::Result { .. } | ToDevice::Push(_) => {
+                return Err(Ended::Relay(RelayFault::Unasked));
+            }
             // Its refreshes are planned by the simulation.
             ToDevice::Expiring { .. } => return Ok(Heard::Nothing),
         };

@@ -170,8 +170,8 @@ mod tests {
     use super::*;
     use crate::codec::EncodeError;
     use crate::frame::{
-        Blob, DeviceToRelay, List, Part as SendPart, RelayToDevice, Send, ToDevice, ToRelay,
-        Undelivered, UndeliveredReason, Upload,
+        Blob, Call, DeviceToRelay, List, Part as SendPart, Push, RelayToDevice, Send, ToDevice,
+        ToRelay, Undelivered, UndeliveredReason, Upload,
     };
     use crate::key::Thumbprint;
     use alloc::format;
@@ -266,6 +266,15 @@ mod tests {
             offset: 0,
             length,
         };
+        let call = |request, service, payload| {
+            ToRelay::Call(Call {
+                request,
+                reply: true,
+                service,
+                payload,
+            })
+        };
+        let payload = vec![0; (1 << 20) + 1];
         let chunk = vec![0; 131_073];
         let too_many = [part; 17];
         let too_long = [SendPart {
@@ -312,6 +321,11 @@ mod tests {
                 },
                 EncodeError::ReservedValue,
             ),
+            (call(0, "a.b", b""), EncodeError::ReservedValue),
+            (call(1, "", b""), length),
+            (call(1, &name, b""), length),
+            (call(1, "a..b", b""), EncodeError::InvalidText),
+            (call(1, "a", &payload), length),
             (fetch(0, "bob"), EncodeError::ReservedValue),
             (fetch(1, ""), length),
             (fetch(1, &name), length),
@@ -391,6 +405,38 @@ mod tests {
             Err(Misuse::Encode(EncodeError::ReservedValue))
         );
         assert_eq!(batch.push(&blob(1, &chunk)), Err(Misuse::Encode(length)));
+        for (frame, error) in [
+            (
+                ToDevice::Result {
+                    request: 0,
+                    payload: b"",
+                },
+                EncodeError::ReservedValue,
+            ),
+            (
+                ToDevice::Result {
+                    request: 1,
+                    payload: &payload,
+                },
+                length,
+            ),
+            (
+                ToDevice::Push(Push {
+                    service: "a b",
+                    payload: b"",
+                }),
+                EncodeError::InvalidText,
+            ),
+            (
+                ToDevice::Push(Push {
+                    service: "a",
+                    payload: &payload,
+                }),
+                length,
+            ),
+        ] {
+            assert_eq!(batch.push(&frame), Err(Misuse::Encode(error)));
+        }
         let undelivered = |user| {
             ToDevice::Undelivered(Undelivered {
                 position: 1,

@@ -192,11 +192,17 @@ pub enum RefusalCode {
     StorageFull,
     /// 18: a Send that was refused before, repeated when a later one had been accepted: it would come too late.
     Overtaken,
+    /// 19: there is no such service, or the token does not allow calling it.
+    UnknownService,
+    /// 20: the service was called and has failed.
+    ServiceFailed,
+    /// 21: the service has not answered in time; it may have been carried out.
+    ServiceTimeout,
 }
 
 impl RefusalCode {
     /// Every code, in the order of docs/protocol.md §5.3.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 21] = [
         Self::NotPermitted,
         Self::UnknownUser,
         Self::DevicesChanged,
@@ -215,6 +221,9 @@ impl RefusalCode {
         Self::BlobConflict,
         Self::StorageFull,
         Self::Overtaken,
+        Self::UnknownService,
+        Self::ServiceFailed,
+        Self::ServiceTimeout,
     ];
 
     /// The number in the Refused frame.
@@ -239,6 +248,9 @@ impl RefusalCode {
             Self::BlobConflict => 16,
             Self::StorageFull => 17,
             Self::Overtaken => 18,
+            Self::UnknownService => 19,
+            Self::ServiceFailed => 20,
+            Self::ServiceTimeout => 21,
         }
     }
 
@@ -264,6 +276,9 @@ impl RefusalCode {
             Self::BlobConflict => "blob_conflict",
             Self::StorageFull => "storage_full",
             Self::Overtaken => "overtaken",
+            Self::UnknownService => "unknown_service",
+            Self::ServiceFailed => "service_failed",
+            Self::ServiceTimeout => "service_timeout",
         }
     }
 
@@ -274,7 +289,8 @@ impl RefusalCode {
     }
 
     /// Whether the same device can succeed by trying again: later, or for `devices_changed` and `own_devices_changed` at once after it
-    /// has sealed the message for the new cards, and for `blob_conflict` after it has asked how much the relay has. `token_refused` needs another token first, so it is not retryable.
+    /// has sealed the message for the new cards, and for `blob_conflict` after it has asked how much the relay has. `token_refused` needs another token first, so it is not retryable; whether a call that failed may be
+    /// repeated is for who knows the service to say.
     #[must_use]
     pub const fn is_retryable(self) -> bool {
         match self {
@@ -295,7 +311,10 @@ impl RefusalCode {
             | Self::TokenRefused
             | Self::Stale
             | Self::UnknownDevice
-            | Self::UnknownBlob => false,
+            | Self::UnknownBlob
+            | Self::UnknownService
+            | Self::ServiceFailed
+            | Self::ServiceTimeout => false,
         }
     }
 }
@@ -379,6 +398,9 @@ mod tests {
                     | "stale"
                     | "unknown_device"
                     | "unknown_blob"
+                    | "unknown_service"
+                    | "service_failed"
+                    | "service_timeout"
             );
             assert_eq!(code.is_retryable(), !never, "{code}");
         }
@@ -387,7 +409,7 @@ mod tests {
     /// docs/protocol.md §5.3
     #[test]
     fn numbers_without_a_refusal_are_none() {
-        for code in [0, 19, u16::MAX] {
+        for code in [0, 22, u16::MAX] {
             assert_eq!(RefusalCode::from_code(code), None);
         }
     }

@@ -30,6 +30,7 @@ pub mod permissions;
 pub mod proof;
 mod record;
 mod schedule;
+pub mod service;
 pub mod statement;
 pub mod token;
 

@@ -88,6 +88,13 @@ pub const MAX_CARDS: usize = 16;
 /// Hours for which the relay remembers a message it no longer holds, so that a repetition delivers nothing new (§5.2).
 pub const SEND_MEMORY_HOURS: u64 = 24;
 
+/// Bytes of the name of a service (§17.1).
+pub const MAX_SERVICE_NAME_BYTES: usize = 255;
+/// Bytes of what a Call, a Result or a Push carries (§17).
+pub const MAX_SERVICE_PAYLOAD_BYTES: usize = 1 << 20;
+/// Strings in the `services` of one `authorization_details` entry (§5.5).
+pub const MAX_SERVICE_PATTERNS: usize = 64;
+
 /// Users of whose devices one link is told that they have changed, beside its own (§5.2).
 pub const MAX_WATCHED_USERS: usize = 256;
 /// Bytes of a blob in one Upload or Blob frame.

@@ -6,8 +6,9 @@ use core::fmt;
 use crate::{
     claims::{self, ClaimDefect, TokenError, refuse},
     json::{Object, Value},
-    limits::MAX_RECIPIENT_PATTERNS,
+    limits::{MAX_RECIPIENT_PATTERNS, MAX_SERVICE_PATTERNS},
     name::User,
+    service::ServicePattern,
 };
 
 /// What the holder of a token may do at the relay.
@@ -21,6 +22,10 @@ pub struct Permissions {
     pub receive: bool,
     /// `sealwire:publish`: PublishCard and PublishPrekeys.
     pub publish: bool,
+    /// `sealwire:call`: Call, and what services push.
+    pub call: bool,
+    /// Which services may be called, and push. `None`: all.
+    pub services: Option<Vec<ServicePattern>>,
     /// Who may be written to, besides the user's own devices. `None`: everybody.
     pub to: Option<Vec<Recipient>>,
     /// Largest sealed message, in bytes.
@@ -69,6 +74,7 @@ impl Permissions {
                 "sealwire:send" => permissions.send = true,
                 "sealwire:receive" => permissions.receive = true,
                 "sealwire:publish" => permissions.publish = true,
+                "sealwire:call" => permissions.call = true,
                 _ => {}
             }
         }
@@ -93,7 +99,15 @@ impl Permissions {
         self.send && (user == own || self.to.as_deref().is_none_or(listed))
     }
 
-    /// Adds one entry: `to` is the union, each number the largest, of the entries that state it.
+    /// Whether the token allows calling `service`, and hearing from it: needs `sealwire:call`, and that it is listed in `services`.
+    #[must_use]
+    pub fn may_call(&self, service: &str) -> bool {
+        let listed =
+            |services: &[ServicePattern]| services.iter().any(|pattern| pattern.includes(service));
+        self.call && self.services.as_deref().is_none_or(listed)
+    }
+
+    /// Adds one entry: `to` and `services` are the unions, each number the largest, of the entries that state it.
     fn merge(&mut self, entry: &Object) -> Result<(), TokenError> {
         if let Some(to) = claims::optional(entry, "to", claims::array)? {
             if to.len() > MAX_RECIPIENT_PATTERNS {
@@ -102,6 +116,20 @@ impl Permissions {
             let known = self.to.get_or_insert_default();
             for pattern in to {
                 known.push(Recipient::from_value(pattern)?);
+            }
+        }
+        if let Some(services) = claims::optional(entry, "services", claims::array)? {
+            if services.len() > MAX_SERVICE_PATTERNS {
+                return Err(refuse("services", ClaimDefect::Invalid));
+            }
+            let known = self.services.get_or_insert_default();
+            for pattern in services {
+                let Value::String(pattern) = pattern else {
+                    return Err(refuse("services", ClaimDefect::WrongType));
+                };
+                let pattern = ServicePattern::new(pattern)
+                    .map_err(|_| refuse("services", ClaimDefect::Invalid))?;
+                known.push(pattern);
             }
         }
         for (number, name) in [
@@ -165,10 +193,10 @@ mod tests {
     #[test]
     fn scopes_are_separate_and_others_are_ignored() {
         let all = permissions(
-            r#"{"scope":"openid sealwire:send sealwire:receive  sealwire:publish email"}"#,
+            r#"{"scope":"openid sealwire:send sealwire:receive  sealwire:publish sealwire:call email"}"#,
         )
         .unwrap();
-        assert!(all.send && all.receive && all.publish);
+        assert!(all.send && all.receive && all.publish && all.call);
         let one = permissions(r#"{"scope":"sealwire:receive"}"#).unwrap();
         assert_eq!(
             one,
@@ -198,6 +226,8 @@ mod tests {
             "Sealwire:send",
             "sealwire:send,sealwire:receive",
             "sealwire:sendx",
+            "sealwire:call.orders",
+            "sealwire:calls",
             "sealwire:send\\tsealwire:receive",
         ] {
             let claims = alloc::format!(r#"{{"scope":"{scope}"}}"#);
@@ -281,6 +311,79 @@ mod tests {
         );
         // An entry without `to` does not lift what another says.
         assert!(!may_write(&merged, "mallory"));
+    }
+
+    /// docs/protocol.md §5.5
+    #[test]
+    fn service_that_is_not_listed_may_not_be_called() {
+        let calling = |entries: &str| {
+            permissions(&alloc::format!(
+                r#"{{"scope":"sealwire:call","authorization_details":{entries}}}"#
+            ))
+            .unwrap()
+        };
+        let listed = calling(
+            r#"[{"type":"sealwire","services":["orders.create"]},{"type":"sealwire","services":["stock.*"]},{"type":"sealwire"},
+                {"type":"other","services":["x"]}]"#,
+        );
+        for service in ["orders.create", "stock.level"] {
+            assert!(listed.may_call(service), "{service}");
+        }
+        for service in ["orders", "orders.created", "stock", "x"] {
+            assert!(!listed.may_call(service), "{service}");
+        }
+        assert!(!calling(r#"[{"type":"sealwire","services":[]}]"#).may_call("x"));
+        for all in [
+            "[]",
+            r#"[{"type":"sealwire"}]"#,
+            r#"[{"type":"sealwire","services":["*"]}]"#,
+        ] {
+            assert!(calling(all).may_call("x"), "{all}");
+        }
+        let silent = details(r#"[{"type":"sealwire","services":["*"]}]"#).unwrap();
+        assert!(!silent.may_call("x"), "without the scope nothing is");
+    }
+
+    /// docs/protocol.md §5.5, §17.1
+    #[test]
+    fn patterns_that_no_service_can_match_or_too_many_refuse_the_token() {
+        let services = |value: &str| {
+            details(&alloc::format!(
+                r#"[{{"type":"sealwire","services":{value}}}]"#
+            ))
+        };
+        let (wrong, invalid) = (
+            Err(refuse("services", ClaimDefect::WrongType)),
+            Err(refuse("services", ClaimDefect::Invalid)),
+        );
+        for value in [
+            "null",
+            r#""x""#,
+            "{}",
+            "1",
+            "[1]",
+            r#"["x",null]"#,
+            r#"[["x"]]"#,
+        ] {
+            assert_eq!(services(value), wrong, "{value}");
+        }
+        for value in [
+            r#"[""]"#,
+            r#"["a b"]"#,
+            r#"["a..b"]"#,
+            r#"["a**"]"#,
+            r#"["*a"]"#,
+        ] {
+            assert_eq!(services(value), invalid, "{value}");
+        }
+        let many = |count: usize| {
+            services(&alloc::format!(
+                "[{}]",
+                alloc::vec![r#""a""#; count].join(",")
+            ))
+        };
+        assert!(many(64).is_ok());
+        assert_eq!(many(65), invalid);
     }
 
     /// docs/protocol.md §5.5: a member of the wrong type refuses the token.

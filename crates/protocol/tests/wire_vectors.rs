@@ -123,6 +123,9 @@ fn to_relay(frame: &ToRelay<'_>) -> Value {
         ToRelay::Discard { request, blob } => {
             json!({"type": "Discard", "request": request, "blob": hex(blob)})
         }
+        ToRelay::Call(call) => json!({
+            "type": "Call", "request": call.request, "reply": call.reply, "service": call.service, "payload": hex(call.payload),
+        }),
     }
 }
 
@@ -168,6 +171,12 @@ fn to_device(frame: &ToDevice<'_>) -> Value {
             "type": "Blob", "request": blob.request, "length": blob.length.to_string(), "size": blob.size.to_string(),
             "complete": blob.complete, "data": hex(blob.data),
         }),
+        ToDevice::Result { request, payload } => {
+            json!({"type": "Result", "request": request, "payload": hex(payload)})
+        }
+        ToDevice::Push(push) => {
+            json!({"type": "Push", "service": push.service, "payload": hex(push.payload)})
+        }
         ToDevice::Expiring { expires } => {
             json!({"type": "Expiring", "expires": expires.to_string()})
         }

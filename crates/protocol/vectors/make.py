@@ -136,6 +136,15 @@ def json_prekey(number):
     return {"id": number, "x25519": "21" * 32, "kem_key": "22" * 1184, "signature": "23" * 64}
 
 
+def services(frame):
+    """What is no name of a service."""
+    for defect, name, error in [("empty", b"", "LengthOutOfBounds"), ("dot_first", b".a", "InvalidText"), ("dot_last", b"a.", "InvalidText"),
+                                ("dots", b"a..b", "InvalidText"), ("slash", b"a/b", "InvalidText"), ("star", b"a.*", "InvalidText"),
+                                ("space", b"a b", "InvalidText"), ("newline", b"a\n", "InvalidText"), ("nul", b"a\0b", "InvalidText"),
+                                ("not_ascii", "é".encode(), "InvalidText"), ("not_utf8", b"\xff\xfe", "InvalidText")]:
+        frame.bad(f"service_{defect}", error, "§17.1", service=vec(1, name))
+
+
 def to_relay():
     send()
 
@@ -201,10 +210,25 @@ def to_relay():
     discard.common()
     discard.good("", {"request": 9, "blob": BLOB.hex()})
 
+    call = Frame("call", 0x0b, request=u32(9), reply=u8(1), service=vec(1, b"orders.create"), payload=vec(3, b"an order"))
+    call.common()
+    fields = {"request": 9, "reply": True, "service": "orders.create", "payload": b"an order".hex()}
+    call.good("", fields, "§17")
+    call.good("_notify", {**fields, "reply": False}, "§17", reply=u8(0))
+    call.good("_payload_none", {**fields, "payload": ""}, "§17", payload=vec(3, b""))
+    call.good("_service_longest", {**fields, "service": "x" * 255}, "§17.1", service=vec(1, b"x" * 255))
+    call.good("_service_all_characters", {**fields, "service": "-_.09.AZaz"}, "§17.1", service=vec(1, b"-_.09.AZaz"))
+    call.boolean("reply")
+    services(call)
+    call.bad("payload_over_1_mib", "LengthOutOfBounds", "§17", payload=(2**20 + 1).to_bytes(3, "big"))
+    call.bad("payload_length_past_end", "EndsEarly", "§1.1", payload=(2).to_bytes(3, "big") + b"s")
+    call.cut("payload_missing", "EndsEarly", "service", section="§1.1")
+    call.cut("service_missing", "EndsEarly", "reply", section="§1.1")
+
 
 REFUSALS = ["not_permitted", "unknown_user", "devices_changed", "mailbox_full", "too_large", "rate_limited", "invalid_card", "too_many",
             "token_refused", "unavailable", "own_devices_changed", "quota", "stale", "unknown_device", "unknown_blob", "blob_conflict",
-            "storage_full", "overtaken"]
+            "storage_full", "overtaken", "unknown_service", "service_failed", "service_timeout"]
 
 
 def to_device():
@@ -284,6 +308,23 @@ def to_device():
     blob.bad("data_length_past_end", "EndsEarly", "§1.1", data=(2).to_bytes(3, "big") + b"s")
     blob.cut("data_missing", "EndsEarly", "complete", section="§1.1")
 
+    result = Frame("result", 0x4b, request=u32(3), payload=vec(3, b"done"))
+    result.common()
+    result.good("", {"request": 3, "payload": b"done".hex()}, "§17")
+    result.good("_payload_none", {"request": 3, "payload": ""}, "§17", payload=vec(3, b""))
+    result.bad("payload_over_1_mib", "LengthOutOfBounds", "§17", payload=(2**20 + 1).to_bytes(3, "big"))
+    result.bad("payload_length_past_end", "EndsEarly", "§1.1", payload=(2).to_bytes(3, "big") + b"s")
+    result.cut("payload_missing", "EndsEarly", "request", section="§1.1")
+
+    push = Frame("push", 0x4c, service=vec(1, b"orders.changed"), payload=vec(3, b"an order"))
+    push.common()
+    push.good("", {"service": "orders.changed", "payload": b"an order".hex()}, "§17")
+    push.good("_payload_none", {"service": "orders.changed", "payload": ""}, "§17", payload=vec(3, b""))
+    services(push)
+    push.bad("payload_over_1_mib", "LengthOutOfBounds", "§17", payload=(2**20 + 1).to_bytes(3, "big"))
+    push.bad("payload_length_past_end", "EndsEarly", "§1.1", payload=(2).to_bytes(3, "big") + b"s")
+    push.cut("payload_missing", "EndsEarly", "service", section="§1.1")
+
     expiring = Frame("expiring", 0x4d, expires=u64(TIME + 60))
     expiring.common()
     expiring.good("", {"expires": str(TIME + 60)}, "§5.4")
@@ -296,9 +337,9 @@ def framing():
     write("frame_payload_truncated", "§5", "to_relay", frame(2, u64(1))[:-1], "EndsEarly")
     write("frame_length_largest_u24", "§5", "to_device", b"\x42\xff\xff\xff", "LengthOutOfBounds")
     write("frame_length_over_3_mib", "§5", "to_relay", b"\2\x30\0\1", "LengthOutOfBounds")
-    for type_byte in (0x00, 0x0b, 0x40, 0x41, 0x48, 0x4a, 0x4d, 0x7f, 0x80, 0xff):
+    for type_byte in (0x00, 0x0c, 0x40, 0x41, 0x48, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0x80, 0xff):
         write(f"frame_type_{type_byte:02x}_to_relay", "§5.1", "to_relay", frame(type_byte, u64(1)), "UnknownValue")
-    for type_byte in (0x00, 0x01, 0x06, 0x0a, 0x40, 0x4b, 0x4e, 0xc2, 0xff):
+    for type_byte in (0x00, 0x01, 0x06, 0x0a, 0x0b, 0x40, 0x4e, 0xc2, 0xff):
         write(f"frame_type_{type_byte:02x}_to_device", "§5.2", "to_device", frame(type_byte, u32(1)), "UnknownValue")
 
 

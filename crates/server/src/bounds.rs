@@ -54,7 +54,7 @@ pub(crate) const MAX_UNACKNOWLEDGED_MESSAGES: usize = 256;
 pub(crate) const MAX_UNACKNOWLEDGED_BYTES: usize = 4 << 20;
 /// Bytes of messages read from a mailbox at a time.
 pub(crate) const MAX_READ_BYTES: usize = 256 << 10;
-/// Bytes of a device's own requests that wait for a store, above which the link reads no further ones.
+/// Bytes of a device's own requests that wait for a store or a service, above which the link reads no further ones.
 pub(crate) const MAX_WAITING_BYTES: usize = 4 << 20;
 /// Users whose devices a link hears of: the latest to whom its device wrote or whose cards it fetched (docs/protocol.md §5.2).
 pub(crate) const MAX_WATCHED_USERS: usize = 256;
@@ -76,6 +76,22 @@ pub(crate) const PREKEY_TAKES_WINDOW_MINUTES: u64 = 60;
 pub(crate) const MAX_BLOB_JOBS: usize = 8;
 /// Blobs that a sweep erases before it looks at what else there is.
 pub(crate) const MAX_SWEPT_BLOBS: usize = 256;
+
+// Services
+
+/// Services that an application may register.
+pub(crate) const MAX_SERVICES: usize = 4_096;
+/// Calls of services by a device in a minute, by default.
+pub(crate) const CALLS_PER_MINUTE: u64 = 600;
+/// How long a call of a service may take in all, by default.
+pub(crate) const SERVICE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Calls of a link's device whose handlers run, or whose results wait to be sent. Further ones wait within the bounds of open requests and of
+/// [`MAX_WAITING_BYTES`].
+pub(crate) const MAX_RUNNING_CALLS: usize = 16;
+/// Pushes that wait for a link's device.
+pub(crate) const MAX_QUEUED_PUSHES: usize = 64;
+/// Bytes of pushes that wait for a link's device.
+pub(crate) const MAX_QUEUED_PUSH_BYTES: usize = 4 << 20;
 
 // Housekeeping
 

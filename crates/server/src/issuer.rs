@@ -274,7 +274,7 @@ impl Issuer {
             exp: now.saturating_add(TOKEN_LIFETIME_SECONDS),
             iat: now,
             jti: base64url::encode(&id),
-            scope: "sealwire:send sealwire:receive sealwire:publish",
+            scope: "sealwire:send sealwire:receive sealwire:publish sealwire:call",
             cnf: Confirmation {
                 jkt: device.thumbprint().to_string(),
             },

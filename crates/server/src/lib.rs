@@ -21,6 +21,8 @@
 //!  (TCP, TLS)  (upgrade)  │           ▲                        │
 //!                     authority       └───────── hub ◀─────────┘  "there is mail"
 //! ```
+//! Beside the mail there are [`services`]: what the application itself answers and pushes to devices, sealed between them and the relay.
+//!
 //! One task serves one connection from its first byte to its last. Everything a stranger can make larger has a bound, named in one of
 //! `bounds`, [`policy`] or [`sealwire_protocol::limits`]. The relay does not depend on `sealwire-e2e`: the code that could open a message is not in it.
 #![forbid(unsafe_code)]
@@ -51,6 +53,7 @@ pub mod policy;
 mod relay;
 mod requests;
 pub mod revocations;
+pub mod services;
 mod shared;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]

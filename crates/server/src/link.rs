@@ -3,6 +3,7 @@
 //! ```text
 //!  handle_record ──▶ open ──▶ frames ──▶ requests ──▶ stores ──▶ futures, polled by poll_finished
 //!                                           │ replies               │
+//!                                           │                       │◀── calls of services, pushes
 //!  poll_transmit ◀── seal ◀── frames ◀──────┴───────────────────────┘◀── mailbox window ◀── handle_news (mail, devices, replaced)
 //!  handle_timeout, deadline: pings, the token's end
 //! ```
@@ -10,6 +11,7 @@
 //! `handle_…` and `poll_finished`, drain [`Link::poll_transmit`] and ask for [`Link::deadline`] again. Every error is the end of the link.
 //! Everything that could grow has a bound in [`crate::bounds`], of which one is the driver's to keep: while
 //! [`Link::takes_records`] is false, or much is queued at the socket, no record is read.
+mod calls;
 pub(crate) mod driver;
 mod keep_alive;
 mod outbox;
@@ -27,7 +29,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::error::LinkError;
 use sealwire_protocol::frame::{
-    Deliver, Ready, RequestId, Send as SendFrame, ToDevice, ToRelay, Undelivered, UndeliveredReason,
+    Call as CallFrame, Deliver, Push, Ready, RequestId, Send as SendFrame, ToDevice, ToRelay,
+    Undelivered, UndeliveredReason,
 };
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, EXPIRING_SECONDS, MAX_OPEN_REQUESTS};
 
@@ -41,6 +44,7 @@ use crate::now::Now;
 use crate::requests::{Letter, Outcome, Reply, Requester, Sending};
 use crate::shared::Shared;
 use crate::storage::StorageError;
+use calls::{Answer, Answered, Calls};
 use keep_alive::{Due, KeepAlive};
 use outbox::Outbox;
 use window::Window;
@@ -58,6 +62,10 @@ pub(crate) struct Link {
     /// Requests among it, and the bytes that came with them.
     requests: usize,
     waiting_bytes: usize,
+    /// Calls of services.
+    calls: Calls,
+    /// Whether mail goes before what is pushed, the next time.
+    mail_first: bool,
     /// Sends for which there was no room, in their order.
     letters: VecDeque<Box<Letter>>,
     /// The position that the device has acknowledged since the last record was opened.
@@ -128,6 +136,8 @@ impl Link {
             pending: FuturesUnordered::new(),
             requests: 0,
             waiting_bytes: 0,
+            calls: Calls::new(),
+            mail_first: true,
             letters: VecDeque::new(),
             acknowledged: None,
             warned: None,
@@ -290,7 +300,7 @@ impl Link {
             .saturating_add(CLOCK_TOLERANCE_SECONDS)
     }
 
-    /// Polls what waits for a store. Ready: something has ended, and more may.
+    /// Polls what waits for a store or a service. Ready: something has ended, or was pushed, and more may.
     pub(crate) fn poll_finished(
         &mut self,
         now: Now,
@@ -303,6 +313,13 @@ impl Link {
                 return Poll::Ready(Err(end));
             }
         }
+        while let Poll::Ready(answered) = self.calls.poll_answered(cx) {
+            some = true;
+            if let Err(end) = self.on_answered(&answered) {
+                return Poll::Ready(Err(end));
+            }
+        }
+        some |= self.requester.pushes.poll_grown(cx);
         if some {
             Poll::Ready(Ok(()))
         } else {
@@ -310,13 +327,13 @@ impl Link {
         }
     }
 
-    /// The next thing to send, if there is one. Mail is taken out of the mailbox while less than `room` bytes of it are on their way
-    /// out of here; answers come whatever the room.
+    /// The next thing to send, if there is one. Mail is taken out of the mailbox, and what services say is taken, while less than `room` bytes are on
+    /// their way out of here; other answers come whatever the room.
     pub(crate) fn poll_transmit(&mut self, room: usize, now: Now) -> Result<Option<Transmit>, End> {
         let transmit = if std::mem::take(&mut self.ping_due) {
             Some(Transmit::Ping)
         } else {
-            self.deliver(room, now)?;
+            self.fill(room, now)?;
             self.outbox
                 .next(&mut self.requester.link)?
                 .map(Transmit::Record)
@@ -336,8 +353,11 @@ impl Link {
 
     /// Leaves the hub, and gives what is left to do: what was begun comes to its end, so that others hear of it.
     pub(crate) fn close(self) -> impl Future<Output = ()> + Send {
-        let mut pending = self.pending;
-        async move { while pending.next().await.is_some() {} }
+        let (mut pending, calls) = (self.pending, self.calls);
+        async move {
+            while pending.next().await.is_some() {}
+            calls.close().await;
+        }
     }
 
     fn on_frame(&mut self, frame: ToRelay<'_>, now: Now) -> Result<(), End> {
@@ -348,6 +368,7 @@ impl Link {
         let outcome = match frame {
             ToRelay::Ack { position } => return self.on_ack(position),
             ToRelay::Send(send) => return self.on_send(&send, now),
+            ToRelay::Call(call) => return self.on_call(&call, now),
             ToRelay::FetchCards {
                 request,
                 user,
@@ -414,6 +435,31 @@ impl Link {
                 self.wait_for_room()
             }
         }
+    }
+
+    fn on_call(&mut self, call: &CallFrame<'_>, now: Now) -> Result<(), End> {
+        match self.requester.call(call, now) {
+            Ok((handler, called)) => {
+                self.requests += 1;
+                self.waiting_bytes = self.waiting_bytes.saturating_add(call.payload.len());
+                let limit = self.requester.shared.services.timeout;
+                self.calls.begin(call.request, handler, called, limit);
+                Ok(())
+            }
+            Err(code) => self.answer(&Reply::Refused(call.request, code)),
+        }
+    }
+
+    fn on_answered(&mut self, answered: &Answered) -> Result<(), End> {
+        self.waiting_bytes = self.waiting_bytes.saturating_sub(answered.bytes);
+        let reply = match answered.answer {
+            Answer::Accepted => Reply::Accepted(answered.request),
+            Answer::Refused(code) => Reply::Refused(answered.request, code),
+            // Said when there is room.
+            Answer::Result => return Ok(()),
+        };
+        self.requests = self.requests.saturating_sub(1);
+        self.answer(&reply)
     }
 
     /// Puts the letters into the mailboxes, as far as there is room.
@@ -525,6 +571,45 @@ impl Link {
             let mailboxes = &self.requester.shared.mailboxes;
             mailboxes.acknowledge(&self.requester.device(), position);
         }
+    }
+
+    /// Moves what waits for the device to the outbox, as far as there is room: results first, of which its device asked for each, and then mail and pushes,
+    /// of which neither can keep the other out for good.
+    fn fill(&mut self, room: usize, now: Now) -> Result<(), End> {
+        while self.outbox.bytes() < room
+            && let Some((request, result)) = self.calls.take_result()
+        {
+            self.requests = self.requests.saturating_sub(1);
+            self.answer(&Reply::Result(request, result))?;
+        }
+        let before = self.outbox.bytes();
+        if self.mail_first {
+            self.deliver(room, now)?;
+        } else {
+            self.push(room)?;
+        }
+        let turn = self.outbox.bytes() > before;
+        if self.mail_first {
+            self.push(room)?;
+        } else {
+            self.deliver(room, now)?;
+        }
+        // Who had a turn lets the other go first.
+        self.mail_first ^= turn;
+        Ok(())
+    }
+
+    /// Says what was pushed.
+    fn push(&mut self, room: usize) -> Result<(), End> {
+        while self.outbox.bytes() < room
+            && let Some(push) = self.requester.pushes.take()
+        {
+            self.say(&ToDevice::Push(Push {
+                service: push.service.as_str(),
+                payload: &push.payload,
+            }))?;
+        }
+        Ok(())
     }
 
     /// Moves mail from the mailbox to the outbox, as far as window and room allow.

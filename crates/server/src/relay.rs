@@ -30,6 +30,7 @@ use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::policy::Allowance;
 use crate::revocations::{self, Revocation, Revocations, RevocationsError};
+use crate::services::{BoxError, Call, Pusher, ServiceError, Services};
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
 use crate::tls::{self, SelfSigned, Tls};
@@ -55,6 +56,7 @@ pub struct RelayBuilder {
     tls: Tls,
     public_host: Option<String>,
     settings: Settings,
+    services: Services,
     issuer: Option<OutsideIssuer>,
 }
 
@@ -171,6 +173,12 @@ impl Relay {
             .map_err(RelayError::Storage)
     }
 
+    /// What pushes to devices unasked (docs/protocol.md §17).
+    #[must_use]
+    pub fn pusher(&self) -> Pusher {
+        Pusher::new(Arc::clone(&self.shared.services.pushes))
+    }
+
     /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory
     /// can be opened again then.
     pub async fn shutdown(self) {
@@ -196,6 +204,7 @@ impl RelayBuilder {
             tls,
             public_host: None,
             settings: Settings::default(),
+            services: Services::default(),
             issuer: None,
         }
     }
@@ -243,6 +252,37 @@ impl RelayBuilder {
             audience: audience.into(),
             keys: OutsideKeys::Source(keys),
         });
+        self
+    }
+
+    /// Answers devices' calls of the service `name` with `handler` (docs/protocol.md §17): a [`tower::Service`], so that the layers of tower compose
+    /// around it, or an async function by `tower::service_fn`. It is cloned for each call, made ready, and called in a task of its own; it goes on when the
+    /// device's link ends, until it is done or [`RelayBuilder::service_timeout`] is over. Whatever it fails with, panics too, the device is told
+    /// `service_failed` and no more. A reply may have 1 MiB.
+    ///
+    /// A name is 1 to 255 ASCII letters, digits, `_`, `-` and `.`. A name that is none, or is given twice, is an error when the relay starts.
+    pub fn service<S>(mut self, name: &str, handler: S) -> Self
+    where
+        S: tower::Service<Call, Response: Into<bytes::Bytes>, Error: Into<BoxError>>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.services.register(name, handler);
+        self
+    }
+
+    /// Sets how long a call may take, from its frame to the handler's end; 30 seconds by default. Then the handler is dropped where it waits, and the
+    /// device is told `service_timeout`.
+    pub fn service_timeout(mut self, timeout: Duration) -> Self {
+        self.services.timeout = timeout;
+        self
+    }
+
+    /// Sets how many calls of services a device may make in a minute; 600 by default. They do not count as messages.
+    pub fn calls_per_minute(mut self, calls: u64) -> Self {
+        self.services.calls_per_minute = calls;
         self
     }
 
@@ -336,6 +376,7 @@ impl RelayBuilder {
     }
 
     fn open(self, local_addr: SocketAddr) -> Result<Opened, RelayError> {
+        self.services.check()?;
         let directory = match &self.place {
             Place::Memory => None,
             Place::Directory(path) => Some(DataDir::open_or_init(path, &self.init_options())?),
@@ -408,6 +449,7 @@ impl RelayBuilder {
         };
         let limits = self.settings.allowance.blobs;
         let mut shared = Shared::new(relay_key, issuing, storage, mailboxes, self.settings);
+        shared.services = self.services;
         if let Some(path) = blobs {
             shared.blobs =
                 Blobs::open(&path, limits).map_err(|error| RelayError::Blobs { path, error })?;
@@ -489,6 +531,9 @@ pub enum RelayError {
         #[source]
         error: std::io::Error,
     },
+    /// A service cannot be registered.
+    #[error("{0}")]
+    Service(#[from] ServiceError),
     /// The issuer's keys could not be read.
     #[error(transparent)]
     IssuerKeys(#[from] KeySourceError),

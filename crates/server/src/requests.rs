@@ -7,10 +7,12 @@
 //! Permission comes first, so that what a token does not allow looks the same whether or not the recipient exists (§5.3). What takes a store's time is
 //! left as a future that owns all it needs; everything decided before it is created.
 mod blobs;
+mod calling;
 mod sending;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use sealwire_protocol::TokenError;
 use sealwire_protocol::close::RefusalCode;
@@ -29,6 +31,7 @@ use crate::hub::Registration;
 use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
 use crate::policy::Allowance;
+use crate::services::PushQueue;
 use crate::shared::Shared;
 use crate::storage::StorageError;
 use blobs::Piece;
@@ -42,6 +45,7 @@ pub(crate) enum Reply {
     Cards(RequestId, Vec<DeviceEntry>),
     Token(RequestId, Box<Minted>),
     Blob(RequestId, Piece),
+    Result(RequestId, Bytes),
 }
 
 impl Reply {
@@ -52,7 +56,8 @@ impl Reply {
             | Self::Refused(request, _)
             | Self::Cards(request, _)
             | Self::Token(request, _)
-            | Self::Blob(request, _) => *request,
+            | Self::Blob(request, _)
+            | Self::Result(request, _) => *request,
         }
     }
 
@@ -89,6 +94,10 @@ impl Reply {
                 complete: piece.extent.complete,
                 data: &piece.data,
             })),
+            Self::Result(request, result) => give(&ToDevice::Result {
+                request: *request,
+                payload: result,
+            }),
         }
     }
 }
@@ -124,6 +133,8 @@ pub(crate) struct Requester {
     pub(crate) allowance: Allowance,
     pub(crate) shared: Arc<Shared>,
     pub(crate) registration: Registration,
+    /// What the application pushes to the device.
+    pub(crate) pushes: PushQueue,
 }
 
 impl Requester {
@@ -136,7 +147,13 @@ impl Requester {
         let registration = shared.hub.register(*link.device().as_bytes());
         // What an older link of the device is sending has been sent when this returns, and it sends nothing more.
         shared.after_sending();
+        let claims = link.token().claims();
+        let pushes = shared
+            .services
+            .pushes
+            .enter(claims.device, &claims.user, &claims.permissions);
         Self {
+            pushes,
             registration,
             link,
             allowance,
@@ -445,6 +462,7 @@ impl Requester {
         self.shared
             .mailboxes
             .limit(&self.device(), self.allowance.mailbox);
+        self.pushes.permit(self.permissions());
         Ok(minted)
     }
 

@@ -20,6 +20,7 @@ use crate::mail::{Mailboxes, PostError, Swept};
 use crate::now::Now;
 use crate::policy::{Allowance, Rates};
 use crate::revocations::Revocations;
+use crate::services::Services;
 use crate::storage::{Storage, StorageError};
 
 /// What every connection of a relay shares.
@@ -39,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) blobs: Blobs,
     pub(crate) hub: Arc<Hub>,
     pub(crate) revocations: Revocations,
+    /// What the application answers itself.
+    pub(crate) services: Services,
     pub(crate) settings: Settings,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
@@ -46,6 +49,7 @@ pub(crate) struct Shared {
     pub(crate) take_rates: Rates<(User, User)>,
     pub(crate) publish_rates: Rates<Thumbprint>,
     pub(crate) refresh_rates: Rates<Thumbprint>,
+    pub(crate) call_rates: Rates<Thumbprint>,
     /// Bytes of blobs.
     pub(crate) transfer_rates: Rates<User>,
 }
@@ -136,12 +140,14 @@ impl Shared {
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             revocations: Revocations::default(),
+            services: Services::default(),
             settings,
             message_rates: Rates::default(),
             fetch_rates: Rates::default(),
             take_rates: Rates::default(),
             publish_rates: Rates::default(),
             refresh_rates: Rates::default(),
+            call_rates: Rates::default(),
             transfer_rates: Rates::default(),
         }
     }

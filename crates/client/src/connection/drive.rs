@@ -17,6 +17,7 @@ use sealwire_protocol::limits::MAX_OPEN_REQUESTS;
 use tokio::time::{Instant, timeout};
 use zeroize::Zeroizing;
 
+use super::calls;
 use super::dialer::{Dialer, TokenAnswer};
 use super::established::{End, Established};
 use super::patience::Patience;
@@ -130,10 +131,12 @@ impl<'a> Drive<'a> {
     /// Commits what has happened, and sends everything that the engine has to send.
     async fn pump(&mut self) -> Result<(), Stop> {
         self.core.engine.settle(now())?;
+        self.core.calls.give_up(Instant::now());
         while let Some(request) = self.core.engine.poll_request() {
             self.push(&request).await?;
         }
         self.push_transfers().await?;
+        self.push_calls().await?;
         let position = self.core.engine.position();
         let engine = &self.core.engine;
         if engine.is_ready() && engine.has_room() && position > self.acknowledged {
@@ -154,6 +157,20 @@ impl<'a> Drive<'a> {
                 self.patience.asked(request, Instant::now());
                 self.link.push(&ask.frame(request)).await?;
             }
+        }
+        Ok(())
+    }
+
+    /// Sends calls of services, as many as the relay may get. They have their own time: a slow service says nothing about the link.
+    async fn push_calls(&mut self) -> Result<(), Stop> {
+        while self.core.engine.is_ready()
+            && self.core.engine.open_requests() < MAX_OPEN_REQUESTS
+            && let Some(asked) = self.core.calls.next()
+        {
+            let request = self.core.engine.reserve_request();
+            let pushed = self.link.push(&calls::frame(&asked, request)).await;
+            self.core.calls.sent(request, asked);
+            pushed?;
         }
         Ok(())
     }
@@ -310,6 +327,17 @@ impl<'a> Drive<'a> {
             ToDevice::Refused { request, code } if self.core.transfers.refused(request, code) => {
                 self.release(request);
             }
+            ToDevice::Accepted { request } if self.core.calls.accepted(request) => {
+                self.core.engine.release_request(request);
+            }
+            ToDevice::Refused { request, code } if self.core.calls.refused(request, code) => {
+                self.core.engine.release_request(request);
+            }
+            ToDevice::Result { request, payload } if self.core.calls.result(request, payload) => {
+                self.core.engine.release_request(request);
+            }
+            ToDevice::Result { .. } => return Err(End::from(RelayFault::Unasked).into()),
+            ToDevice::Push(push) => self.core.calls.pushed(&push),
             ToDevice::Accepted { request } => self.reply(request, &Reply::Accepted)?,
             ToDevice::Refused { request, code } => self.reply(request, &Reply::Refused(code))?,
             ToDevice::Cards { request, entries } => self.reply(request, &Reply::Cards(entries))?,

@@ -15,6 +15,7 @@
 //! ```
 
 pub(crate) mod backoff;
+mod calls;
 mod dialer;
 pub(crate) mod drive;
 mod established;

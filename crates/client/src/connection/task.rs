@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
+use super::calls::Calls;
 use super::dialer::Dialer;
 use super::drive::Drive;
 use super::established::{End, Established};
@@ -45,6 +46,10 @@ pub(super) struct Core {
     pub(super) engine: Engine,
     /// What transfers of files ask of the relay.
     pub(super) transfers: Desk,
+    /// Calls of services, and what those push.
+    pub(super) calls: Calls,
+    /// Whether what was pushed goes before what the engine has, the next time.
+    pushes_first: bool,
     state: watch::Sender<ConnectionState>,
     /// A state that the application has not seen as an event.
     unseen: Option<ConnectionState>,
@@ -101,6 +106,8 @@ impl Task {
         let core = Core {
             engine,
             transfers: Desk::default(),
+            calls: Calls::default(),
+            pushes_first: false,
             state,
             unseen: None,
             next: None,
@@ -130,6 +137,7 @@ impl Task {
             let (stop, lasted) = self.connect_and_drive().await;
             self.core.engine.handle_disconnected();
             self.core.transfers.link_lost();
+            self.core.calls.link_lost();
             if lasted >= STABLE_AFTER {
                 self.backoff.reset();
                 self.faults = 0;
@@ -241,6 +249,7 @@ impl Core {
         let acks = self.engine.acks();
         loop {
             self.engine.settle(now())?;
+            self.calls.give_up(Instant::now());
             self.give_event();
             let deadline = self.deadline();
             tokio::select! {
@@ -252,10 +261,12 @@ impl Core {
         }
     }
 
-    /// When the engine has to settle again although nothing has happened.
+    /// When the engine has to settle again, or a call is too late, although nothing has happened.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        let at = self.engine.poll_deadline()?;
-        Some(Instant::now() + Duration::from_millis(at.0.saturating_sub(now().0)))
+        let engine = self.engine.poll_deadline();
+        let engine =
+            engine.map(|at| Instant::now() + Duration::from_millis(at.0.saturating_sub(now().0)));
+        engine.into_iter().chain(self.calls.deadline()).min()
     }
 
     /// Handles a command and what else is waiting: all of it shares one commit.
@@ -317,6 +328,7 @@ impl Core {
             Some(Command::JweSecret { answer }) => {
                 let _ = answer.send(Ok(self.engine.keys().expose_standard_jwe_secret()));
             }
+            Some(Command::Call(asked)) => self.calls.ask(asked),
             Some(Command::Transfer { wish, answer }) => match wish {
                 Wish::Ask(ask) => self.transfers.ask(ask, answer),
                 Wish::Keep(keep) => self.engine.keep_upload(keep, answer)?,
@@ -357,10 +369,28 @@ impl Core {
             }
             return;
         }
-        let Some(Given { event, number }) = self.engine.next_event() else {
-            self.next = Some(next);
-            return;
+        let pushed = self.calls.event();
+        let of_engine = self.engine.next_event();
+        // Where there are both, they take turns.
+        let (event, number) = match (pushed, of_engine) {
+            (Some(event), of_engine) if self.pushes_first || of_engine.is_none() => {
+                let event = NextEvent {
+                    event: Some(event),
+                    kept: None,
+                };
+                if next.send(event).is_ok() {
+                    self.calls.event_given();
+                    self.pushes_first = false;
+                }
+                return;
+            }
+            (_, Some(Given { event, number })) => (event, number),
+            (_, None) => {
+                self.next = Some(next);
+                return;
+            }
         };
+        self.pushes_first = true;
         let event = NextEvent {
             event: Some(event),
             kept: number,
@@ -377,6 +407,7 @@ impl Core {
             let _ = first.send(Err(error));
             return;
         }
+        self.calls.close();
         self.enter(ConnectionState::Closed(closed));
         let acks = self.engine.acks();
         let usable = closed != Closed::Store;

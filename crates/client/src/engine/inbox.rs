@@ -318,6 +318,8 @@ fn is_dispensable(event: &Event) -> bool {
         | Event::Gap { .. }
         | Event::SessionRepaired { .. }
         | Event::Recovered { .. }
+        | Event::Push(_)
+        | Event::PushesMissed { .. }
         | Event::Connection(_) => true,
         Event::Message(_)
         | Event::Copy { .. }

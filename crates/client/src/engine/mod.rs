@@ -808,5 +808,8 @@ pub(crate) fn refusal(code: RefusalCode) -> Refusal {
         RefusalCode::BlobConflict => Refusal::BlobConflict,
         RefusalCode::StorageFull => Refusal::StorageFull,
         RefusalCode::Overtaken => Refusal::Overtaken,
+        RefusalCode::UnknownService => Refusal::UnknownService,
+        RefusalCode::ServiceFailed => Refusal::ServiceFailed,
+        RefusalCode::ServiceTimeout => Refusal::ServiceTimeout,
     }
 }

@@ -4,9 +4,9 @@
 //! record plaintext = frame frame ...          frame = type, u24 length, payload
 //!
 //! device ── ToRelay ──> relay      Send Ack PublishCard PublishPrekeys FetchCards Refresh RemoveDevice
-//!                                  Upload Download Discard
+//!                                  Upload Download Discard Call
 //! device <── ToDevice ── relay     Ready Accepted Refused Deliver Cards Token DeviceChanged
-//!                                  Undelivered Damaged Blob Expiring
+//!                                  Undelivered Damaged Blob Expiring Result Push
 //! ```
 //!
 //! Decoded frames borrow from the record that they came in; nothing is copied or allocated. What a frame means, whether its
@@ -18,8 +18,10 @@ mod to_device;
 mod to_relay;
 
 pub use list::{Iter, List, ListItem};
-pub use to_device::{Blob, CardEntry, Deliver, Ready, ToDevice, Undelivered, UndeliveredReason};
-pub use to_relay::{Part, Send, ToRelay, Upload};
+pub use to_device::{
+    Blob, CardEntry, Deliver, Push, Ready, ToDevice, Undelivered, UndeliveredReason,
+};
+pub use to_relay::{Call, Part, Send, ToRelay, Upload};
 
 pub(crate) use to_device::READY;
 
@@ -31,14 +33,17 @@ use crate::codec::{DecodeError, EncodeError, Reader, Writer, length_prefix};
 use crate::crypto::KEM_KEY_BYTES;
 use crate::limits::{
     MAX_BLOB_CHUNK_BYTES, MAX_CARD_BYTES, MAX_FRAME_PAYLOAD_BYTES, MAX_NAME_BYTES,
-    MAX_SEALED_MESSAGE_BYTES,
+    MAX_SEALED_MESSAGE_BYTES, MAX_SERVICE_NAME_BYTES, MAX_SERVICE_PAYLOAD_BYTES,
 };
 use crate::name::{self, NameError};
+use crate::service;
 
 const USER: RangeInclusive<usize> = 1..=MAX_NAME_BYTES;
 const CARD: RangeInclusive<usize> = 1..=MAX_CARD_BYTES;
 const MESSAGE: RangeInclusive<usize> = 1..=MAX_SEALED_MESSAGE_BYTES;
 const BLOB_DATA: RangeInclusive<usize> = 0..=MAX_BLOB_CHUNK_BYTES;
+const SERVICE: RangeInclusive<usize> = 1..=MAX_SERVICE_NAME_BYTES;
+const SERVICE_PAYLOAD: RangeInclusive<usize> = 0..=MAX_SERVICE_PAYLOAD_BYTES;
 
 /// What identifies a message to its sender and its recipients: 16 random bytes.
 pub type MessageId = [u8; 16];
@@ -207,6 +212,18 @@ fn write_user(writer: &mut Writer<'_>, user: &str) -> Result<(), EncodeError> {
     Ok(())
 }
 
+/// The name of a service (docs/protocol.md §17.1).
+fn service<'a>(reader: &mut Reader<'a>) -> Result<&'a str, DecodeError> {
+    let name = core::str::from_utf8(reader.vec8(SERVICE)?).map_err(|_| DecodeError::InvalidText)?;
+    service::checked(name).map_err(|_| DecodeError::InvalidText)
+}
+
+fn write_service(writer: &mut Writer<'_>, name: &str) -> Result<(), EncodeError> {
+    writer.vec8(name.as_bytes(), SERVICE)?;
+    service::checked(name).map_err(|_| EncodeError::InvalidText)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -311,6 +328,15 @@ mod tests {
                 },
                 "Discard { request: 1, .. }",
             ),
+            (
+                ToRelay::Call(Call {
+                    request: 1,
+                    reply: true,
+                    service: "orders.create",
+                    payload: b"an order",
+                }),
+                "Call { request: 1, reply: true, service: \"orders.create\", payload: 8 bytes }",
+            ),
         ] {
             assert_eq!(format!("{frame:?}"), shown);
         }
@@ -404,6 +430,20 @@ mod tests {
                 "Blob { request: 1, length: 2, size: 3, complete: false, data: 4 bytes }",
             ),
             (ToDevice::Expiring { expires: 1 }, "Expiring { expires: 1 }"),
+            (
+                ToDevice::Result {
+                    request: 1,
+                    payload: b"done",
+                },
+                "Result { request: 1, payload: 4 bytes }",
+            ),
+            (
+                ToDevice::Push(Push {
+                    service: "orders.changed",
+                    payload: b"an order",
+                }),
+                "Push { service: \"orders.changed\", payload: 8 bytes }",
+            ),
         ] {
             assert_eq!(format!("{frame:?}"), shown);
         }

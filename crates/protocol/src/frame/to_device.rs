@@ -3,9 +3,9 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::{BLOB_DATA, CARD, Frame, Length, List, ListItem, MESSAGE};
+use super::{BLOB_DATA, CARD, Frame, Length, List, ListItem, MESSAGE, SERVICE_PAYLOAD};
 use super::{MessageId, OneTimePrekey, RequestId};
-use super::{request, user, write_request, write_user};
+use super::{request, service, user, write_request, write_service, write_user};
 use crate::close::RefusalCode;
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 use crate::key::Thumbprint;
@@ -24,6 +24,8 @@ const DEVICE_CHANGED: u8 = 0x47;
 const UNDELIVERED: u8 = 0x48;
 const DAMAGED: u8 = 0x49;
 const BLOB: u8 = 0x4a;
+const RESULT: u8 = 0x4b;
+const PUSH: u8 = 0x4c;
 const EXPIRING: u8 = 0x4d;
 
 /// What the relay says to a device.
@@ -75,6 +77,15 @@ pub enum ToDevice<'a> {
     },
     /// How much of a blob the relay has, and perhaps a piece of it: the answer to an Upload or a Download.
     Blob(Blob<'a>),
+    /// What a service has answered (docs/protocol.md §17).
+    Result {
+        /// Which request.
+        request: RequestId,
+        /// At most 1 MiB.
+        payload: &'a [u8],
+    },
+    /// Something that a service says unasked (docs/protocol.md §17).
+    Push(Push<'a>),
     /// The link's token is about to expire (docs/protocol.md §5.4): a device that has not asked for another does so now.
     Expiring {
         /// When it expires, in seconds since 1970.
@@ -193,6 +204,15 @@ pub struct Blob<'a> {
     pub data: &'a [u8],
 }
 
+/// Something that a service of the relay's application says unasked (docs/protocol.md §17). It is not in the mailbox.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Push<'a> {
+    /// The name of the service, §17.1.
+    pub service: &'a str,
+    /// At most 1 MiB.
+    pub payload: &'a [u8],
+}
+
 /// A device's card, and perhaps a one-time prekey of it. Neither has been verified.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CardEntry<'a> {
@@ -241,6 +261,12 @@ impl fmt::Debug for ToDevice<'_> {
                 .field("position", position)
                 .finish(),
             Self::Blob(blob) => blob.fmt(f),
+            Self::Result { request, payload } => f
+                .debug_struct("Result")
+                .field("request", request)
+                .field("payload", &Length(payload.len()))
+                .finish(),
+            Self::Push(push) => push.fmt(f),
             Self::Expiring { expires } => f
                 .debug_struct("Expiring")
                 .field("expires", expires)
@@ -288,6 +314,15 @@ impl fmt::Debug for Blob<'_> {
             .field("size", &self.size)
             .field("complete", &self.complete)
             .field("data", &Length(self.data.len()))
+            .finish()
+    }
+}
+
+impl fmt::Debug for Push<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Push")
+            .field("service", &self.service)
+            .field("payload", &Length(self.payload.len()))
             .finish()
     }
 }
@@ -345,6 +380,8 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             Self::Undelivered(_) => UNDELIVERED,
             Self::Damaged { .. } => DAMAGED,
             Self::Blob(_) => BLOB,
+            Self::Result { .. } => RESULT,
+            Self::Push(_) => PUSH,
             Self::Expiring { .. } => EXPIRING,
         }
     }
@@ -375,6 +412,11 @@ impl<'a> Frame<'a> for ToDevice<'a> {
                 writer.u64(*position);
             }
             Self::Blob(blob) => blob.encode(writer)?,
+            Self::Result { request, payload } => {
+                write_request(writer, *request)?;
+                writer.vec24(payload, SERVICE_PAYLOAD)?;
+            }
+            Self::Push(push) => push.encode(writer)?,
             Self::Expiring { expires } => {
                 writer.u64(*expires);
             }
@@ -410,6 +452,11 @@ impl<'a> Frame<'a> for ToDevice<'a> {
                 position: payload.u64()?,
             },
             BLOB => Self::Blob(Blob::decode(payload)?),
+            RESULT => Self::Result {
+                request: request(payload)?,
+                payload: payload.vec24(SERVICE_PAYLOAD)?,
+            },
+            PUSH => Self::Push(Push::decode(payload)?),
             EXPIRING => Self::Expiring {
                 expires: payload.u64()?,
             },
@@ -515,6 +562,21 @@ impl<'a> Blob<'a> {
             size: payload.u64()?,
             complete: payload.bool()?,
             data: payload.vec24(BLOB_DATA)?,
+        })
+    }
+}
+
+impl<'a> Push<'a> {
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        write_service(writer, self.service)?;
+        writer.vec24(self.payload, SERVICE_PAYLOAD)?;
+        Ok(())
+    }
+
+    fn decode(payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            service: service(payload)?,
+            payload: payload.vec24(SERVICE_PAYLOAD)?,
         })
     }
 }

@@ -3,9 +3,9 @@
 use core::fmt;
 use core::ops::RangeInclusive;
 
-use super::{BLOB_DATA, CARD, Frame, Length, List, ListItem, MESSAGE};
+use super::{BLOB_DATA, CARD, Frame, Length, List, ListItem, MESSAGE, SERVICE_PAYLOAD};
 use super::{BlobId, MessageId, OneTimePrekey, RequestId};
-use super::{request, user, write_request, write_user};
+use super::{request, service, user, write_request, write_service, write_user};
 use crate::codec::{DecodeError, EncodeError, Reader, Writer};
 use crate::key::Thumbprint;
 use crate::limits::{
@@ -29,6 +29,7 @@ const REMOVE_DEVICE: u8 = 0x07;
 const UPLOAD: u8 = 0x08;
 const DOWNLOAD: u8 = 0x09;
 const DISCARD: u8 = 0x0a;
+const CALL: u8 = 0x0b;
 
 /// What a device says to the relay.
 #[derive(Clone, Copy, PartialEq)]
@@ -101,6 +102,8 @@ pub enum ToRelay<'a> {
         /// Which blob.
         blob: BlobId,
     },
+    /// A service of the relay's application is called (docs/protocol.md §17).
+    Call(Call<'a>),
 }
 
 /// A message to a user, sealed separately for each of their devices (docs/protocol.md §5.2).
@@ -135,6 +138,19 @@ pub struct Upload<'a> {
     pub offset: u64,
     /// At most 131,072 bytes.
     pub data: &'a [u8],
+}
+
+/// What a service of the relay's application is asked, or told (docs/protocol.md §17). The relay reads it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Call<'a> {
+    /// Repeated in the reply.
+    pub request: RequestId,
+    /// Whether the service's answer is wanted, or only that it has taken this.
+    pub reply: bool,
+    /// The name of the service, §17.1.
+    pub service: &'a str,
+    /// At most 1 MiB.
+    pub payload: &'a [u8],
 }
 
 /// A sealed message for one device.
@@ -207,6 +223,7 @@ impl fmt::Debug for ToRelay<'_> {
                 .debug_struct("Discard")
                 .field("request", request)
                 .finish_non_exhaustive(),
+            Self::Call(call) => call.fmt(f),
         }
     }
 }
@@ -233,6 +250,17 @@ impl fmt::Debug for Upload<'_> {
             .field("offset", &self.offset)
             .field("data", &Length(self.data.len()))
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Call")
+            .field("request", &self.request)
+            .field("reply", &self.reply)
+            .field("service", &self.service)
+            .field("payload", &Length(self.payload.len()))
+            .finish()
     }
 }
 
@@ -274,6 +302,7 @@ impl<'a> Frame<'a> for ToRelay<'a> {
             Self::Upload(_) => UPLOAD,
             Self::Download { .. } => DOWNLOAD,
             Self::Discard { .. } => DISCARD,
+            Self::Call(_) => CALL,
         }
     }
 
@@ -334,6 +363,7 @@ impl<'a> Frame<'a> for ToRelay<'a> {
                 write_request(writer, *request)?;
                 writer.bytes(blob);
             }
+            Self::Call(call) => call.encode(writer)?,
         }
         Ok(())
     }
@@ -378,6 +408,7 @@ impl<'a> Frame<'a> for ToRelay<'a> {
                 request: request(payload)?,
                 blob: *payload.array()?,
             },
+            CALL => Self::Call(Call::decode(payload)?),
             _ => return Err(DecodeError::UnknownValue),
         })
     }
@@ -428,6 +459,25 @@ impl<'a> Upload<'a> {
             size: payload.u64()?,
             offset: payload.u64()?,
             data: payload.vec24(BLOB_DATA)?,
+        })
+    }
+}
+
+impl<'a> Call<'a> {
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        write_request(writer, self.request)?;
+        writer.bool(self.reply);
+        write_service(writer, self.service)?;
+        writer.vec24(self.payload, SERVICE_PAYLOAD)?;
+        Ok(())
+    }
+
+    fn decode(payload: &mut Reader<'a>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            request: request(payload)?,
+            reply: payload.bool()?,
+            service: service(payload)?,
+            payload: payload.vec24(SERVICE_PAYLOAD)?,
         })
     }
 }

@@ -5,7 +5,8 @@ use sealwire_protocol::address::Address;
 use sealwire_protocol::codec::Reader;
 use sealwire_protocol::error::{LinkError, Misbehaviour};
 use sealwire_protocol::frame::{
-    Blob, Frame, List, Part, Send, ToDevice, ToRelay, Undelivered, UndeliveredReason, Upload,
+    Blob, Call, Frame, List, Part, Push, Send, ToDevice, ToRelay, Undelivered, UndeliveredReason,
+    Upload,
 };
 use sealwire_protocol::handshake::Credential;
 use sealwire_protocol::key::Thumbprint;
@@ -83,6 +84,20 @@ fn good_frames() -> Vec<Vec<u8>> {
             request: 1,
             blob: [4; 32],
         }),
+        encoded(&ToRelay::Call(Call {
+            request: 1,
+            reply: true,
+            service: "orders.create",
+            payload: b"order",
+        })),
+        encoded(&ToDevice::Result {
+            request: 1,
+            payload: b"done",
+        }),
+        encoded(&ToDevice::Push(Push {
+            service: "orders.changed",
+            payload: b"order",
+        })),
         encoded(&ToDevice::Undelivered(Undelivered {
             position: 1,
             id: [2; 16],

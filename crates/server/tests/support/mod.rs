@@ -36,7 +36,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 pub(crate) const ISSUER: &str = "https://issuer.example";
 pub(crate) const AUDIENCE: &str = "https://relay.example";
-pub(crate) const EVERYTHING: &str = "sealwire:send sealwire:receive sealwire:publish";
+pub(crate) const EVERYTHING: &str = "sealwire:send sealwire:receive sealwire:publish sealwire:call";
 
 /// Waits for something that happens by itself; a test that would wait for ever fails here.
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
@@ -308,6 +308,8 @@ pub(crate) enum Said {
     },
     Damaged(u64),
     Expiring(u64),
+    Result(u32, Vec<u8>),
+    Push(String, Vec<u8>),
     Blob {
         request: u32,
         length: u64,
@@ -366,6 +368,8 @@ impl From<ToDevice<'_>> for Said {
             },
             ToDevice::Damaged { position } => Self::Damaged(position),
             ToDevice::Expiring { expires } => Self::Expiring(expires),
+            ToDevice::Result { request, payload } => Self::Result(request, payload.to_vec()),
+            ToDevice::Push(push) => Self::Push(push.service.to_owned(), push.payload.to_vec()),
         }
     }
 }

@@ -198,7 +198,10 @@ fn request_of(frame: &ToRelay<'_>) -> Option<u32> {
         | ToRelay::FetchCards { request, .. }
         | ToRelay::RemoveDevice { request, .. }
         | ToRelay::Refresh { request, .. } => Some(*request),
-        ToRelay::Upload(_) | ToRelay::Download { .. } | ToRelay::Discard { .. } => None,
+        ToRelay::Upload(_)
+        | ToRelay::Download { .. }
+        | ToRelay::Discard { .. }
+        | ToRelay::Call(_) => None,
         ToRelay::Ack { .. } => None,
     }
 }

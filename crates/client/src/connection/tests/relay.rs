@@ -324,7 +324,8 @@ impl Shared {
             | ToRelay::RemoveDevice { .. }
             | ToRelay::Upload(_)
             | ToRelay::Download { .. }
-            | ToRelay::Discard { .. } => {
+            | ToRelay::Discard { .. }
+            | ToRelay::Call(_) => {
                 return false;
             }
         };
@@ -346,7 +347,7 @@ impl Shared {
             | ToRelay::Refresh { request, .. }
             | ToRelay::RemoveDevice { request, .. }
             | ToRelay::Discard { request, .. } => Some(Answer::Accepted(request)),
-            ToRelay::Upload(_) | ToRelay::Download { .. } => None,
+            ToRelay::Upload(_) | ToRelay::Download { .. } | ToRelay::Call(_) => None,
         }
     }
 }

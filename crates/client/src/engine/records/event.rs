@@ -9,7 +9,7 @@ use crate::error::Refusal;
 use crate::event::{Event, MailboxGap, NotDelivered, NotSent};
 use crate::message::{Message, MessageId, Received};
 
-/// [`Event::Connection`] and [`Event::Recovered`] are never stored.
+/// [`Event::Connection`], [`Event::Recovered`] and what is pushed are never stored.
 impl Record for Event {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
         match self {
@@ -106,7 +106,10 @@ impl Record for Event {
             Self::StoreRestored => {
                 writer.u8(11);
             }
-            Self::Connection(_) | Self::Recovered { .. } => {
+            Self::Connection(_)
+            | Self::Recovered { .. }
+            | Self::Push(_)
+            | Self::PushesMissed { .. } => {
                 return Err(EncodeError::LengthOutOfBounds);
             }
         }
@@ -212,7 +215,7 @@ fn read_received(reader: &mut Reader<'_>) -> Result<Received, DecodeError> {
 }
 
 /// The numbers are in the stored rows: never reuse one.
-const NOT_SENT: [(u8, NotSent); 21] = [
+const NOT_SENT: [(u8, NotSent); 24] = [
     (1, NotSent::Refused(Refusal::NotPermitted)),
     (2, NotSent::Refused(Refusal::UnknownUser)),
     (3, NotSent::Refused(Refusal::DevicesChanged)),
@@ -231,6 +234,9 @@ const NOT_SENT: [(u8, NotSent); 21] = [
     (16, NotSent::Refused(Refusal::BlobConflict)),
     (17, NotSent::Refused(Refusal::StorageFull)),
     (18, NotSent::Refused(Refusal::Overtaken)),
+    (19, NotSent::Refused(Refusal::UnknownService)),
+    (20, NotSent::Refused(Refusal::ServiceFailed)),
+    (21, NotSent::Refused(Refusal::ServiceTimeout)),
     (101, NotSent::PeerChanged),
     (102, NotSent::Card),
     (103, NotSent::Restored),

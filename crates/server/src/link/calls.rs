@@ -1,0 +1,208 @@
+//! The calls of services that a link has under way (docs/protocol.md §17).
+//!
+//! ```text
+//!  begin ─▶ task: place ── ready ── call ── time-out ─▶ answer ─▶ poll_answered ─▶ Accepted, Refused: said at once
+//!                                                                             └▶ results ── as the device reads ─▶ Result
+//! ```
+//! Each handler runs in a task of its own, so that neither its work nor its panic is the link's. A link has [`MAX_RUNNING_CALLS`] places; a call keeps
+//! its place until its result is taken by [`Calls::take_result`], so that a device that does not read holds no more results than that.
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
+use sealwire_protocol::close::RefusalCode;
+use sealwire_protocol::frame::RequestId;
+use sealwire_protocol::limits::MAX_SERVICE_PAYLOAD_BYTES;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tower::{Service as _, ServiceExt as _};
+
+use crate::bounds::MAX_RUNNING_CALLS;
+use crate::services::{BoxError, Call, Handler};
+
+/// What a link has under way.
+#[derive(Debug)]
+pub(super) struct Calls {
+    places: Arc<Semaphore>,
+    /// Dropping it ends them where they wait.
+    tasks: JoinSet<()>,
+    answers: FuturesUnordered<Answering>,
+    results: VecDeque<(RequestId, Bytes, OwnedSemaphorePermit)>,
+}
+
+/// What there is to say of a call.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) request: RequestId,
+    /// Bytes that came with it.
+    pub(super) bytes: usize,
+    pub(super) answer: Answer,
+}
+
+/// How a call has ended, as its device is told.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The handler has taken what needs no reply.
+    Accepted,
+    /// There is a result, which waits for [`Calls::take_result`].
+    Result,
+    Refused(RefusalCode),
+}
+
+/// What a task tells its link.
+#[derive(Debug)]
+enum Told {
+    Taken,
+    Result(Bytes, OwnedSemaphorePermit),
+    Failed(RefusalCode),
+}
+
+/// A task that has not told anything yet.
+#[derive(Debug)]
+struct Answering {
+    request: RequestId,
+    bytes: usize,
+    told: oneshot::Receiver<Told>,
+}
+
+impl Future for Answering {
+    type Output = (RequestId, usize, Told);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.told.poll_unpin(cx).map(|told| {
+            // A task that ends without a word was ended.
+            let told = told.unwrap_or(Told::Failed(RefusalCode::Unavailable));
+            (self.request, self.bytes, told)
+        })
+    }
+}
+
+impl Calls {
+    pub(super) fn new() -> Self {
+        Self {
+            places: Arc::new(Semaphore::new(MAX_RUNNING_CALLS)),
+            tasks: JoinSet::new(),
+            answers: FuturesUnordered::new(),
+            results: VecDeque::new(),
+        }
+    }
+
+    /// Calls the handler, once there is a place and it is ready. `limit` is for all of it.
+    pub(super) fn begin(
+        &mut self,
+        request: RequestId,
+        handler: Handler,
+        call: Call,
+        limit: Duration,
+    ) {
+        let (tell, told) = oneshot::channel();
+        self.answers.push(Answering {
+            request,
+            bytes: call.payload().len(),
+            told,
+        });
+        let places = Arc::clone(&self.places);
+        self.tasks.spawn(serve(places, handler, call, limit, tell));
+    }
+
+    /// The next call of which there is something to say.
+    pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
+        while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
+        let Poll::Ready(Some((request, bytes, told))) = self.answers.poll_next_unpin(cx) else {
+            return Poll::Pending;
+        };
+        let answer = match told {
+            Told::Taken => Answer::Accepted,
+            Told::Failed(code) => Answer::Refused(code),
+            Told::Result(result, place) => {
+                self.results.push_back((request, result, place));
+                Answer::Result
+            }
+        };
+        Poll::Ready(Answered {
+            request,
+            bytes,
+            answer,
+        })
+    }
+
+    /// Takes a result, and frees its place.
+    pub(super) fn take_result(&mut self) -> Option<(RequestId, Bytes)> {
+        let (request, result, _place) = self.results.pop_front()?;
+        Some((request, result))
+    }
+
+    /// What was begun comes to its end; what waits for a place does not begin.
+    pub(super) async fn close(mut self) {
+        self.places.close();
+        self.results.clear();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Why a call has no result.
+enum Failure {
+    /// The link has ended before there was a place.
+    Closed,
+    Handler(BoxError),
+    TooLarge(usize),
+}
+
+/// One call from its place to its end.
+async fn serve(
+    places: Arc<Semaphore>,
+    handler: Handler,
+    call: Call,
+    limit: Duration,
+    tell: oneshot::Sender<Told>,
+) {
+    let service = call.service().clone();
+    // Of a notification only that it was taken is told.
+    let mut tell = Some(tell);
+    let work = AssertUnwindSafe(async {
+        let place = places.acquire_owned().await.map_err(|_| Failure::Closed)?;
+        let mut handler = handler.ready_oneshot().await.map_err(Failure::Handler)?;
+        let wants_reply = call.wants_reply();
+        let answer = handler.call(call);
+        if !wants_reply && let Some(tell) = tell.take() {
+            // A link that has ended wants no answers.
+            let _ = tell.send(Told::Taken);
+        }
+        let result = answer.await.map_err(Failure::Handler)?;
+        if wants_reply && result.len() > MAX_SERVICE_PAYLOAD_BYTES {
+            return Err(Failure::TooLarge(result.len()));
+        }
+        Ok((result, place))
+    });
+    let told = match timeout(limit, work.catch_unwind()).await {
+        Ok(Ok(Ok((result, place)))) => Told::Result(result, place),
+        Ok(Ok(Err(Failure::Closed))) => return,
+        Ok(Ok(Err(Failure::Handler(error)))) => {
+            tracing::warn!(%service, %error, "service failed");
+            Told::Failed(RefusalCode::ServiceFailed)
+        }
+        Ok(Ok(Err(Failure::TooLarge(bytes)))) => {
+            tracing::warn!(%service, bytes, limit = MAX_SERVICE_PAYLOAD_BYTES, "service failed: its reply is too large");
+            Told::Failed(RefusalCode::ServiceFailed)
+        }
+        Ok(Err(_panic)) => {
+            tracing::warn!(%service, "service failed: its handler panicked");
+            Told::Failed(RefusalCode::ServiceFailed)
+        }
+        Err(_elapsed) => {
+            tracing::warn!(%service, ?limit, "service was given up: it took too long");
+            Told::Failed(RefusalCode::ServiceTimeout)
+        }
+    };
+    if let Some(tell) = tell.take() {
+        let _ = tell.send(told);
+    }
+}
