@@ -1,6 +1,7 @@
 //! The server as an end: devices call services of the application that the relay runs in, and hear from it (docs/protocol.md §17).
 #![expect(
     clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
     reason = "all of this is test code, also what is not marked as a test"
 )]
 
