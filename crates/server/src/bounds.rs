@@ -20,6 +20,8 @@ pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 // HTTP
 
+/// Requests of devices that an application's server has handed on and that wait for a task of their own.
+pub(crate) const MAX_ARRIVALS: usize = 1_024;
 /// Bytes of a request's line and headers. A token takes up to 8 KiB of them.
 pub(crate) const MAX_HTTP_HEADER_BYTES: usize = 16 << 10;
 /// Header fields of a request.

@@ -44,6 +44,7 @@ pub mod issuer_keys;
 mod link;
 mod listener;
 pub mod mail;
+mod mounted;
 #[cfg_attr(
     not(feature = "simulation"),
     allow(unreachable_pub, reason = "a simulation tells the time from outside")
@@ -62,5 +63,6 @@ mod socket;
 pub mod storage;
 mod tls;
 
+pub use mounted::HttpService;
 pub use relay::{Relay, RelayBuilder, RelayError};
 pub use tls::Tls;

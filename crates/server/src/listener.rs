@@ -96,6 +96,11 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
+    finish(tasks).await;
+}
+
+/// Waits for connections that were told to end.
+pub(crate) async fn finish(mut tasks: JoinSet<()>) {
     let all = async { while tasks.join_next().await.is_some() {} };
     if timeout(SHUTDOWN_GRACE, all).await.is_err() {
         tracing::warn!("connections dropped: they did not end in {SHUTDOWN_GRACE:?}");
@@ -116,10 +121,7 @@ async fn connect(
         return None;
     }
     let budget = Budget::default();
-    let tcp = Metered {
-        stream: tcp,
-        budget: budget.clone(),
-    };
+    let tcp = Metered::new(tcp, budget.clone());
     let upgraded = match tls {
         None => timeout_at(deadline, Box::pin(speak_http(tcp, shared, deadline))).await,
         Some(tls) => {
@@ -141,7 +143,7 @@ async fn connect(
             bearer,
             deadline,
             budget,
-            unauthenticated,
+            unauthenticated: Some(unauthenticated),
         }),
         Ok(None) => None,
         Err(_) => {
@@ -152,7 +154,7 @@ async fn connect(
 }
 
 /// The connection after its upgrade.
-pub(crate) type Upgraded = TokioIo<hyper::upgrade::Upgraded>;
+pub(crate) type Upgraded = Metered<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// Answers one HTTP request; the connection comes back if it was upgraded.
 async fn speak_http(
@@ -192,7 +194,11 @@ async fn speak_http(
     }
     let upgrade = http::take(&slot)?;
     match upgrade.connection.await {
-        Ok(connection) => Some((TokioIo::new(connection), upgrade.bearer)),
+        // What is below it counts already.
+        Ok(connection) => {
+            let stream = Metered::new(TokioIo::new(connection), Budget::lifted());
+            Some((stream, upgrade.bearer))
+        }
         Err(error) => {
             tracing::debug!(%error, "upgrade failed");
             None
@@ -214,6 +220,11 @@ impl Default for Budget {
 }
 
 impl Budget {
+    /// Counts nothing.
+    fn lifted() -> Self {
+        Self(Arc::new(AtomicUsize::new(UNBOUNDED)))
+    }
+
     /// Ends the counting.
     pub(crate) fn lift(&self) {
         self.0.store(UNBOUNDED, Ordering::Relaxed);
@@ -235,14 +246,20 @@ impl Budget {
     }
 }
 
-/// A TCP stream whose bytes count against the budget.
+/// A stream whose bytes count against the budget.
 #[derive(Debug)]
-struct Metered {
-    stream: TcpStream,
+pub(crate) struct Metered<S> {
+    stream: S,
     budget: Budget,
 }
 
-impl AsyncRead for Metered {
+impl<S> Metered<S> {
+    pub(crate) fn new(stream: S, budget: Budget) -> Self {
+        Self { stream, budget }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -255,7 +272,7 @@ impl AsyncRead for Metered {
     }
 }
 
-impl AsyncWrite for Metered {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Relay::builder(dir) ── bind(address) ─▶ Relay ── shutdown() ─▶ everything accepted is durable, the directory is free
-//!                      └─ serve(listener) ┘
+//!                      ├─ serve(listener) ┤
+//!                      └─ mount(address) ─┴─▶ HttpService, for the application's own server
 //! ```
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,7 +17,7 @@ use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::name::{Issuer as IssuerName, NameError, User};
 use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::authority::Keys;
@@ -28,13 +29,14 @@ use crate::issuer::IssuerError;
 use crate::issuer_keys::{IssuerKeys, KeySource, KeySourceError};
 use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
+use crate::mounted::{Arrival, HttpService};
 use crate::policy::Allowance;
 use crate::revocations::{self, Revocation, Revocations, RevocationsError};
 use crate::services::{BoxError, Call, Pusher, ServiceError, Services};
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
 use crate::tls::{self, SelfSigned, Tls};
-use crate::{clock, listener};
+use crate::{clock, listener, mounted};
 
 /// A running relay. It serves from the moment it exists until [`Relay::shutdown`], or until it is dropped, which drops every
 /// link without notice.
@@ -95,7 +97,7 @@ impl Relay {
         RelayBuilder::new(Place::Memory, Tls::Plain)
     }
 
-    /// Where it listens; useful after binding port 0.
+    /// Where it listens, or the server that it is mounted on; useful after binding port 0.
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
@@ -337,6 +339,31 @@ impl RelayBuilder {
     /// As [`RelayBuilder::bind`].
     pub async fn serve(self, listener: TcpListener) -> Result<Relay, RelayError> {
         let local_addr = listener.local_addr().map_err(RelayError::Listen)?;
+        self.start(local_addr, Door::Port(listener)).await
+    }
+
+    /// Serves on no port of its own, but beside the application's HTTP: what comes back with the relay answers the requests at `/v1` that the
+    /// application's server hands on. `local_addr` is where that server listens.
+    ///
+    /// The application's server, or what is in front of it, ends TLS, so [`RelayBuilder::tls`] does not matter; give the name that devices use with
+    /// [`RelayBuilder::public_host`], or they can connect on this machine only. The deadline of the handshake, what may be said before it, the rules for
+    /// `Origin` and the number of connections hold as on a port of the relay's own. How many connections one address has, and how long a request may
+    /// take until it is handed on, is the application's business.
+    ///
+    /// # Errors
+    /// [`RelayError`] says what could not be read or opened.
+    pub async fn mount(
+        mut self,
+        local_addr: SocketAddr,
+    ) -> Result<(Relay, HttpService), RelayError> {
+        self.tls = Tls::Plain;
+        let (sender, arrivals) = mounted::arrivals();
+        let relay = self.start(local_addr, Door::Application(arrivals)).await?;
+        let service = HttpService::new(&relay.shared, sender);
+        Ok((relay, service))
+    }
+
+    async fn start(self, local_addr: SocketAddr, door: Door) -> Result<Relay, RelayError> {
         // Opening and, on the first start, filling the directory is disk work.
         let opened = tokio::task::spawn_blocking(move || self.open(local_addr)).await;
         let Opened {
@@ -356,12 +383,17 @@ impl RelayBuilder {
             tokio::spawn(sweep_mail(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(sweep_blobs(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(revocations::watch(Arc::clone(&shared), stopped.clone())),
-            tokio::spawn(listener::serve(
-                listener,
-                acceptor,
-                Arc::clone(&shared),
-                stopped,
-            )),
+            match door {
+                Door::Port(listener) => tokio::spawn(listener::serve(
+                    listener,
+                    acceptor,
+                    Arc::clone(&shared),
+                    stopped,
+                )),
+                Door::Application(arrivals) => {
+                    tokio::spawn(mounted::serve(arrivals, Arc::clone(&shared), stopped))
+                }
+            },
         ]);
         let tasks = Tasks(tasks);
         tracing::info!(%address, "relay listening");
@@ -563,6 +595,14 @@ pub enum RelayError {
     /// The runtime was shut down while the relay started.
     #[error("the runtime ended while the relay was starting")]
     Interrupted,
+}
+
+/// Where devices come from.
+enum Door {
+    /// A port of the relay's own.
+    Port(TcpListener),
+    /// The application's server.
+    Application(mpsc::Receiver<Arrival>),
 }
 
 /// Where keys and messages live.

@@ -28,7 +28,8 @@ pub(crate) struct Admission {
     pub(crate) bearer: Option<Bearer>,
     pub(crate) deadline: Instant,
     pub(crate) budget: Budget,
-    pub(crate) unauthenticated: Unauthenticated,
+    /// Its share of what its address may have; on an application's port that is the application's business.
+    pub(crate) unauthenticated: Option<Unauthenticated>,
 }
 
 /// Runs a connection to its end.
