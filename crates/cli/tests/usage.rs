@@ -12,7 +12,7 @@ mod world;
 use serde_json::Value;
 use world::World;
 
-const COMMANDS: [&[&str]; 15] = [
+const COMMANDS: [&[&str]; 16] = [
     &["relay", "init"],
     &["relay", "run"],
     &["relay", "config", "default"],
@@ -28,6 +28,7 @@ const COMMANDS: [&[&str]; 15] = [
     &["listen"],
     &["chat"],
     &["verify"],
+    &["doctor"],
 ];
 
 /// A safety number, by its form.
@@ -98,6 +99,11 @@ fn wrong_arguments_are_usage_errors() {
         &["listen", "--timeout", "soon"],
         &["chat"],
         &["verify"],
+        &["doctor", "--audience", "a"],
+        &["relay", "run", "--plain"],
+        &["relay", "config"],
+        &["relay", "config", "show", "--config", "missing.toml"],
+        &["relay", "config", "check"],
         &["verify", "bob", "--confirm"],
         &["verify", "bob", "--confirm", "12345"],
         &["verify", "bob", "--qr", "x", "--confirm", DIGITS],
@@ -135,6 +141,7 @@ fn device_commands_say_how_to_get_a_device() {
         &["listen"],
         &["chat", "bob"],
         &["verify", "bob"],
+        &["doctor"],
     ] {
         world
             .at("home", arguments)

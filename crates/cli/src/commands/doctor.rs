@@ -399,17 +399,12 @@ async fn tls_steps<'p>(
             Ok(Some(Ok(secured)))
         }
         Err(fault) => {
-            let certificate = match &fault {
-                Fault::Certificate {
-                    fault:
-                        CertificateFault::UnknownIssuer
-                        | CertificateFault::Expired
-                        | CertificateFault::NotYetValid
-                        | CertificateFault::OtherName
-                        | CertificateFault::Pin,
-                    presented,
-                } => Some(*presented),
-                _ => None,
+            let certificate = if let Fault::Certificate { fault, presented } = &fault
+                && *fault != CertificateFault::Other
+            {
+                Some(*presented)
+            } else {
+                None
             };
             report.failed(Step::Tls, &fault.into())?;
             Ok(certificate.map(Err))

@@ -436,23 +436,30 @@ impl Upgraded<'_> {
             ahead,
             seconds: self.time.map(|time| time.abs_diff(now())),
         };
-        match error {
-            LinkError::NotAuthorised(NotAuthorised::UnexpectedRelay {
+        let LinkError::NotAuthorised(reason) = error else {
+            return Fault::Handshake(error);
+        };
+        if let NotAuthorised::UnexpectedRelay {
+            expected,
+            presented,
+        } = reason
+        {
+            return Fault::RelayKey {
                 expected,
                 presented,
-            }) => Fault::RelayKey {
-                expected,
-                presented,
-            },
-            LinkError::NotAuthorised(NotAuthorised::RelayProof(TokenError::Claim {
+            };
+        }
+        let iat = |defect| {
+            let claim = TokenError::Claim {
                 claim: "iat",
-                defect: ClaimDefect::TooOld,
-            })) => clock(true),
-            LinkError::NotAuthorised(NotAuthorised::RelayProof(TokenError::Claim {
-                claim: "iat",
-                defect: ClaimDefect::InFuture,
-            })) => clock(false),
-            error => Fault::Handshake(error),
+                defect,
+            };
+            reason == NotAuthorised::RelayProof(claim)
+        };
+        match (iat(ClaimDefect::TooOld), iat(ClaimDefect::InFuture)) {
+            (true, _) => clock(true),
+            (false, true) => clock(false),
+            (false, false) => Fault::Handshake(error),
         }
     }
 
@@ -737,19 +744,25 @@ fn tls_fault(error: &std::io::Error, presented: Option<[u8; 32]>) -> Fault {
 }
 
 fn certificate_fault(defect: &CertificateError) -> CertificateFault {
-    match defect {
-        CertificateError::ApplicationVerificationFailure => CertificateFault::Pin,
-        CertificateError::UnknownIssuer => CertificateFault::UnknownIssuer,
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            CertificateFault::Expired
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            CertificateFault::NotYetValid
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            CertificateFault::OtherName
-        }
-        _ => CertificateFault::Other,
+    use CertificateError as Error;
+    if matches!(defect, Error::ApplicationVerificationFailure) {
+        CertificateFault::Pin
+    } else if matches!(defect, Error::UnknownIssuer) {
+        CertificateFault::UnknownIssuer
+    } else if matches!(defect, Error::Expired | Error::ExpiredContext { .. }) {
+        CertificateFault::Expired
+    } else if matches!(
+        defect,
+        Error::NotValidYet | Error::NotValidYetContext { .. }
+    ) {
+        CertificateFault::NotYetValid
+    } else if matches!(
+        defect,
+        Error::NotValidForName | Error::NotValidForNameContext { .. }
+    ) {
+        CertificateFault::OtherName
+    } else {
+        CertificateFault::Other
     }
 }
 

@@ -284,7 +284,14 @@ mod tests {
             let table = toml::de::DeTable::parse(&file).unwrap();
             let value = table.get_ref().get("log").unwrap().get_ref();
             assert_eq!(value.get("filter").unwrap().get_ref().as_str(), Some(text));
-            assert!(!quoted(text).chars().any(char::is_control));
+            assert!(!quoted(text).contains([
+                '\u{1b}',
+                '\n',
+                '\t',
+                '\u{7f}',
+                '\u{202e}',
+                '\u{e0041}'
+            ]));
         }
     }
 }
