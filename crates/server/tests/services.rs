@@ -553,36 +553,38 @@ async fn pushes_that_a_link_has_no_room_for_are_dropped_and_counted() {
 }
 
 // Neither waits for the other for good: the mailbox and what is pushed take turns.
-#[tokio::test(flavor = "current_thread")]
+#[tokio::test(flavor = "multi_thread")]
 async fn mail_comes_though_pushes_never_end() {
+    const PATIENCE: usize = 200;
     let issuer = Issuer::new();
     let relay = bind(issuer.relay()).await;
-    let pusher = relay.pusher();
     let mut alice = Device::join(&relay, &issuer, "alice").await;
     let mut bob = Device::join(&relay, &issuer, "bob").await;
-    let large = Bytes::from(vec![0; MAX_SERVICE_PAYLOAD_BYTES]);
-    let fill = |device| {
-        while pusher
-            .push_to_device(device, "news", large.clone())
-            .unwrap()
-            .given
-            > 0
-        {}
-    };
-    let device = alice.id();
-    fill(&device);
+    let (pusher, device) = (relay.pusher(), alice.id());
+    let enough = Arc::new(AtomicUsize::new(0));
+    let until = Arc::clone(&enough);
+    // Faster than any link: its queue is never found empty.
+    let pushing = std::thread::spawn(move || {
+        let large = Bytes::from(vec![0; MAX_SERVICE_PAYLOAD_BYTES]);
+        while until.load(Ordering::Relaxed) == 0 {
+            pusher
+                .push_to_device(&device, "news", large.clone())
+                .unwrap();
+        }
+    });
+    assert!(matches!(alice.next().await, Said::Push(..)));
     assert_accepted(&bob.send("alice", 1, &[alice.id()], b"hello").await);
-    loop {
-        // The queue is full again before the link looks at it.
-        fill(&device);
-        match alice.next().await {
-            Said::Push(..) => {}
-            said => {
-                assert_eq!(said, delivery(1, 1, &bob, "bob", b"hello"));
-                return;
-            }
+    let mut mail = None;
+    for _ in 0..PATIENCE {
+        let said = alice.next().await;
+        if !matches!(said, Said::Push(..)) {
+            mail = Some(said);
+            break;
         }
     }
+    enough.store(1, Ordering::Relaxed);
+    pushing.join().unwrap();
+    assert_eq!(mail, Some(delivery(1, 1, &bob, "bob", b"hello")));
 }
 
 #[tokio::test]
