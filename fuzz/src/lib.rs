@@ -15,11 +15,13 @@ use sealwire_protocol::address::Address;
 use sealwire_protocol::codec::Reader;
 use sealwire_protocol::frame::{Frame, ToDevice, ToRelay};
 use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
+use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::json::Object;
 use sealwire_protocol::jws::{JwtType, UnverifiedJws};
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::proof::{DeviceProof, RelayProof};
+use sealwire_protocol::provider::UnverifiedProviderToken;
 use sealwire_protocol::token::{UnverifiedAccessToken, UnverifiedAttestation};
 
 pub use world::World;
@@ -72,6 +74,14 @@ pub fn jws(data: &[u8]) {
                 || world.knows_token(data)
         );
     }
+    if let Ok(token) = UnverifiedProviderToken::parse(data) {
+        assert!(
+            token
+                .verify(&world.issuer_keys, &world.provider_policy())
+                .is_err()
+                || world.knows_token(data)
+        );
+    }
     let nothing = [0; 32];
     let relay = RelayProof {
         hello: nothing,
@@ -98,6 +108,9 @@ pub fn jws(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data) {
         let _ = text.parse::<Address>();
         let _ = Invitation::parse(text);
+        if let Ok(introduction) = Introduction::parse(text) {
+            assert_eq!(introduction.to_line(), text);
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use sealwire_protocol::limits::MAX_ATTESTATION_AGE_SECONDS;
 use sealwire_protocol::link::{DeviceLink, RelayLink};
 use sealwire_protocol::name::Issuer;
 use sealwire_protocol::proof::DeviceProof;
+use sealwire_protocol::provider::ProviderPolicy;
 use sealwire_protocol::token::{
     AccessPolicy, AttestationPolicy, UnverifiedAccessToken, credential_hash,
 };
@@ -91,6 +92,21 @@ impl World {
             audience: AUDIENCE,
             now: self.now,
             max_age: MAX_ATTESTATION_AGE_SECONDS,
+        }
+    }
+
+    /// What a relay that exchanges the issuer's tokens expects of one that Alice presents.
+    pub fn provider_policy(&self) -> ProviderPolicy<'_> {
+        static TYPES: LazyLock<Vec<Box<str>>> =
+            LazyLock::new(|| ["JWT", "at+jwt", ""].map(Into::into).to_vec());
+        ProviderPolicy {
+            issuer: &self.issuer,
+            audience: AUDIENCE,
+            types: &TYPES,
+            id_tokens: true,
+            device: self.alice.keys.thumbprint(),
+            max_age: MAX_ATTESTATION_AGE_SECONDS,
+            now: self.now,
         }
     }
 

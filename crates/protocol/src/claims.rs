@@ -40,6 +40,14 @@ pub enum TokenError {
     /// The key in `cnf.jwk` cannot be a device's.
     #[error("the claim \"cnf\" has no usable key: {0}")]
     DeviceKey(JwkError),
+    /// An ID token (OpenID Connect) where an access token has to be (§3.7).
+    #[error(
+        "the token is an ID token, which says to an application who has signed in: present an access token, or allow ID tokens for this issuer"
+    )]
+    IdToken,
+    /// A token to be exchanged that is bound to another key than that of the device that presents it (§3.7).
+    #[error("the claim \"cnf\" names another key than that of the device that presents the token")]
+    BoundElsewhere,
     /// One of Sealwire's own JWTs has a claim that is not listed for it (`docs/protocol.md` §2.1).
     #[error("there is a claim that is not listed for this type of JWT")]
     UnlistedClaim,

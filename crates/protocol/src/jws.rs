@@ -64,15 +64,19 @@ impl JwtType {
         }
     }
 
-    /// Compares without regard to ASCII case and to an `application/` prefix (RFC 7515 §4.1.9).
     fn matches(self, typ: &str) -> bool {
-        const PREFIX: &str = "application/";
-        let bare = match typ.split_at_checked(PREFIX.len()) {
-            Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
-            _ => typ,
-        };
-        bare.eq_ignore_ascii_case(self.typ())
+        is_type(typ, self.typ())
     }
+}
+
+/// Compares without regard to ASCII case and to an `application/` prefix of `typ` (RFC 7515 §4.1.9).
+pub(crate) fn is_type(typ: &str, expected: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let bare = match typ.split_at_checked(PREFIX.len()) {
+        Some((prefix, rest)) if prefix.eq_ignore_ascii_case(PREFIX) => rest,
+        _ => typ,
+    };
+    bare.eq_ignore_ascii_case(expected)
 }
 
 /// One of the three parts of a JWS.
@@ -225,37 +229,16 @@ impl<'a> UnverifiedJws<'a> {
     pub fn parse(compact: &'a [u8], expected: &[JwtType]) -> Result<Self, JwsError> {
         // §2.1, 1: before anything is allocated.
         let longest = expected.iter().map(|expected| expected.limit()).max();
-        if longest.is_none_or(|longest| compact.len() > longest) {
-            return Err(JwsError::TooLong);
-        }
-        if !compact.is_ascii() {
-            return Err(JwsError::NotAscii);
-        }
-        let mut parts = compact.split(|&byte| byte == b'.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(JwsError::PartCount);
-        };
-        let (signing_input, _) = compact
-            .split_at_checked(header.len() + 1 + payload.len())
-            .ok_or(JwsError::PartCount)?;
-
-        // §12
-        if header.len() > base64url::encoded_len(MAX_JWS_HEADER_BYTES) {
-            return Err(JwsError::HeaderTooLong);
-        }
-        let header = Header::check(&object(header, JwsPart::Header)?, expected)?;
+        let parts = Parts::split(compact, longest.ok_or(JwsError::TooLong)?)?;
+        let header = Header::check(&parts.header()?, expected)?;
         if compact.len() > header.jwt_type.limit() {
             return Err(JwsError::TooLong);
         }
-        let payload = object(payload, JwsPart::Payload)?;
-        let signature = decoded(signature, JwsPart::Signature)?;
         Ok(Self {
             header,
-            payload,
-            signing_input,
-            signature,
+            payload: parts.payload()?,
+            signing_input: parts.signing_input,
+            signature: parts.signature()?,
         })
     }
 
@@ -348,6 +331,94 @@ pub(crate) fn sign(jwt_type: JwtType, payload: &str, key: &SigningKey) -> String
     compact
 }
 
+/// A compact serialization in its parts, none of which has been looked into.
+pub(crate) struct Parts<'a> {
+    header: &'a [u8],
+    payload: &'a [u8],
+    signature: &'a [u8],
+    pub(crate) signing_input: &'a [u8],
+}
+
+impl<'a> Parts<'a> {
+    /// Enforces `docs/protocol.md` §2.1, 1, before anything is allocated.
+    pub(crate) fn split(compact: &'a [u8], longest: usize) -> Result<Self, JwsError> {
+        if compact.len() > longest {
+            return Err(JwsError::TooLong);
+        }
+        if !compact.is_ascii() {
+            return Err(JwsError::NotAscii);
+        }
+        let mut parts = compact.split(|&byte| byte == b'.');
+        let (Some(header), Some(payload), Some(signature), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(JwsError::PartCount);
+        };
+        let (signing_input, _) = compact
+            .split_at_checked(header.len() + 1 + payload.len())
+            .ok_or(JwsError::PartCount)?;
+        // §12
+        if header.len() > base64url::encoded_len(MAX_JWS_HEADER_BYTES) {
+            return Err(JwsError::HeaderTooLong);
+        }
+        Ok(Self {
+            header,
+            payload,
+            signature,
+            signing_input,
+        })
+    }
+
+    pub(crate) fn header(&self) -> Result<Object, JwsError> {
+        object(self.header, JwsPart::Header)
+    }
+
+    pub(crate) fn payload(&self) -> Result<Object, JwsError> {
+        object(self.payload, JwsPart::Payload)
+    }
+
+    pub(crate) fn signature(&self) -> Result<Vec<u8>, JwsError> {
+        decoded(self.signature, JwsPart::Signature)
+    }
+}
+
+/// What is used of any header.
+pub(crate) struct Fields {
+    pub(crate) alg: String,
+    pub(crate) typ: Option<String>,
+    pub(crate) kid: Option<String>,
+}
+
+impl Fields {
+    /// Enforces `docs/protocol.md` §2.1, 4.
+    pub(crate) fn read(header: &Object, needs_typ: bool) -> Result<Self, JwsError> {
+        if let Some(refused) = REFUSED_MEMBERS
+            .into_iter()
+            .find(|name| header.member(name).is_some())
+        {
+            return Err(JwsError::RefusedMember(refused));
+        }
+        let string = |name: &'static str| match header.member(name) {
+            Some(Value::String(value)) => Ok(Some(value.clone())),
+            Some(_) => Err(JwsError::NotAString(name)),
+            None => Ok(None),
+        };
+        let alg = string("alg")?.ok_or(JwsError::MissingMember("alg"))?;
+        let typ = string("typ")?;
+        if typ.is_none() && needs_typ {
+            return Err(JwsError::MissingMember("typ"));
+        }
+        let kid = string("kid")?;
+        if kid.as_ref().is_some_and(|kid| kid.len() > MAX_NAME_BYTES) {
+            return Err(JwsError::KidTooLong);
+        }
+        if alg.eq_ignore_ascii_case("none") {
+            return Err(JwsError::Unsecured);
+        }
+        Ok(Self { alg, typ, kid })
+    }
+}
+
 /// What is used of a header.
 #[derive(Debug)]
 struct Header {
@@ -361,30 +432,11 @@ struct Header {
 impl Header {
     /// Enforces `docs/protocol.md` §2.1, 4 and 5.
     fn check(header: &Object, expected: &[JwtType]) -> Result<Self, JwsError> {
-        if let Some(refused) = REFUSED_MEMBERS
-            .into_iter()
-            .find(|name| header.member(name).is_some())
-        {
-            return Err(JwsError::RefusedMember(refused));
-        }
-        let string = |name: &'static str| match header.member(name) {
-            Some(Value::String(value)) => Ok(Some(value.clone())),
-            Some(_) => Err(JwsError::NotAString(name)),
-            None => Ok(None),
-        };
-        let alg = string("alg")?.ok_or(JwsError::MissingMember("alg"))?;
-        let typ = string("typ")?.ok_or(JwsError::MissingMember("typ"))?;
-        let kid = string("kid")?;
-        if kid.as_ref().is_some_and(|kid| kid.len() > MAX_NAME_BYTES) {
-            return Err(JwsError::KidTooLong);
-        }
-        if alg.eq_ignore_ascii_case("none") {
-            return Err(JwsError::Unsecured);
-        }
+        let Fields { alg, typ, kid } = Fields::read(header, true)?;
         let jwt_type = expected
             .iter()
             .copied()
-            .find(|expected| expected.matches(&typ))
+            .find(|expected| typ.as_ref().is_some_and(|typ| expected.matches(typ)))
             .ok_or(JwsError::UnexpectedType)?;
         Ok(Self {
             jwt_type,

@@ -210,7 +210,7 @@ impl RelayLink {
     }
 
     /// The second step: the verified token replaces the link's, and its permissions apply at once. It is the one that was presented or, if
-    /// none was, one that the built-in issuer minted for the device.
+    /// none was or it was exchanged, one that the built-in issuer minted for the device.
     ///
     /// # Errors
     /// The token is not the presented one, or not of the same issuer, user and device. The link keeps the token it has.
@@ -256,6 +256,14 @@ impl ProvenRefresh {
     #[must_use]
     pub const fn asks_issuer(&self) -> bool {
         self.presented.is_none()
+    }
+
+    /// The presented token was a provider's, and was exchanged: what the built-in issuer minted for it takes its place (docs/protocol.md §3.7).
+    pub const fn exchanged(self) -> Self {
+        Self {
+            t3: self.t3,
+            presented: None,
+        }
     }
 }
 

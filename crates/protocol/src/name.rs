@@ -1,4 +1,4 @@
-//! The names of who issues and who writes: [`Issuer`] and [`User`] (`docs/protocol.md` §1.2).
+//! The names of who issues and who writes: [`Issuer`], [`User`] and [`Tenant`] (`docs/protocol.md` §1.2, §5.7).
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -106,6 +106,21 @@ name! {
 name! {
     /// Whom a token names within its issuer: its `sub`.
     User
+}
+
+name! {
+    /// Whose users may see each other and nobody else: all that begin with it and a slash (`docs/protocol.md` §5.7).
+    Tenant
+}
+
+impl Tenant {
+    /// Whether `user` is of this tenant: `T/` and at least one byte more.
+    #[must_use]
+    pub fn includes(&self, user: &User) -> bool {
+        let rest = user.as_str().strip_prefix(self.as_str());
+        rest.and_then(|rest| rest.strip_prefix('/'))
+            .is_some_and(|rest| !rest.is_empty())
+    }
 }
 
 #[cfg(test)]

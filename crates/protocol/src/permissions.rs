@@ -7,7 +7,7 @@ use crate::{
     claims::{self, ClaimDefect, TokenError, refuse},
     json::{Object, Value},
     limits::{MAX_RECIPIENT_PATTERNS, MAX_SERVICE_PATTERNS},
-    name::User,
+    name::{Tenant, User},
     service::ServicePattern,
 };
 
@@ -26,6 +26,8 @@ pub struct Permissions {
     pub call: bool,
     /// Which services may be called, and push. `None`: all.
     pub services: Option<Vec<ServicePattern>>,
+    /// The tenant, outside which nobody may be written to (§5.7).
+    pub tenant: Option<Tenant>,
     /// Who may be written to, besides the user's own devices. `None`: everybody.
     pub to: Option<Vec<Recipient>>,
     /// Largest sealed message, in bytes.
@@ -60,12 +62,12 @@ impl fmt::Debug for Recipient {
 }
 
 impl Permissions {
-    /// Reads `scope` and `authorization_details`.
+    /// Reads `scope`, `tenant` and `authorization_details`.
     ///
     /// # Errors
     /// A member of the wrong type refuses the token.
     pub(crate) fn from_claims(claims: &Object) -> Result<Self, TokenError> {
-        let mut permissions = Self::default();
+        let mut permissions = Self::from_details(claims)?;
         for scope in claims::optional(claims, "scope", claims::text)?
             .unwrap_or_default()
             .split(' ')
@@ -78,6 +80,19 @@ impl Permissions {
                 _ => {}
             }
         }
+        if let Some(tenant) = claims::optional(claims, "tenant", claims::text)? {
+            let tenant = Tenant::new(tenant).map_err(|error| TokenError::Name {
+                claim: "tenant",
+                error,
+            })?;
+            permissions.tenant = Some(tenant);
+        }
+        Ok(permissions)
+    }
+
+    /// Reads `authorization_details` alone.
+    pub(crate) fn from_details(claims: &Object) -> Result<Self, TokenError> {
+        let mut permissions = Self::default();
         for entry in
             claims::optional(claims, "authorization_details", claims::array)?.unwrap_or_default()
         {
@@ -92,11 +107,14 @@ impl Permissions {
         Ok(permissions)
     }
 
-    /// Whether the token's user `own` may send to `user`: needs `sealwire:send`, and that `user` is `own` or listed in `to`.
+    /// Whether the token's user `own` may send to `user`: needs `sealwire:send`, and that `user` is `own`, or of the tenant and listed in `to`.
     #[must_use]
     pub fn may_write_to(&self, user: &User, own: &User) -> bool {
         let listed = |to: &[Recipient]| to.iter().any(|recipient| recipient.includes(user));
-        self.send && (user == own || self.to.as_deref().is_none_or(listed))
+        let within = |tenant: &Tenant| tenant.includes(user);
+        self.send
+            && (user == own
+                || self.tenant.as_ref().is_none_or(within) && self.to.as_deref().is_none_or(listed))
     }
 
     /// Whether the token allows calling `service`, and hearing from it: needs `sealwire:call`, and that it is listed in `services`.
@@ -285,6 +303,67 @@ mod tests {
             r#"[{"type":"sealwire","to":["*"]}]"#,
         ] {
             assert!(may_write(&details(entries).unwrap(), "bob"), "{entries}");
+        }
+    }
+
+    /// docs/protocol.md §5.7
+    #[test]
+    fn nobody_outside_the_tenant_may_be_written_to_whatever_is_listed() {
+        let of_acme = |details: &str| {
+            permissions(&alloc::format!(
+                r#"{{"scope":"sealwire:send","tenant":"acme"{details}}}"#
+            ))
+            .unwrap()
+        };
+        let everybody = of_acme("");
+        let listed = of_acme(
+            r#","authorization_details":[{"type":"sealwire","to":["*"]},{"type":"sealwire","to":["globex/bob"]}]"#,
+        );
+        for permissions in [everybody, listed] {
+            for to in ["acme/bob", "acme/team/bob"] {
+                assert!(may_write(&permissions, to), "{to}");
+            }
+            for to in [
+                "acme",
+                "acme/",
+                "acmebob",
+                "acme-2/bob",
+                "Acme/bob",
+                "globex/bob",
+                "bob",
+                "/acme/bob",
+            ] {
+                assert!(!may_write(&permissions, to), "{to}");
+            }
+            assert!(may_write(&permissions, "me"));
+        }
+        let narrow = of_acme(r#","authorization_details":[{"type":"sealwire","to":["acme/bob"]}]"#);
+        assert!(may_write(&narrow, "acme/bob") && !may_write(&narrow, "acme/eve"));
+    }
+
+    /// docs/protocol.md §2.2
+    #[test]
+    fn tenant_that_is_no_name_refuses_the_token() {
+        use crate::name::NameError;
+        for tenant in ["null", "1", "[]", "{}", "true"] {
+            assert_eq!(
+                permissions(&alloc::format!(r#"{{"tenant":{tenant}}}"#)),
+                Err(refuse("tenant", ClaimDefect::WrongType)),
+                "{tenant}"
+            );
+        }
+        for (tenant, error) in [
+            ("", NameError::Empty),
+            ("a\\n", NameError::ControlCharacter),
+            (&"x".repeat(256), NameError::TooLong),
+        ] {
+            assert_eq!(
+                permissions(&alloc::format!(r#"{{"tenant":"{tenant}"}}"#)),
+                Err(TokenError::Name {
+                    claim: "tenant",
+                    error
+                })
+            );
         }
     }
 

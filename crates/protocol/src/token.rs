@@ -49,7 +49,7 @@ pub struct TokenClaims {
     pub id: Option<Box<str>>,
     /// `cnf`: the thumbprint of the device's key, by `jwk` or `jkt`.
     pub device: Thumbprint,
-    /// `scope` and `authorization_details`.
+    /// `scope`, `tenant` and `authorization_details`.
     pub permissions: Permissions,
 }
 
@@ -148,14 +148,10 @@ impl<'a> UnverifiedAccessToken<'a> {
             jws, claims, hash, ..
         } = self;
         jws.verify(keys)?;
-        claims.check_origin(policy.issuer, policy.audience, policy.now)?;
-        // §2.2
-        if claims.expires <= claims.issued {
-            return Err(refuse("exp", ClaimDefect::Invalid));
-        }
-        if policy.now >= claims.expires.saturating_add(CLOCK_TOLERANCE_SECONDS) {
-            return Err(refuse("exp", ClaimDefect::Expired));
-        }
+        claims
+            .origin()
+            .check(policy.issuer, policy.audience, policy.now)?;
+        check_expiry(claims.issued, claims.expires, policy.now)?;
         Ok(AccessToken { claims, hash })
     }
 }
@@ -212,7 +208,9 @@ impl<'a> UnverifiedAttestation<'a> {
             jws, claims, hash, ..
         } = self;
         jws.verify(keys)?;
-        claims.check_origin(policy.issuer, policy.audience, policy.now)?;
+        claims
+            .origin()
+            .check(policy.issuer, policy.audience, policy.now)?;
         // §2.3
         if policy.now.saturating_sub(claims.issued) > policy.max_age {
             return Err(refuse("iat", ClaimDefect::TooOld));
@@ -286,34 +284,59 @@ impl Attestation {
 impl TokenClaims {
     /// Types and forms of `docs/protocol.md` §2.2. What a claim says is compared with nothing yet.
     fn from_payload(payload: &Object) -> Result<Self, TokenError> {
-        let issuer = claims::text(payload, "iss")?;
+        let issuer = issuer(payload)?;
         let user = claims::text(payload, "sub")?;
-        let id = claims::optional(payload, "jti", claims::text)?;
-        if id.is_some_and(|id| id.len() > MAX_NAME_BYTES) {
-            return Err(refuse("jti", ClaimDefect::Invalid));
-        }
-        Ok(Self {
-            issuer: Issuer::new(issuer).map_err(|error| TokenError::Name {
-                claim: "iss",
-                error,
-            })?,
-            user: User::new(user).map_err(|error| TokenError::Name {
-                claim: "sub",
-                error,
-            })?,
+        let id = token_id(payload)?;
+        let user = User::new(user).map_err(|error| TokenError::Name {
+            claim: "sub",
+            error,
+        })?;
+        let claims = Self {
+            issuer,
+            user,
             audience: audience(payload)?,
             expires: claims::integer(payload, "exp")?,
             issued: claims::integer(payload, "iat")?,
             not_before: claims::optional(payload, "nbf", claims::integer)?,
-            id: id.map(Into::into),
+            id,
             device: device(payload)?,
             permissions: Permissions::from_claims(payload)?,
-        })
+        };
+        // §5.7
+        match &claims.permissions.tenant {
+            Some(tenant) if !tenant.includes(&claims.user) => {
+                Err(refuse("tenant", ClaimDefect::Mismatch))
+            }
+            Some(_) | None => Ok(claims),
+        }
     }
 
-    /// What access tokens and attestations have in common (§2.2, §2.3): from whom, for whom, and not from the future.
-    fn check_origin(&self, issuer: &Issuer, audience: &str, now: u64) -> Result<(), TokenError> {
-        if self.issuer != *issuer {
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            issuer: &self.issuer,
+            audience: &self.audience,
+            issued: self.issued,
+            not_before: self.not_before,
+        }
+    }
+}
+
+/// What all tokens of issuers have in common (§2.2, §2.3, §3.7): from whom, for whom, and not from the future.
+pub(crate) struct Origin<'a> {
+    pub(crate) issuer: &'a Issuer,
+    pub(crate) audience: &'a [String],
+    pub(crate) issued: u64,
+    pub(crate) not_before: Option<u64>,
+}
+
+impl Origin<'_> {
+    pub(crate) fn check(
+        &self,
+        issuer: &Issuer,
+        audience: &str,
+        now: u64,
+    ) -> Result<(), TokenError> {
+        if self.issuer != issuer {
             return Err(refuse("iss", ClaimDefect::Mismatch));
         }
         if !self.audience.iter().any(|entry| entry == audience) {
@@ -333,8 +356,37 @@ impl TokenClaims {
     }
 }
 
+/// `exp`, after `iat` and not over (§2.2).
+pub(crate) fn check_expiry(issued: u64, expires: u64, now: u64) -> Result<(), TokenError> {
+    if expires <= issued {
+        return Err(refuse("exp", ClaimDefect::Invalid));
+    }
+    if now >= expires.saturating_add(CLOCK_TOLERANCE_SECONDS) {
+        return Err(refuse("exp", ClaimDefect::Expired));
+    }
+    Ok(())
+}
+
+/// `iss`
+pub(crate) fn issuer(payload: &Object) -> Result<Issuer, TokenError> {
+    let issuer = claims::text(payload, "iss")?;
+    Issuer::new(issuer).map_err(|error| TokenError::Name {
+        claim: "iss",
+        error,
+    })
+}
+
+/// `jti`, if there is one.
+pub(crate) fn token_id(payload: &Object) -> Result<Option<Box<str>>, TokenError> {
+    let id = claims::optional(payload, "jti", claims::text)?;
+    if id.is_some_and(|id| id.len() > MAX_NAME_BYTES) {
+        return Err(refuse("jti", ClaimDefect::Invalid));
+    }
+    Ok(id.map(Into::into))
+}
+
 /// `aud`: a string or an array of strings (RFC 7519 §4.1.3).
-fn audience(payload: &Object) -> Result<Vec<String>, TokenError> {
+pub(crate) fn audience(payload: &Object) -> Result<Vec<String>, TokenError> {
     let aud = claims::value(payload, "aud")?;
     let entries = if let Value::Array(entries) = aud {
         entries
@@ -352,7 +404,7 @@ fn audience(payload: &Object) -> Result<Vec<String>, TokenError> {
 }
 
 /// `cnf`: `jwk` (RFC 7800 §3.2) or `jkt` (RFC 9449 §6.1), not both.
-fn device(payload: &Object) -> Result<Thumbprint, TokenError> {
+pub(crate) fn device(payload: &Object) -> Result<Thumbprint, TokenError> {
     let Value::Object(cnf) = claims::value(payload, "cnf")? else {
         return Err(refuse("cnf", ClaimDefect::WrongType));
     };

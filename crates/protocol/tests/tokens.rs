@@ -72,6 +72,30 @@ fn refused<T>(claim: &'static str, defect: ClaimDefect) -> Result<T, TokenError>
     Err(TokenError::Claim { claim, defect })
 }
 
+/// docs/protocol.md §2.2, §5.7
+#[test]
+fn user_outside_the_tenant_of_the_token_is_refused() {
+    let of = |tenant: &str, user: &str| {
+        let claims = payload(NOW - 10, NOW + 10)
+            .replace("\"alice\"", &format!(r#""{user}","tenant":"{tenant}""#));
+        let token = sign(r#"{"alg":"EdDSA","typ":"at+jwt"}"#, &claims);
+        let _ = attest(&token, NOW, MAX_AGE)?;
+        access(&token, "i", "r", NOW)
+    };
+    for user in ["acme/alice", "acme/team/alice"] {
+        let claims = of("acme", user).unwrap();
+        let tenant = claims.claims().permissions.tenant.as_ref().unwrap();
+        assert_eq!(tenant.as_str(), "acme");
+    }
+    for user in ["alice", "acme", "acme/", "acme-2/alice", "ACME/alice"] {
+        assert_eq!(
+            of("acme", user),
+            refused("tenant", ClaimDefect::Mismatch),
+            "{user}"
+        );
+    }
+}
+
 /// Whatever holds a token may be logged: the device is named, and no person.
 #[test]
 fn debug_of_tokens_names_the_device_only() {

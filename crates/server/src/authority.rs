@@ -1,11 +1,12 @@
 //! Whose tokens count.
 //!
 //! A relay has one issuer: either the one built in, or the operator's identity provider. A user name has a meaning only within its issuer, so
-//! two issuers would be two relays. The keys are behind [`SignatureVerifier`], whatever library implements it, or fetched.
+//! two issuers would be two relays; those whose tokens are exchanged for the built-in issuer's ([`crate::exchange`]) are none of them. The keys are behind
+//! [`SignatureVerifier`], whatever library implements it, or fetched.
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use sealwire_protocol::TokenError;
 use sealwire_protocol::jws::{SignatureError, SignatureVerifier};
 use sealwire_protocol::limits::MAX_ATTESTATION_AGE_SECONDS;
 use sealwire_protocol::name::Issuer;
@@ -13,17 +14,46 @@ use sealwire_protocol::token::{
     AccessPolicy, AccessToken, Attestation, AttestationPolicy, UnverifiedAccessToken,
     UnverifiedAttestation,
 };
+use sealwire_protocol::{ClaimDefect, TokenError};
 
-use crate::issuer_keys::IssuerKeys;
+use crate::issuer_keys::{IssuerKeys, KeySource};
 
 /// A token's `kid` names no key.
-const UNKNOWN_KEY: TokenError = TokenError::Signature(SignatureError::UnknownKey);
+pub(crate) const UNKNOWN_KEY: TokenError = TokenError::Signature(SignatureError::UnknownKey);
 
 /// The issuer whose tokens a relay accepts.
 pub(crate) struct Authority {
     issuer: Issuer,
     audience: Box<str>,
     keys: Keys,
+    require_tenant: bool,
+}
+
+/// Where the keys of an issuer are, before a relay runs.
+pub(crate) enum OutsideKeys {
+    /// The application's to know.
+    Given(Arc<dyn SignatureVerifier + Send + Sync>),
+    /// In a file or at a URL.
+    Source(KeySource),
+}
+
+impl OutsideKeys {
+    /// `dir`: where the last good set of a URL is kept.
+    pub(crate) fn open(self, dir: Option<&Path>) -> Keys {
+        match self {
+            Self::Given(keys) => Keys::Given(keys),
+            Self::Source(source) => Keys::Fetched(IssuerKeys::new(source, dir)),
+        }
+    }
+}
+
+impl fmt::Debug for OutsideKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Given(_) => f.write_str("Given(..)"),
+            Self::Source(source) => source.fmt(f),
+        }
+    }
 }
 
 /// The keys of an issuer.
@@ -36,7 +66,15 @@ pub(crate) enum Keys {
 }
 
 impl Keys {
-    fn verifier(&self) -> &dyn SignatureVerifier {
+    /// What is fetched.
+    pub(crate) fn fetched(&self) -> Option<&Arc<IssuerKeys>> {
+        match self {
+            Self::Fetched(keys) => Some(keys),
+            Self::Given(_) => None,
+        }
+    }
+
+    pub(crate) fn verifier(&self) -> &dyn SignatureVerifier {
         match self {
             Self::Given(keys) => &**keys,
             Self::Fetched(keys) => &**keys,
@@ -58,15 +96,18 @@ impl Authority {
             issuer,
             audience: audience.into(),
             keys,
+            require_tenant: false,
         }
+    }
+
+    /// Refuses access tokens without a tenant (docs/protocol.md §5.7).
+    pub(crate) fn require_tenant(&mut self, required: bool) {
+        self.require_tenant = required;
     }
 
     /// The keys, if they are fetched.
     pub(crate) fn fetched(&self) -> Option<&Arc<IssuerKeys>> {
-        match &self.keys {
-            Keys::Fetched(keys) => Some(keys),
-            Keys::Given(_) => None,
-        }
+        self.keys.fetched()
     }
 
     /// The same as [`Authority::verify`], but where the token names a key that is not known, newer keys are looked for first.
@@ -98,7 +139,12 @@ impl Authority {
             audience: &self.audience,
             now,
         };
-        UnverifiedAccessToken::parse(token)?.verify(self.keys.verifier(), &policy)
+        let token = UnverifiedAccessToken::parse(token)?.verify(self.keys.verifier(), &policy)?;
+        if self.require_tenant && token.claims().permissions.tenant.is_none() {
+            let (claim, defect) = ("tenant", ClaimDefect::Missing);
+            return Err(TokenError::Claim { claim, defect });
+        }
+        Ok(token)
     }
 
     /// Verifies the token of an upgrade request (docs/protocol.md §3.1).

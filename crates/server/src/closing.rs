@@ -6,6 +6,7 @@ use sealwire_protocol::close::CloseCode;
 use sealwire_protocol::error::{LinkError, NotAuthorised};
 
 use crate::bounds::MAX_PINGS;
+use crate::exchange::ExchangeError;
 use crate::issuer::IssuerError;
 use crate::socket::SocketError;
 use crate::storage::StorageError;
@@ -31,6 +32,9 @@ pub(crate) enum End {
     /// The built-in issuer gives no token for an invite or a renewal.
     #[error(transparent)]
     Issuer(IssuerError),
+    /// A provider's token is not exchanged.
+    #[error(transparent)]
+    Exchange(ExchangeError),
     /// There is no built-in issuer (docs/protocol.md §3.6).
     #[error("an invite or a renewal, and this relay has no issuer of its own")]
     NoIssuer,
@@ -91,9 +95,12 @@ impl End {
             Self::Link(error) => error.close_code(),
             Self::HandshakeDeadline | Self::Silent => CloseCode::Timeout,
             Self::Issuer(error) if error.is_internal() => CloseCode::Internal,
-            Self::Token(_) | Self::NoUpgradeToken | Self::Issuer(_) | Self::NoIssuer => {
-                CloseCode::NotAuthorised
-            }
+            Self::Exchange(error) if error.is_internal() => CloseCode::Internal,
+            Self::Token(_)
+            | Self::NoUpgradeToken
+            | Self::Issuer(_)
+            | Self::Exchange(_)
+            | Self::NoIssuer => CloseCode::NotAuthorised,
             Self::Expired => CloseCode::TokenExpired,
             Self::Revoked => CloseCode::Revoked,
             Self::Replaced => CloseCode::Replaced,

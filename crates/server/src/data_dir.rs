@@ -25,6 +25,7 @@ use rand::TryRng as _;
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sealwire_protocol::address::{Address, AddressError};
 use sealwire_protocol::base64url;
+use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::{Seed, SigningKey, Thumbprint};
 use sealwire_protocol::name::User;
@@ -348,6 +349,29 @@ impl DataDir {
         })
     }
 
+    /// What somebody has to know who joins with a token that the relay exchanges, also while the relay runs. `address` (`wss://host[:port]/v1`) stands in for
+    /// the announced one.
+    ///
+    /// # Errors
+    /// [`DataDirError`].
+    pub fn introduction(&self, address: Option<&str>) -> Result<Introduction, DataDirError> {
+        let description = read_description(&self.path)?;
+        let address = address
+            .map(str::to_owned)
+            .or(description.announced)
+            .or(description.address)
+            .ok_or(DataDirError::NoAddress)?;
+        Ok(Introduction {
+            address: parse_address(&address, &self.relay_key.thumbprint())?,
+            certificate: if description.self_signed {
+                Some(self.certificate_sha256()?)
+            } else {
+                None
+            },
+            issuer_key: *self.issuer_key.public(),
+        })
+    }
+
     /// Invites `user`, also while the relay runs: the line to hand over, good for `lifetime_seconds` from `now` (seconds since
     /// 1970). `address` (`wss://host[:port]/v1`) stands in for the announced one.
     ///
@@ -360,18 +384,11 @@ impl DataDir {
         lifetime_seconds: u64,
         now: u64,
     ) -> Result<Invitation, DataDirError> {
-        let description = read_description(&self.path)?;
-        let address = address
-            .map(str::to_owned)
-            .or(description.announced)
-            .or(description.address)
-            .ok_or(DataDirError::NoAddress)?;
-        let address = parse_address(&address, &self.relay_key.thumbprint())?;
-        let certificate = if description.self_signed {
-            Some(self.certificate_sha256()?)
-        } else {
-            None
-        };
+        let Introduction {
+            address,
+            certificate,
+            issuer_key,
+        } = self.introduction(address)?;
         let (code, hash) = new_code().map_err(|_: IssuerError| DataDirError::Randomness)?;
         let expires = now.saturating_add(lifetime_seconds);
         let waiting = waiting::WaitingInvite {
@@ -383,7 +400,7 @@ impl DataDir {
         Ok(Invitation {
             address,
             certificate,
-            issuer_key: *self.issuer_key.public(),
+            issuer_key,
             user: user.clone(),
             code,
             expires,

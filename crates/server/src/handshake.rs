@@ -8,6 +8,7 @@ use sealwire_protocol::link::RelayLink;
 use sealwire_protocol::token::AccessToken;
 
 use crate::closing::End;
+use crate::exchange::ExchangeError;
 use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
 use crate::shared::Shared;
@@ -16,7 +17,7 @@ use crate::shared::Shared;
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) link: RelayLink,
-    /// The token that the built-in issuer minted for an invite or a renewal; the device is told after Ready.
+    /// The token that the built-in issuer minted for an invite, a renewal or an exchange; the device is told after Ready.
     pub(crate) minted: Option<Minted>,
 }
 
@@ -50,7 +51,7 @@ pub(crate) fn on_hello(
 }
 
 impl Accepting {
-    /// Takes Finish. It waits where an invitation is redeemed, or newer keys of the issuer are looked for. Ready is the link's to say.
+    /// Takes Finish. It waits where an invitation is redeemed, or newer keys of an issuer are looked for. Ready is the link's to say.
     pub(crate) async fn on_finish(
         self,
         shared: &Shared,
@@ -86,6 +87,26 @@ impl Accepting {
                             End::Revoked
                         } else {
                             End::Issuer(error)
+                        }
+                    })?;
+                (minted.verified.clone(), Some(minted))
+            }
+            Presented::Exchange(token) => {
+                let none = End::Exchange(ExchangeError::NoExchange);
+                let minted = shared
+                    .exchange
+                    .exchange_or_look(
+                        shared.issuer.as_ref().ok_or(none)?,
+                        token,
+                        proven.device_key(),
+                        now.seconds(),
+                    )
+                    .await
+                    .map_err(|error| {
+                        if error.is_of_removed_device() {
+                            End::Revoked
+                        } else {
+                            End::Exchange(error)
                         }
                     })?;
                 (minted.verified.clone(), Some(minted))

@@ -3,6 +3,7 @@
 //! ```text
 //!  invite ──► code, shown once; its SHA-256 is stored ──► redeem(code, device key): enrolled, once ──► token
 //!                                                         renew(device key) ─────────────────────────► token
+//!            a provider's token ([`crate::exchange`]) ──► mint_exchanged(grant, device key): not enrolled ──► token
 //! ```
 //!
 //! It has its own key: whoever has the relay's key alone cannot name a user's device. That a device holds its key is proved in
@@ -10,6 +11,7 @@
 //! as files ([`crate::data_dir`]) and move into the store when they are redeemed.
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rand::TryRng as _;
 use redb::{ReadableTable as _, ReadableTableMetadata as _};
@@ -18,12 +20,15 @@ use sealwire_protocol::invite::{InviteCode, built_in_audience, built_in_issuer};
 use sealwire_protocol::jws::JwtType;
 use sealwire_protocol::key::{PublicKey, SigningKey, Thumbprint};
 use sealwire_protocol::limits;
-use sealwire_protocol::name::{Issuer as IssuerName, User};
+use sealwire_protocol::name::{Issuer as IssuerName, Tenant, User};
+use sealwire_protocol::permissions::{Permissions, Recipient};
+use sealwire_protocol::service::ServicePattern;
 use sealwire_protocol::token::{AccessPolicy, AccessToken, UnverifiedAccessToken};
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use crate::data_dir::waiting::{self, WaitingInvite};
+use crate::exchange::{Names, NotInvited};
 use crate::storage::{DeviceId, ENROLLED, INVITES, Storage, StorageError, Tables};
 
 /// Seconds for which a token of the built-in issuer is good.
@@ -43,6 +48,7 @@ pub struct Issuer {
     name: IssuerName,
     audience: String,
     waiting: Option<PathBuf>,
+    names: Arc<Names>,
 }
 
 /// A token that the built-in issuer minted, and what it says, verified.
@@ -89,6 +95,17 @@ pub enum IssuerError {
     /// The device is not enrolled.
     #[error("the device is not enrolled here; ask for an invitation")]
     NotEnrolled,
+    /// The name is one of an exchange issuer, which alone says who that is.
+    #[error(
+        "the user's name begins with the prefix of an exchange issuer, which alone names these users unless it shares them"
+    )]
+    Reserved,
+    /// The name is of no tenant, and has to be.
+    #[error("the user's name is of no tenant, and here it has to be: TENANT/NAME")]
+    NoTenant,
+    /// What was exchanged says more than fits a token.
+    #[error("what the token allows does not fit the token that it is exchanged for")]
+    TooLong,
     /// Too many invitations wait to be redeemed.
     #[error("{MAX_INVITES} invitations are open; wait until some are redeemed or expire")]
     TooManyInvites,
@@ -115,6 +132,9 @@ impl IssuerError {
             | Self::AnotherUser
             | Self::Removed
             | Self::NotEnrolled
+            | Self::Reserved
+            | Self::NoTenant
+            | Self::TooLong
             | Self::TooManyInvites => false,
         }
     }
@@ -131,6 +151,7 @@ impl Issuer {
             name,
             audience,
             waiting: None,
+            names: Arc::default(),
         }
     }
 
@@ -139,6 +160,11 @@ impl Issuer {
     pub fn with_waiting_invites(mut self, dir: PathBuf) -> Self {
         self.waiting = Some(dir);
         self
+    }
+
+    /// Whom it does not name, as exchange issuers do, and who is of which tenant.
+    pub(crate) fn respect(&mut self, names: Arc<Names>) {
+        self.names = names;
     }
 
     /// `iss`: `urn:sealwire:issuer:<thumbprint of the issuer's key>`.
@@ -162,13 +188,14 @@ impl Issuer {
     /// Invites `user`: a one-time code, good for `lifetime_seconds` from `now` (seconds since 1970). Only its hash is stored.
     ///
     /// # Errors
-    /// [`IssuerError::TooManyInvites`], [`IssuerError::Randomness`] or [`IssuerError::Storage`].
+    /// [`IssuerError::Reserved`], [`IssuerError::NoTenant`], [`IssuerError::TooManyInvites`], [`IssuerError::Randomness`] or [`IssuerError::Storage`].
     pub async fn invite(
         &self,
         user: &User,
         lifetime_seconds: u64,
         now: u64,
     ) -> Result<InviteCode, IssuerError> {
+        self.invited(user)?;
         let (code, hash) = new_code()?;
         let (user, expires) = (user.clone(), now.saturating_add(lifetime_seconds));
         self.storage
@@ -227,17 +254,47 @@ impl Issuer {
     /// # Errors
     /// [`IssuerError`].
     pub fn renew(&self, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
-        let enrolled = self.storage.read(|read| {
-            let row = read
-                .open_table(ENROLLED)?
-                .get(device.thumbprint().as_bytes())?;
-            Ok(row.map(|row| (row.value().0.to_owned(), row.value().2)))
-        })?;
-        match enrolled {
+        match self.enrolled(device)? {
             None => Err(IssuerError::NotEnrolled),
             Some((_, true)) => Err(IssuerError::Removed),
             Some((user, false)) => self.mint(&user, device, now),
         }
+    }
+
+    /// Mints a token for `device`, which has proved that it holds the key, and whose user an exchange issuer has named. It is not enrolled by that, so that
+    /// it gets no other token without another such word.
+    ///
+    /// # Errors
+    /// [`IssuerError`].
+    pub(crate) fn mint_exchanged(
+        &self,
+        grant: &Grant<'_>,
+        device: &PublicKey,
+        now: u64,
+    ) -> Result<Minted, IssuerError> {
+        match self.enrolled(device)? {
+            Some((_, true)) => Err(IssuerError::Removed),
+            Some((user, false)) if user != grant.user.as_str() => Err(IssuerError::AnotherUser),
+            Some((_, false)) | None => self.sign(grant, device, now),
+        }
+    }
+
+    /// Whose a device is that was invited or removed, and whether it was removed.
+    fn enrolled(&self, device: &PublicKey) -> Result<Option<(String, bool)>, StorageError> {
+        self.storage.read(|read| {
+            let row = read
+                .open_table(ENROLLED)?
+                .get(device.thumbprint().as_bytes())?;
+            Ok(row.map(|row| (row.value().0.to_owned(), row.value().2)))
+        })
+    }
+
+    /// The tenant of somebody who is invited, and whether they may be.
+    fn invited(&self, user: &User) -> Result<Option<Tenant>, IssuerError> {
+        self.names.invited(user).map_err(|why| match why {
+            NotInvited::Reserved => IssuerError::Reserved,
+            NotInvited::NoTenant => IssuerError::NoTenant,
+        })
     }
 
     /// Every device of `user` that was ever enrolled.
@@ -263,18 +320,37 @@ impl Issuer {
     }
 
     fn mint(&self, user: &str, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
+        let user = &User::new(user).map_err(|_| IssuerError::Mint)?;
+        // Those who were invited before, too.
+        let tenant = self.invited(user)?;
+        let grant = Grant {
+            user,
+            tenant: tenant.as_ref(),
+            scope: "sealwire:send sealwire:receive sealwire:publish sealwire:call",
+            details: None,
+            id: None,
+            issued: now,
+            expires: now.saturating_add(TOKEN_LIFETIME_SECONDS),
+        };
+        self.sign(&grant, device, now)
+    }
+
+    fn sign(&self, grant: &Grant<'_>, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
         let mut id = [0; 16];
         rand::rngs::SysRng
             .try_fill_bytes(&mut id)
             .map_err(|_| IssuerError::Randomness)?;
+        let id = base64url::encode(&id);
         let claims = Claims {
             iss: self.name.as_str(),
-            sub: user,
+            sub: grant.user.as_str(),
             aud: &self.audience,
-            exp: now.saturating_add(TOKEN_LIFETIME_SECONDS),
-            iat: now,
-            jti: base64url::encode(&id),
-            scope: "sealwire:send sealwire:receive sealwire:publish sealwire:call",
+            exp: grant.expires,
+            iat: grant.issued,
+            jti: grant.id.unwrap_or(&id),
+            scope: grant.scope,
+            tenant: grant.tenant.map(Tenant::as_str),
+            authorization_details: grant.details.map(details).unwrap_or_default(),
             cnf: Confirmation {
                 jkt: device.thumbprint().to_string(),
             },
@@ -292,6 +368,9 @@ impl Issuer {
         let signature = self.key.sign(token.as_bytes());
         token.push('.');
         token.push_str(&base64url::encode(&signature));
+        if token.len() > limits::MAX_TOKEN_BYTES {
+            return Err(IssuerError::TooLong);
+        }
         let policy = AccessPolicy {
             issuer: &self.name,
             audience: &self.audience,
@@ -302,6 +381,23 @@ impl Issuer {
             .map_err(|_| IssuerError::Mint)?;
         Ok(Minted { token, verified })
     }
+}
+
+/// What a token is to say.
+#[derive(Debug)]
+pub(crate) struct Grant<'a> {
+    pub(crate) user: &'a User,
+    pub(crate) tenant: Option<&'a Tenant>,
+    /// As the claim has it.
+    pub(crate) scope: &'a str,
+    /// Of these, what `authorization_details` have.
+    pub(crate) details: Option<&'a Permissions>,
+    /// A random one by default.
+    pub(crate) id: Option<&'a str>,
+    /// In seconds since 1970.
+    pub(crate) issued: u64,
+    /// Likewise.
+    pub(crate) expires: u64,
 }
 
 impl fmt::Debug for Minted {
@@ -331,9 +427,79 @@ struct Claims<'a> {
     aud: &'a str,
     exp: u64,
     iat: u64,
-    jti: String,
+    jti: &'a str,
     scope: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    authorization_details: Vec<Detail>,
     cnf: Confirmation,
+}
+
+/// An entry of docs/protocol.md §5.5.
+#[derive(Debug, Default, Serialize)]
+struct Detail {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_message_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    messages_per_minute: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailbox_messages: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mailbox_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retention_seconds: Option<u64>,
+}
+
+/// The entries that come to these permissions again when they are read.
+fn details(permissions: &Permissions) -> Vec<Detail> {
+    const TYPE: &str = "sealwire";
+    let recipient = |recipient: &Recipient| match recipient {
+        Recipient::User(user) => user.as_str().to_owned(),
+        Recipient::Prefix(prefix) => format!("{prefix}*"),
+    };
+    let service = |service: &ServicePattern| match service {
+        ServicePattern::Service(name) => name.as_str().to_owned(),
+        ServicePattern::Prefix(prefix) => format!("{prefix}*"),
+    };
+    let to = in_parts(permissions.to.as_deref(), limits::MAX_RECIPIENT_PATTERNS);
+    let services = in_parts(
+        permissions.services.as_deref(),
+        limits::MAX_SERVICE_PATTERNS,
+    );
+    let to = to.map(|part| Detail {
+        r#type: TYPE,
+        to: Some(part.iter().map(recipient).collect()),
+        ..Detail::default()
+    });
+    let services = services.map(|part| Detail {
+        r#type: TYPE,
+        services: Some(part.iter().map(service).collect()),
+        ..Detail::default()
+    });
+    let mut entries: Vec<_> = to.chain(services).collect();
+    let numbers = Permissions {
+        to: None,
+        services: None,
+        ..permissions.clone()
+    };
+    if numbers != Permissions::default() {
+        entries.push(Detail {
+            r#type: TYPE,
+            max_message_bytes: permissions.max_message_bytes,
+            messages_per_minute: permissions.messages_per_minute,
+            mailbox_messages: permissions.mailbox_messages,
+            mailbox_bytes: permissions.mailbox_bytes,
+            retention_seconds: permissions.retention_seconds,
+            ..Detail::default()
+        });
+    }
+    entries
 }
 
 #[derive(Serialize)]
@@ -393,6 +559,13 @@ impl Tables<'_> {
         }
         Ok(Ok(user))
     }
+}
+
+/// As many entries as it takes, and one where it says that there is nothing.
+fn in_parts<T>(patterns: Option<&[T]>, most: usize) -> impl Iterator<Item = &[T]> {
+    let nothing = patterns.filter(|patterns| patterns.is_empty());
+    let some = patterns.unwrap_or_default().chunks(most);
+    nothing.into_iter().chain(some)
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@
 //! ```text
 //!  listener ─▶ http ─▶ handshake ─▶ link ─▶ requests ─▶ mail │ directory, issuer ─▶ storage
 //!  (TCP, TLS)  (upgrade)  │           ▲                        │
-//!                     authority       └───────── hub ◀─────────┘  "there is mail"
+//!               authority, exchange   └───────── hub ◀─────────┘  "there is mail"
 //! ```
 //! Beside the mail there are [`services`]: what the application itself answers and pushes to devices, sealed between them and the relay.
 //!
@@ -36,6 +36,7 @@ mod closing;
 pub mod data_dir;
 mod descriptors;
 pub mod directory;
+pub mod exchange;
 mod handshake;
 mod http;
 mod hub;
@@ -63,6 +64,7 @@ mod socket;
 pub mod storage;
 mod tls;
 
+pub use exchange::{ExchangeConfigError, ExchangeIssuer};
 pub use mounted::HttpService;
 pub use relay::{Relay, RelayBuilder, RelayError};
 pub use tls::Tls;

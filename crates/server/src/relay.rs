@@ -5,13 +5,13 @@
 //!                      ├─ serve(listener) ┤
 //!                      └─ mount(address) ─┴─▶ HttpService, for the application's own server
 //! ```
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sealwire_protocol::address::{Address, AddressError};
+use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
@@ -20,13 +20,14 @@ use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use crate::authority::Keys;
+use crate::authority::OutsideKeys;
 use crate::blobs::Blobs;
 use crate::bounds::SWEEP_INTERVAL;
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
+use crate::exchange::{Exchange, ExchangeConfigError, ExchangeIssuer};
 use crate::hub::News;
 use crate::issuer::IssuerError;
-use crate::issuer_keys::{IssuerKeys, KeySource, KeySourceError};
+use crate::issuer_keys::{KeySource, KeySourceError};
 use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::mounted::{Arrival, HttpService};
@@ -60,6 +61,8 @@ pub struct RelayBuilder {
     settings: Settings,
     services: Services,
     issuer: Option<OutsideIssuer>,
+    exchange: Vec<ExchangeIssuer>,
+    require_tenant: bool,
 }
 
 /// The operator's identity provider.
@@ -68,20 +71,6 @@ struct OutsideIssuer {
     name: IssuerName,
     audience: String,
     keys: OutsideKeys,
-}
-
-enum OutsideKeys {
-    Given(Arc<dyn SignatureVerifier + Send + Sync>),
-    Source(KeySource),
-}
-
-impl fmt::Debug for OutsideKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Given(_) => f.write_str("Given(..)"),
-            Self::Source(source) => source.fmt(f),
-        }
-    }
 }
 
 impl Relay {
@@ -143,6 +132,23 @@ impl Relay {
             user,
             code,
             expires: now.saturating_add(lifetime),
+        })
+    }
+
+    /// What somebody has to know who joins with a token that the relay exchanges ([`RelayBuilder::exchange`]); nothing of it is secret. Its
+    /// [`Introduction::to_line`] is for pasting (docs/protocol.md §14).
+    ///
+    /// # Errors
+    /// [`RelayError::NoIssuer`] if the relay has no built-in issuer.
+    pub fn introduction(&self) -> Result<Introduction, RelayError> {
+        let issuer = self.shared.issuer.as_ref().ok_or(RelayError::NoIssuer)?;
+        Ok(Introduction {
+            address: self.address.clone(),
+            certificate: self
+                .certificate
+                .as_ref()
+                .map(|certificate| certificate.fingerprint),
+            issuer_key: *issuer.public_key(),
         })
     }
 
@@ -208,6 +214,8 @@ impl RelayBuilder {
             settings: Settings::default(),
             services: Services::default(),
             issuer: None,
+            exchange: Vec::new(),
+            require_tenant: false,
         }
     }
 
@@ -285,6 +293,19 @@ impl RelayBuilder {
     /// Sets how many calls of services a device may make in a minute; 600 by default. They do not count as messages.
     pub fn calls_per_minute(mut self, calls: u64) -> Self {
         self.services.calls_per_minute = calls;
+        self
+    }
+
+    /// Exchanges the tokens of `issuer`, which name no device, for tokens of the built-in issuer (docs/protocol.md §3.7). May be said for several.
+    pub fn exchange(mut self, issuer: ExchangeIssuer) -> Self {
+        self.exchange.push(issuer);
+        self
+    }
+
+    /// Refuses whoever is of no tenant (docs/protocol.md §5.7): access tokens have to name one, exchange issuers too, and who is invited is of what is before
+    /// the last slash of the name.
+    pub fn require_tenant(mut self, required: bool) -> Self {
+        self.require_tenant = required;
         self
     }
 
@@ -375,7 +396,8 @@ impl RelayBuilder {
 
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
-        if let Some(keys) = shared.authority.fetched() {
+        let keys = shared.authority.fetched().into_iter();
+        for keys in keys.chain(shared.exchange.fetched()) {
             keys.start().await?;
             tasks.push(tokio::spawn(Arc::clone(keys).keep_fresh(stopped.clone())));
         }
@@ -407,12 +429,20 @@ impl RelayBuilder {
         })
     }
 
-    fn open(self, local_addr: SocketAddr) -> Result<Opened, RelayError> {
+    fn open(mut self, local_addr: SocketAddr) -> Result<Opened, RelayError> {
         self.services.check()?;
+        if self.issuer.is_some() && !self.exchange.is_empty() {
+            return Err(ExchangeConfigError::NoBuiltInIssuer.into());
+        }
         let directory = match &self.place {
             Place::Memory => None,
             Place::Directory(path) => Some(DataDir::open_or_init(path, &self.init_options())?),
         };
+        let exchange = Exchange::new(
+            std::mem::take(&mut self.exchange),
+            self.require_tenant,
+            directory.as_ref().map(DataDir::path),
+        )?;
         let (acceptor, certificate) = match (&self.tls, &directory) {
             (Tls::Plain, _) => (None, None),
             (Tls::Files { certificates, key }, _) => {
@@ -470,12 +500,7 @@ impl RelayBuilder {
             Some(outside) => Issuing::External(ExternalIssuer {
                 name: outside.name,
                 audience: outside.audience,
-                keys: match outside.keys {
-                    OutsideKeys::Given(keys) => Keys::Given(keys),
-                    OutsideKeys::Source(source) => {
-                        Keys::Fetched(IssuerKeys::new(source, kept_keys.as_deref()))
-                    }
-                },
+                keys: outside.keys.open(kept_keys.as_deref()),
             }),
             None => Issuing::BuiltIn(Box::new(issuer_key), waiting),
         };
@@ -489,6 +514,7 @@ impl RelayBuilder {
         if let Some(path) = revoked {
             shared.revocations = Revocations::open(path)?;
         }
+        shared.set_exchange(exchange);
         let shared = Arc::new(shared);
         Ok(Opened {
             shared,
@@ -569,6 +595,9 @@ pub enum RelayError {
     /// The issuer's keys could not be read.
     #[error(transparent)]
     IssuerKeys(#[from] KeySourceError),
+    /// Tokens cannot be exchanged as they are to be.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeConfigError),
     /// The directory of the mailboxes could not be used.
     #[error(transparent)]
     MailDirectory(#[from] DiskError),

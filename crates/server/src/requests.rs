@@ -27,6 +27,7 @@ use sealwire_protocol::token::TokenClaims;
 use crate::bounds::{PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE};
 use crate::card_check::{self, CardError, PrekeyError};
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
+use crate::exchange::ExchangeError;
 use crate::hub::Registration;
 use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
@@ -252,7 +253,8 @@ impl Requester {
     /// The recipient, if the token allows writing to them.
     pub(crate) fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
         let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
-        if self.permissions().may_write_to(&user, self.user()) {
+        let names = self.shared.exchange.names();
+        if names.may_reach(self.permissions(), &user, self.user()) {
             Ok(user)
         } else {
             Err(RefusalCode::NotPermitted)
@@ -427,6 +429,21 @@ impl Requester {
         }
     }
 
+    /// A provider's token instead of one of the built-in issuer's, §3.7.
+    fn exchanged(&self, token: &[u8], now: u64) -> Result<Minted, RefreshError> {
+        let issuer = self.shared.issuer.as_ref().ok_or(RefreshError::NoIssuer)?;
+        let exchange = &self.shared.exchange;
+        exchange
+            .exchange(issuer, token, self.link.device_key(), now)
+            .map_err(|error| {
+                if exchange.looks_again(&error) {
+                    RefreshError::KeyNotKnownYet
+                } else {
+                    RefreshError::Exchange(error)
+                }
+            })
+    }
+
     fn refreshed(
         &mut self,
         proof: &[u8],
@@ -435,10 +452,14 @@ impl Requester {
     ) -> Result<Option<Minted>, RefreshError> {
         let now = now.seconds();
         let proven = self.link.prove_refresh(proof, token, now)?;
-        let (token, minted) = if proven.asks_issuer() {
+        let (proven, token, minted) = if proven.asks_issuer() {
             let issuer = self.shared.issuer.as_ref().ok_or(RefreshError::NoIssuer)?;
             let minted = issuer.renew(self.link.device_key(), now)?;
-            (minted.verified.clone(), Some(minted))
+            (proven, minted.verified.clone(), Some(minted))
+        } else if self.shared.exchange.concerns(token) {
+            let minted = self.exchanged(token, now)?;
+            let proven = proven.exchanged();
+            (proven, minted.verified.clone(), Some(minted))
         } else {
             let verified = self.shared.authority.verify(token, now);
             let verified = verified.map_err(|error| {
@@ -448,7 +469,7 @@ impl Requester {
                     RefreshError::Token(error)
                 }
             })?;
-            (verified, None)
+            (proven, verified, None)
         };
         if self.shared.revocations.cover(token.claims()) {
             return Err(RefreshError::Revoked);
@@ -486,6 +507,8 @@ enum RefreshError {
     Token(#[from] TokenError),
     #[error(transparent)]
     Issuer(#[from] IssuerError),
+    #[error(transparent)]
+    Exchange(ExchangeError),
     #[error("this relay has no issuer of its own")]
     NoIssuer,
     #[error("the token, the device or its user was revoked")]
@@ -498,8 +521,10 @@ impl RefreshError {
     fn refusal(&self) -> RefusalCode {
         match self {
             Self::Issuer(error) if error.is_internal() => RefusalCode::Unavailable,
+            Self::Exchange(error) if error.is_internal() => RefusalCode::Unavailable,
             Self::KeyNotKnownYet => RefusalCode::Unavailable,
             Self::NotAuthorised(_)
+            | Self::Exchange(_)
             | Self::Token(_)
             | Self::Issuer(_)
             | Self::NoIssuer

@@ -13,6 +13,7 @@ use crate::authority::{Authority, Keys};
 use crate::blobs::Blobs;
 use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::directory::Directory;
+use crate::exchange::Exchange;
 use crate::http::Origins;
 use crate::hub::{Hub, News};
 use crate::issuer::Issuer;
@@ -29,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) relay_key: SigningKey,
     pub(crate) authority: Authority,
     pub(crate) issuer: Option<Issuer>,
+    /// Whose tokens the issuer exchanges, and whose users are whose.
+    pub(crate) exchange: Exchange,
     pub(crate) directory: Directory,
     /// What the two above are in.
     pub(crate) storage: Storage,
@@ -132,6 +135,7 @@ impl Shared {
             relay_key,
             authority,
             issuer,
+            exchange: Exchange::default(),
             directory: Directory::new(storage.clone()),
             storage,
             mailboxes,
@@ -150,6 +154,16 @@ impl Shared {
             call_rates: Rates::default(),
             transfer_rates: Rates::default(),
         }
+    }
+
+    /// Exchanges tokens, and has the names that follow from that respected.
+    pub(crate) fn set_exchange(&mut self, exchange: Exchange) {
+        let names = exchange.names();
+        self.authority.require_tenant(names.require_tenant());
+        if let Some(issuer) = &mut self.issuer {
+            issuer.respect(Arc::clone(names));
+        }
+        self.exchange = exchange;
     }
 
     /// Removes a device, if it is one of `of` where that is given, and tells everybody whom it concerns (docs/protocol.md §5.1,

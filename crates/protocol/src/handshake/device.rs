@@ -39,13 +39,15 @@ pub enum Credential<'a> {
     Invite(&'a [u8]),
     /// The device is enrolled with the relay's built-in issuer.
     Renewal,
+    /// An identity provider's token that the relay exchanges for an access token, as a compact JWS: 1 to 8,192 bytes.
+    Exchange(&'a [u8]),
 }
 
 impl Credential<'_> {
     /// Refuses what no relay would take, before anything is sent.
     fn check(&self) -> Result<(), Misuse> {
         let fits = match self {
-            Self::Token(token) | Self::UpgradeToken(token) => {
+            Self::Token(token) | Self::UpgradeToken(token) | Self::Exchange(token) => {
                 (1..=MAX_TOKEN_BYTES).contains(&token.len())
             }
             Self::Invite(code) => (MIN_INVITE_BYTES..=MAX_INVITE_BYTES).contains(&code.len()),
@@ -63,13 +65,16 @@ impl Credential<'_> {
             Self::Token(_) | Self::UpgradeToken(_) => Kind::Token,
             Self::Invite(_) => Kind::Invite,
             Self::Renewal => Kind::Renewal,
+            Self::Exchange(_) => Kind::Exchange,
         }
     }
 
     /// What goes into Finish.
     const fn sent(&self) -> &[u8] {
         match self {
-            Self::Token(credential) | Self::Invite(credential) => credential,
+            Self::Token(credential) | Self::Invite(credential) | Self::Exchange(credential) => {
+                credential
+            }
             Self::UpgradeToken(_) | Self::Renewal => &[],
         }
     }
@@ -77,9 +82,10 @@ impl Credential<'_> {
     /// What `ath` is the hash of.
     const fn proved(&self) -> &[u8] {
         match self {
-            Self::Token(credential) | Self::UpgradeToken(credential) | Self::Invite(credential) => {
-                credential
-            }
+            Self::Token(credential)
+            | Self::UpgradeToken(credential)
+            | Self::Invite(credential)
+            | Self::Exchange(credential) => credential,
             Self::Renewal => &[],
         }
     }
@@ -92,6 +98,7 @@ impl core::fmt::Debug for Credential<'_> {
             Self::UpgradeToken(_) => "UpgradeToken(..)",
             Self::Invite(_) => "Invite(..)",
             Self::Renewal => "Renewal",
+            Self::Exchange(_) => "Exchange(..)",
         })
     }
 }

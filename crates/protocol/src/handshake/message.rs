@@ -169,6 +169,7 @@ pub(super) enum Kind {
     Token,
     Invite,
     Renewal,
+    Exchange,
 }
 
 pub(super) struct FinishSecret<'a> {
@@ -186,6 +187,7 @@ impl<'a> FinishSecret<'a> {
                 0 => Kind::Token,
                 1 => Kind::Invite,
                 2 => Kind::Renewal,
+                3 => Kind::Exchange,
                 _ => return Err(DecodeError::UnknownValue),
             };
             let secret = Self {
@@ -208,6 +210,7 @@ impl<'a> FinishSecret<'a> {
             Kind::Token => 0,
             Kind::Invite => 1,
             Kind::Renewal => 2,
+            Kind::Exchange => 3,
         };
         Writer::new(&mut out)
             .u8(kind)

@@ -155,6 +155,8 @@ pub enum Presented<'a> {
     Invite(&'a [u8]),
     /// The device says that it is enrolled with the built-in issuer.
     Renewal,
+    /// An identity provider's token to be exchanged, as a compact JWS.
+    Exchange(&'a [u8]),
 }
 
 impl fmt::Debug for Presented<'_> {
@@ -164,6 +166,7 @@ impl fmt::Debug for Presented<'_> {
             Self::UpgradeToken => "UpgradeToken",
             Self::Invite(_) => "Invite(..)",
             Self::Renewal => "Renewal",
+            Self::Exchange(_) => "Exchange(..)",
         })
     }
 }
@@ -236,11 +239,12 @@ impl ProvenPeer {
             HeldCredential::UpgradeToken(_) => Presented::UpgradeToken,
             HeldCredential::Invite(code) => Presented::Invite(code),
             HeldCredential::Renewal => Presented::Renewal,
+            HeldCredential::Exchange(token) => Presented::Exchange(token),
         }
     }
 
-    /// Authorisation: `token` is the presented token after verification or, for an invite or a renewal, the one that the built-in issuer minted
-    /// for this device, verified like any other. Its `cnf` has to name the proved key (docs/protocol.md §3.5).
+    /// Authorisation: `token` is the presented token after verification or, for an invite, a renewal or an exchange, the one that the built-in issuer
+    /// minted for this device, verified like any other. Its `cnf` has to name the proved key (docs/protocol.md §3.5).
     ///
     /// # Errors
     /// The token is not the one that was presented, or is for another device.
@@ -257,7 +261,7 @@ impl ProvenPeer {
                     return Err(NotAuthorised::AnotherToken.into());
                 }
             }
-            HeldCredential::Invite(_) | HeldCredential::Renewal => {}
+            HeldCredential::Invite(_) | HeldCredential::Renewal | HeldCredential::Exchange(_) => {}
         }
         Ok(RelayLink::new(core, relay, device, token)?)
     }
@@ -276,6 +280,7 @@ enum HeldCredential {
     UpgradeToken(TokenHash),
     Invite(Zeroizing<Vec<u8>>),
     Renewal,
+    Exchange(Zeroizing<Vec<u8>>),
 }
 
 impl HeldCredential {
@@ -292,9 +297,12 @@ impl HeldCredential {
                 }
                 Ok(Self::UpgradeToken(hash))
             }
-            (Kind::Invite | Kind::Renewal, Some(_), _) => Err(NotAuthorised::CredentialMismatch),
-            (Kind::Token, None, []) => Err(NotAuthorised::CredentialMissing),
+            (Kind::Invite | Kind::Renewal | Kind::Exchange, Some(_), _) => {
+                Err(NotAuthorised::CredentialMismatch)
+            }
+            (Kind::Token | Kind::Exchange, None, []) => Err(NotAuthorised::CredentialMissing),
             (Kind::Token, None, _) => Ok(Self::Token(copy())),
+            (Kind::Exchange, None, _) => Ok(Self::Exchange(copy())),
             (Kind::Invite, None, code)
                 if (MIN_INVITE_BYTES..=MAX_INVITE_BYTES).contains(&code.len()) =>
             {
@@ -308,7 +316,9 @@ impl HeldCredential {
     /// What `ath` has to be.
     fn hash(&self) -> TokenHash {
         match self {
-            Self::Token(credential) | Self::Invite(credential) => credential_hash(credential),
+            Self::Token(credential) | Self::Invite(credential) | Self::Exchange(credential) => {
+                credential_hash(credential)
+            }
             Self::UpgradeToken(hash) => *hash,
             Self::Renewal => credential_hash(&[]),
         }
@@ -322,6 +332,7 @@ impl fmt::Debug for HeldCredential {
             Self::UpgradeToken(_) => "UpgradeToken(..)",
             Self::Invite(_) => "Invite(..)",
             Self::Renewal => "Renewal",
+            Self::Exchange(_) => "Exchange(..)",
         })
     }
 }

@@ -56,27 +56,41 @@ fn each_credential_arrives_as_what_it_is() {
             .prove(NOW)
             .unwrap();
         match peer.credential() {
-            Presented::Token(bytes) | Presented::Invite(bytes) => bytes.to_vec(),
+            Presented::Token(bytes) => [b"token ", bytes].concat(),
+            Presented::Invite(bytes) => [b"invite ", bytes].concat(),
+            Presented::Exchange(bytes) => [b"exchange ", bytes].concat(),
             Presented::UpgradeToken => b"upgrade".to_vec(),
             Presented::Renewal => b"renewal".to_vec(),
         }
     };
-    assert_eq!(shown(Credential::Token(&token), None), token);
+    let as_token = [b"token ", token.as_slice()].concat();
+    assert_eq!(shown(Credential::Token(&token), None), as_token);
     assert_eq!(shown(Credential::Token(&token), Some(&token)), b"upgrade");
     assert_eq!(
         shown(Credential::UpgradeToken(&token), Some(&token)),
         b"upgrade"
     );
-    assert_eq!(shown(Credential::Invite(CODE), None), CODE);
+    assert_eq!(
+        shown(Credential::Invite(CODE), None),
+        [b"invite ", CODE].concat()
+    );
     assert_eq!(shown(Credential::Renewal, None), b"renewal");
+    assert_eq!(
+        shown(Credential::Exchange(b"a.b.c"), None),
+        b"exchange a.b.c"
+    );
 }
 
 /// docs/protocol.md §3.6
 #[test]
-fn invite_and_renewal_are_authorised_by_the_token_that_the_relay_minted() {
+fn invite_renewal_and_exchange_are_authorised_by_the_token_that_the_relay_minted() {
     let pair = Pair::new();
     let minted = pair.verified(&pair.token());
-    for credential in [Credential::Invite(CODE), Credential::Renewal] {
+    for credential in [
+        Credential::Invite(CODE),
+        Credential::Renewal,
+        Credential::Exchange(b"a.b.c"),
+    ] {
         let peer = present(&pair, credential, None)
             .unwrap()
             .prove(NOW)
@@ -109,7 +123,11 @@ fn relay_refuses_a_minted_token_of_another_device() {
     let pair = Pair::new();
     let (token, device) = (key(99).thumbprint(), pair.device_key.thumbprint());
     let minted = pair.verified(&pair.token_for(token));
-    for credential in [Credential::Invite(CODE), Credential::Renewal] {
+    for credential in [
+        Credential::Invite(CODE),
+        Credential::Renewal,
+        Credential::Exchange(b"a.b.c"),
+    ] {
         let peer = present(&pair, credential, None)
             .unwrap()
             .prove(NOW)
@@ -164,6 +182,7 @@ fn relay_refuses_a_finish_that_does_not_go_with_the_upgrade_token() {
         Credential::Token(&another),
         Credential::Invite(CODE),
         Credential::Renewal,
+        Credential::Exchange(&token),
     ] {
         let error = present(&pair, credential, Some(&token)).unwrap_err();
         assert_eq!(error, NotAuthorised::CredentialMismatch.into());
@@ -191,13 +210,15 @@ fn relay_refuses_a_proof_for_another_token_than_the_upgrade_token() {
     ));
 }
 
-/// docs/protocol.md §3.5
+/// docs/protocol.md §3.5, §3.7
 #[test]
 fn relay_refuses_an_empty_token_without_one_in_the_upgrade() {
-    assert_eq!(
-        present_raw(0, b"", None).unwrap_err(),
-        NotAuthorised::CredentialMissing.into()
-    );
+    for kind in [0, 3] {
+        assert_eq!(
+            present_raw(kind, b"", None).unwrap_err(),
+            NotAuthorised::CredentialMissing.into()
+        );
+    }
     let pair = Pair::new();
     let upgrade = Credential::UpgradeToken(b"never sent");
     assert_eq!(
@@ -223,20 +244,42 @@ fn relay_refuses_invites_and_renewals_of_another_form() {
     }
 }
 
+/// docs/protocol.md §3.5, §3.7: `ath` is the hash of the provider's token
+#[test]
+fn relay_refuses_a_proof_for_another_token_than_the_exchanged_one() {
+    let pair = Pair::new();
+    let device = RogueDevice::new();
+    let (relay, accept) = pair.accept(&device.hello).unwrap();
+    let (mut device, _) = device.on_accept(&accept);
+    let proof = device_proof(&pair, &device, b"d.e.f").sign(&pair.device_key, NOW);
+    let secret = finish_secret(
+        3,
+        pair.device_key.public().as_bytes(),
+        proof.as_bytes(),
+        b"a.b.c",
+    );
+    let peer = relay.on_finish(&device.finish(secret)).unwrap();
+    assert!(matches!(
+        peer.prove(NOW),
+        Err(LinkError::NotAuthorised(NotAuthorised::DeviceProof(_)))
+    ));
+}
+
 #[test]
 fn debug_of_a_peer_does_not_show_its_credential() {
     let pair = Pair::new();
-    let peer = present(&pair, Credential::Invite(CODE), None)
-        .unwrap()
-        .prove(NOW)
-        .unwrap();
-    let shown = format!(
-        "{peer:?} {:?} {:?}",
-        peer.credential(),
-        Credential::Invite(CODE)
-    );
-    assert!(
-        shown.contains("Invite(..)") && !shown.contains("0123") && !shown.contains("48, 49"),
-        "{shown}"
-    );
+    for (credential, name) in [
+        (Credential::Invite(CODE), "Invite(..)"),
+        (Credential::Exchange(CODE), "Exchange(..)"),
+    ] {
+        let peer = present(&pair, credential, None)
+            .unwrap()
+            .prove(NOW)
+            .unwrap();
+        let shown = format!("{peer:?} {:?} {credential:?}", peer.credential());
+        assert!(
+            shown.contains(name) && !shown.contains("0123") && !shown.contains("48, 49"),
+            "{shown}"
+        );
+    }
 }

@@ -394,6 +394,8 @@ fn device_refuses_to_send_a_credential_that_no_relay_would_take() {
         Credential::Token(&long),
         Credential::UpgradeToken(b""),
         Credential::UpgradeToken(&long),
+        Credential::Exchange(b""),
+        Credential::Exchange(&long),
         Credential::Invite(&long[..15]),
         Credential::Invite(&long[..65]),
     ] {

@@ -293,7 +293,7 @@ fn the_secret_part_of_finish_is_decoded_strictly() {
     );
     let public = key.public().as_bytes();
     assert_eq!(
-        finish_says(finish_secret(3, public, b"proof", b"")),
+        finish_says(finish_secret(4, public, b"proof", b"")),
         encoding(DecodeError::UnknownValue)
     );
     assert_eq!(

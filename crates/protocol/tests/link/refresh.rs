@@ -55,6 +55,38 @@ fn an_empty_token_asks_the_built_in_issuer() {
     relay.refresh(proven, pair.verified(&pair.token())).unwrap();
 }
 
+/// docs/protocol.md §3.7, §5.4
+#[test]
+fn a_minted_token_takes_the_place_of_an_exchanged_one_of_the_same_user() {
+    let pair = Pair::new();
+    let (device, mut relay) = pair.link();
+    let provider = b"a.b.c";
+    let proof = device.refresh_proof(&pair.device_key, provider, NOW);
+    let prove = |relay: &RelayLink| {
+        relay
+            .prove_refresh(proof.as_bytes(), provider, NOW)
+            .unwrap()
+    };
+    let minted = pair.verified(&pair.token());
+    // Not without it being said.
+    let proven = prove(&relay);
+    assert!(!proven.asks_issuer());
+    assert_eq!(
+        relay.refresh(proven, minted.clone()),
+        Err(NotAuthorised::AnotherToken)
+    );
+    let own = pair.device_key.thumbprint();
+    let mallory = pair.verified(&pair.token_of(ISSUER, "mallory", own));
+    let proven = prove(&relay).exchanged();
+    assert_eq!(
+        relay.refresh(proven, mallory),
+        Err(NotAuthorised::AnotherUser)
+    );
+    let proven = prove(&relay).exchanged();
+    relay.refresh(proven, minted.clone()).unwrap();
+    assert_eq!(relay.token(), &minted);
+}
+
 /// docs/protocol.md §5.4: the same `iss`, `sub` and `cnf`
 #[test]
 fn relay_refuses_a_refresh_for_another_issuer_user_or_device() {
