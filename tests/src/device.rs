@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use sealwire_client::{
     Client, ClientBuilder, Error, Event, FileStore, Message, NoToken, Receipt, Received, Store,
-    StoreKey, Thumbprint, TrustedIssuer,
+    StoreKey, Thumbprint, TokenProvider, TrustedIssuer,
 };
 
 use crate::{Whereabouts, within};
@@ -21,6 +21,8 @@ pub enum Credential {
     Invite(Vec<u8>),
     /// Somebody who gives tokens.
     Tokens(Tokens),
+    /// Somebody who gives tokens that the relay exchanges.
+    Exchanged(Tokens),
 }
 
 impl Credential {
@@ -29,6 +31,13 @@ impl Credential {
         give: impl FnMut(Thumbprint) -> Result<String, NoToken> + Send + 'static,
     ) -> Self {
         Self::Tokens(Arc::new(Mutex::new(give)))
+    }
+
+    /// Likewise, for tokens that the relay exchanges.
+    pub fn exchanged(
+        give: impl FnMut(Thumbprint) -> Result<String, NoToken> + Send + 'static,
+    ) -> Self {
+        Self::Exchanged(Arc::new(Mutex::new(give)))
     }
 }
 
@@ -52,6 +61,14 @@ pub struct Device {
     /// Its client.
     pub client: Client,
     account: Account,
+}
+
+fn asking(tokens: &Tokens) -> impl TokenProvider {
+    let tokens = Arc::clone(tokens);
+    move |device: Thumbprint| {
+        let token = (tokens.lock().unwrap())(device);
+        async move { token }
+    }
 }
 
 impl Account {
@@ -101,13 +118,8 @@ impl Account {
         match &self.credential {
             Credential::Enrolment => builder,
             Credential::Invite(code) => builder.invite(code),
-            Credential::Tokens(tokens) => {
-                let tokens = Arc::clone(tokens);
-                builder.token(move |device| {
-                    let token = (tokens.lock().unwrap())(device);
-                    async move { token }
-                })
-            }
+            Credential::Tokens(tokens) => builder.token(asking(tokens)),
+            Credential::Exchanged(tokens) => builder.exchange(asking(tokens)),
         }
     }
 

@@ -18,6 +18,7 @@
 mod device;
 mod issuer;
 pub mod kill;
+mod provider;
 #[cfg(feature = "simulation")]
 pub mod simulation;
 mod town;
@@ -28,6 +29,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub use device::{Account, Credential, Device};
 pub use issuer::{AUDIENCE, ISSUER, Issuer, Wish};
+pub use provider::{EVERYTHING, PROVIDER, PROVIDER_AUDIENCE, Provider};
 pub use town::{Town, Whereabouts};
 pub use wire::Wire;
 

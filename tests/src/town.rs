@@ -100,6 +100,14 @@ impl Town {
         self.account(issuer, Credential::Invite(code))
     }
 
+    /// A new device that signs in with a provider's tokens, and has not connected yet.
+    pub fn introduced(&self, credential: Credential) -> Account {
+        let introduction = self.relay().introduction().unwrap();
+        let relay = introduction.address.relay();
+        let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes(), &relay).unwrap();
+        self.account(issuer, credential)
+    }
+
     /// A new device that has not connected yet, with a store in a file of its own.
     pub fn account(&self, issuer: TrustedIssuer, credential: Credential) -> Account {
         Account::new(

@@ -11,7 +11,7 @@ use crate::client::{COMMAND_QUEUE, Client};
 use crate::connection::task::Task;
 use crate::connection::tls::Tls;
 use crate::connection::{Closed, ConnectionState, REFRESH_FLOOR};
-use crate::credential::{CredentialSource, TokenProvider};
+use crate::credential::{CredentialSource, TokenProvider, Use};
 use crate::engine::{Engine, Options};
 use crate::error::{Error, Misuse};
 use crate::issuer::TrustedIssuer;
@@ -52,7 +52,16 @@ impl ClientBuilder {
 
     /// Access tokens come from the application's identity provider.
     pub fn token(mut self, provider: impl TokenProvider) -> Self {
-        self.credential = CredentialSource::Provider(Box::new(provider));
+        self.credential = CredentialSource::Provider(Box::new(provider), Use::Direct);
+        self
+    }
+
+    /// Tokens of an identity provider that knows nothing of devices: the relay exchanges each for one of its own, which names this device and is good for an
+    /// hour at most (`docs/protocol.md §3.7`). The provider is asked for one whenever the device connects, and again before the relay's expires.
+    ///
+    /// Devices are attested by the relay's built-in issuer then: [`TrustedIssuer::built_in`], or [`Client::introduced`], which knows.
+    pub fn exchange(mut self, provider: impl TokenProvider) -> Self {
+        self.credential = CredentialSource::Provider(Box::new(provider), Use::Exchange);
         self
     }
 

@@ -11,6 +11,7 @@
 use std::sync::Arc;
 
 use sealwire_e2e::safety::SafetyNumber;
+use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits::MAX_DEVICE_NAME_BYTES;
@@ -132,6 +133,22 @@ impl Client {
             .issuer(issuer)
             .invite(invitation.code.expose());
         Ok(match invitation.certificate {
+            Some(fingerprint) => builder.tls(Tls::Pinned(fingerprint)),
+            None => builder,
+        })
+    }
+
+    /// Begins a client from a relay's introduction line (`docs/protocol.md §14`): address, certificate and issuer are in it. What lets the device in is left
+    /// to say: [`ClientBuilder::exchange`].
+    ///
+    /// # Errors
+    /// [`Misuse::IntroductionLine`] if it is not a whole introduction line.
+    pub fn introduced(line: &str) -> Result<ClientBuilder, Error> {
+        let introduction = Introduction::parse(line.trim()).map_err(Misuse::IntroductionLine)?;
+        let relay = introduction.address.relay();
+        let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes(), &relay)?;
+        let builder = Self::builder(&introduction.address.to_string()).issuer(issuer);
+        Ok(match introduction.certificate {
             Some(fingerprint) => builder.tls(Tls::Pinned(fingerprint)),
             None => builder,
         })

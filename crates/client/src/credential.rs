@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 /// It is asked before the first connection, before a token expires, and once more when the relay refuses one. Any
 /// `FnMut(Thumbprint) -> impl Future<Output = Result<String, NoToken>>` is a provider too.
 pub trait TokenProvider: Send + 'static {
-    /// An access token (a compact JWS) whose `cnf` names `device`, this device's key (`docs/protocol.md §2.2`).
+    /// An access token (a compact JWS) whose `cnf` names `device`, this device's key (`docs/protocol.md §2.2`). For
+    /// [`exchange`](crate::ClientBuilder::exchange) it is a token of the identity provider as it is, and need not name any device.
     ///
     /// The future runs on the client's own thread; it is dropped after 30 seconds.
     fn token(&mut self, device: Thumbprint)
@@ -65,5 +66,14 @@ pub(crate) enum CredentialSource {
     /// An invite, until it is redeemed; then the enrolment.
     Invite(Zeroizing<Vec<u8>>),
     /// The application's tokens.
-    Provider(Box<dyn AnyProvider>),
+    Provider(Box<dyn AnyProvider>, Use),
+}
+
+/// What the relay does with the application's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Takes them as they are.
+    Direct,
+    /// Exchanges them for its own.
+    Exchange,
 }

@@ -1,5 +1,6 @@
 //! What can go wrong, who is to blame, and whether trying again helps.
 
+use sealwire_protocol::introduction::IntroductionError;
 use sealwire_protocol::invite::InviteError;
 use sealwire_protocol::key::Thumbprint;
 
@@ -182,6 +183,9 @@ pub enum Misuse {
     /// An invitation line that is damaged or of another version.
     #[error("{0}")]
     InviteLine(InviteError),
+    /// A relay's introduction line that is damaged or of another version.
+    #[error("{0}")]
+    IntroductionLine(IntroductionError),
     /// A body is at most 65,536 bytes.
     #[error("the message is larger than 65,536 bytes; send it in parts")]
     BodyTooLarge,
@@ -222,6 +226,7 @@ impl Misuse {
             Self::Issuer => "bad_issuer",
             Self::User => "bad_user",
             Self::Invite | Self::InviteLine(_) => "bad_invite",
+            Self::IntroductionLine(_) => "bad_introduction",
             Self::BodyTooLarge => "too_large",
             Self::MediaType => "bad_media_type",
             Self::OutboxFull => "outbox_full",

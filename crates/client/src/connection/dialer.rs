@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::established::{End, Established, Pass};
 use super::tls::Tls;
 use super::{REFRESH_FLOOR, TOKEN_TIMEOUT};
-use crate::credential::{AnyProvider, CredentialSource, NoToken};
+use crate::credential::{AnyProvider, CredentialSource, NoToken, Use};
 use crate::error::{Error, NotAuthorised, Unreachable};
 
 /// A token that was asked for.
@@ -23,6 +23,8 @@ pub(super) struct Dialer {
     tls: Tls,
     keys: Arc<DeviceKeys>,
     source: Source,
+    /// What becomes of the application's tokens.
+    used: Use,
     /// The token that was presented last.
     presented: Option<Zeroizing<String>>,
     /// The last connection asked for a renewal.
@@ -51,16 +53,17 @@ impl Dialer {
         keys: Arc<DeviceKeys>,
         credential: CredentialSource,
     ) -> Self {
-        let source = match credential {
-            CredentialSource::Enrolment => Source::Enrolment,
-            CredentialSource::Invite(code) => Source::Invite(code),
-            CredentialSource::Provider(provider) => Source::Provider(Some(provider)),
+        let (source, used) = match credential {
+            CredentialSource::Enrolment => (Source::Enrolment, Use::Direct),
+            CredentialSource::Invite(code) => (Source::Invite(code), Use::Direct),
+            CredentialSource::Provider(provider, used) => (Source::Provider(Some(provider)), used),
         };
         Self {
             address,
             tls,
             keys,
             source,
+            used,
             presented: None,
             renewing: false,
             refused: None,
@@ -124,7 +127,10 @@ impl Dialer {
                 return Err(End::Final(Error::NotAuthorised(reason)));
             }
             self.presented = Some(token.clone());
-            return Ok(Pass::Token(token));
+            return Ok(match self.used {
+                Use::Direct => Pass::Token(token),
+                Use::Exchange => Pass::Exchange(token),
+            });
         }
         match &self.source {
             Source::Invite(code) if !enrolled || self.refused.is_some_and(|why| !is_old(why)) => {
@@ -150,9 +156,17 @@ impl Dialer {
         self.refused = None;
     }
 
-    /// Remembers a token that is presented in-band, and tells when it expires.
+    /// Whether the relay exchanges the application's tokens for its own.
+    pub(super) fn exchanges(&self) -> bool {
+        self.used == Use::Exchange
+    }
+
+    /// Remembers a token that is presented in-band, and tells when it expires, if it is not exchanged.
     pub(super) fn remember(&mut self, token: &Zeroizing<String>) -> Option<u64> {
         self.presented = Some(token.clone());
+        if self.exchanges() {
+            return None;
+        }
         let parsed = UnverifiedAccessToken::parse(token.as_bytes()).ok()?;
         Some(parsed.claims().expires)
     }

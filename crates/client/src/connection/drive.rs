@@ -316,7 +316,10 @@ impl<'a> Drive<'a> {
                 let token =
                     std::str::from_utf8(token).map_err(|_| End::from(RelayFault::Record))?;
                 self.core.engine.handle_token(token, now())?;
-                self.core.engine.set_enrolled()?;
+                // Whoever exchanges is not enrolled.
+                if !self.dialer.exchanges() {
+                    self.core.engine.set_enrolled()?;
+                }
                 self.plan_refresh(expires, now().seconds());
                 self.entered();
             }
@@ -440,7 +443,10 @@ impl<'a> Drive<'a> {
             self.refresh_at = Some(Instant::now() + REFRESH_RETRY);
             return Ok(());
         };
-        self.core.engine.handle_token(&token, now())?;
+        // The relay's own comes with the answer.
+        if !self.dialer.exchanges() {
+            self.core.engine.handle_token(&token, now())?;
+        }
         let expires = self.dialer.remember(&token);
         self.refresh(token, expires).await
     }

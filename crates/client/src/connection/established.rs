@@ -28,14 +28,15 @@ pub(super) enum Pass {
     Token(zeroize::Zeroizing<String>),
     Invite(zeroize::Zeroizing<Vec<u8>>),
     Renewal,
+    Exchange(zeroize::Zeroizing<String>),
 }
 
 impl Pass {
-    /// The token, if it is one.
+    /// The access token, if it is one.
     pub(super) fn token(&self) -> Option<&str> {
         match self {
             Self::Token(token) => Some(token),
-            Self::Invite(_) | Self::Renewal => None,
+            Self::Invite(_) | Self::Renewal | Self::Exchange(_) => None,
         }
     }
 
@@ -44,6 +45,7 @@ impl Pass {
             Self::Token(token) => Credential::Token(token.as_bytes()),
             Self::Invite(code) => Credential::Invite(code),
             Self::Renewal => Credential::Renewal,
+            Self::Exchange(token) => Credential::Exchange(token.as_bytes()),
         }
     }
 }
