@@ -6,7 +6,6 @@ use clap::Args;
 use sealwire_client::error::NotAuthorised;
 use sealwire_client::store::KeyringError;
 use sealwire_client::{Client, Error, ErrorClass, StoreError, StoreKey};
-use sealwire_protocol::name::User;
 use zeroize::Zeroizing;
 
 use crate::exit::{Class, Failure};
@@ -125,14 +124,14 @@ impl Unlock {
 }
 
 impl NewLock {
-    /// What the store of a new device of `user` is made with: a passphrase is asked for twice.
-    pub(crate) fn key(&self, home: &Home, user: &User) -> Result<(Lock, StoreKey), Failure> {
+    /// What the store of a new device of `of`, a user or a relay, is made with: a passphrase is asked for twice.
+    pub(crate) fn key(&self, home: &Home, of: &str) -> Result<(Lock, StoreKey), Failure> {
         #[cfg(feature = "keyring")]
         if self.keyring {
-            return Ok((Lock::Keyring, home.new_keyring_key(user)?));
+            return Ok((Lock::Keyring, home.new_keyring_key(of)?));
         }
         #[cfg(not(feature = "keyring"))]
-        let _ = user;
+        let _ = of;
         if let Some(file) = &self.unlock.passphrase_file {
             return Ok((Lock::Passphrase, from_file(file)?));
         }
@@ -194,14 +193,27 @@ fn not_opened(error: Error, url: &str) -> Failure {
     unreachable(error, url)
 }
 
-/// An error of a join: what the relay did not accept was the invitation.
-pub(crate) fn not_joined(error: OpenError, url: &str, expired: bool) -> Failure {
+/// What somebody joins with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum JoinedWith {
+    Invitation { expired: bool },
+    ProvidersToken,
+}
+
+/// An error of a join: what the relay did not accept was the invitation or the token.
+pub(crate) fn not_joined(error: OpenError, url: &str, with: JoinedWith) -> Failure {
     match error {
         OpenError::Client(Error::NotAuthorised(NotAuthorised::Credential)) => {
-            Failure::not_authorised(if expired {
-                "the invitation has expired; ask for a new one"
-            } else {
-                "the relay does not accept this invitation: it was used, or is not one of this relay's any more; ask for a new one"
+            Failure::not_authorised(match with {
+                JoinedWith::Invitation { expired: true } => {
+                    "the invitation has expired; ask for a new one"
+                }
+                JoinedWith::Invitation { expired: false } => {
+                    "the relay does not accept this invitation: it was used, or is not one of this relay's any more; ask for a new one"
+                }
+                JoinedWith::ProvidersToken => {
+                    "the relay does not accept this token: it is not for this relay, has expired, or gives you nothing to do here; whoever runs the relay finds the reason in its log"
+                }
             })
         }
         OpenError::Client(error @ Error::Store(StoreError::Keyring(_))) => {

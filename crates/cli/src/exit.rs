@@ -71,6 +71,11 @@ impl Failure {
         Self::new(Class::NotAuthorised, message)
     }
 
+    /// What it says.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
     /// The same failure, said in other words.
     pub(crate) fn with_message(self, message: impl Display) -> Self {
         Self {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! HOME/              only its owner may enter
-//!   device.json      who this is and which relay and issuer it trusts; nothing secret; written last, by a join that worked
+//!   device.json      who this is and which relay and issuer it trusts, where tokens come from; nothing secret; written last, by a join that worked
 //!   device.key       what the store is encrypted under, unless that is a passphrase or in the system's keyring
 //!   device.keyring   under which name the keyring has it; nothing secret
 //!   device.store     keys, sessions and messages
@@ -20,10 +20,13 @@ use sealwire_client::{
 };
 use sealwire_protocol::address::Address;
 use sealwire_protocol::base64url;
+use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::PublicKey;
 use sealwire_protocol::name::User;
 use serde::{Deserialize, Serialize};
+
+use crate::sign_in::SignIn;
 
 const DESCRIPTION: &str = "device.json";
 const KEY: &str = "device.key";
@@ -66,6 +69,8 @@ pub(crate) struct Identity {
     pub(crate) name: Option<String>,
     /// What opens the store.
     pub(crate) lock: Lock,
+    /// Where it has its provider's tokens from, if it was not invited.
+    pub(crate) sign_in: Option<SignIn>,
 }
 
 /// What the device store is encrypted under.
@@ -93,6 +98,8 @@ struct Description {
     certificate: Option<String>,
     issuer_key: String,
     lock: Lock,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sign_in: Option<SignIn>,
 }
 
 /// Only the version, whatever else a newer program wrote.
@@ -189,17 +196,17 @@ impl Home {
         }
     }
 
-    /// The same for a home that is to be one of `user`. The name is this home's alone and stays when the home is moved; a join that is
+    /// The same for a home that is to be one of `of`, a user or a relay. The name is this home's alone and stays when the home is moved; a join that is
     /// run again finds it.
     ///
     /// # Errors
     /// [`HomeError::Io`].
     #[cfg(feature = "keyring")]
-    pub(crate) fn new_keyring_key(&self, user: &User) -> Result<StoreKey, HomeError> {
+    pub(crate) fn new_keyring_key(&self, of: &str) -> Result<StoreKey, HomeError> {
         private_directory(&self.path).map_err(io_error(&self.path))?;
         let path = self.path.join(KEYRING);
         if !path.try_exists().map_err(io_error(&path))? {
-            let name = format!("{user} {}", base64url::encode(&rand::random::<[u8; 16]>()));
+            let name = format!("{of} {}", base64url::encode(&rand::random::<[u8; 16]>()));
             self.put(KEYRING, name.as_bytes(), Existing::Refuse)?;
         }
         self.keyring_key()
@@ -266,6 +273,10 @@ impl Home {
         let builder = Client::builder(&identity.address.to_string())
             .store(store, key)
             .issuer(issuer);
+        let builder = match identity.sign_in.clone() {
+            Some(sign_in) => builder.exchange(move |device| sign_in.clone().token(device)),
+            None => builder,
+        };
         Ok(match identity.certificate {
             Some(certificate) => builder.tls(Tls::Pinned(certificate)),
             None => builder,
@@ -298,25 +309,8 @@ impl Home {
         lock: Lock,
         key: StoreKey,
     ) -> Result<(Client, Identity), OpenError> {
-        self.vacant()?;
-        private_directory(&self.path).map_err(io_error(&self.path))?;
-        let fresh = !self.path.join(STORE).exists() && !self.path.join(KEY).exists();
-        let store = FileStore::open(self.path.join(STORE))?;
-        let joined = Client::invited(&invitation.to_line())?
-            .store(store, key)
-            .connect()
-            .await;
-        let client = match joined {
-            Ok(client) => client,
-            // What was made for nothing goes. After any other error the relay may have enrolled it, and it is needed again.
-            Err(error) => {
-                let keyless = matches!(error, Error::Store(StoreError::Keyring(_)));
-                if fresh && (keyless || error.class() == ErrorClass::NotAuthorised) {
-                    self.forget_device();
-                }
-                return Err(error.into());
-            }
-        };
+        let builder = Client::invited(&invitation.to_line())?;
+        let (client, fresh) = self.connect_new(builder, key).await?;
         if client.user().await.as_deref() != Some(invitation.user.as_str()) {
             client.close().await;
             if fresh {
@@ -332,9 +326,71 @@ impl Home {
             device: client.device_thumbprint(),
             name: None,
             lock,
+            sign_in: None,
         };
         self.write(&identity, Existing::Refuse)?;
         Ok((client, identity))
+    }
+
+    /// Makes this the home of a new device of whomever the provider's tokens name, likewise.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub(crate) async fn join_by_exchange(
+        &self,
+        relay: &Introduction,
+        sign_in: SignIn,
+        lock: Lock,
+        key: StoreKey,
+    ) -> Result<(Client, Identity), OpenError> {
+        let tokens = sign_in.clone();
+        let builder = Client::introduced(&relay.to_line())?
+            .exchange(move |device| tokens.clone().token(device));
+        let (client, fresh) = self.connect_new(builder, key).await?;
+        // The minted token has said it before the connection was there.
+        let user = client.user().await.and_then(|user| User::new(&user).ok());
+        let Some(user) = user else {
+            client.close().await;
+            if fresh {
+                self.forget_device();
+            }
+            return Err(OpenError::Client(NotAuthorised::OtherUser.into()));
+        };
+        let identity = Identity {
+            address: relay.address.clone(),
+            certificate: relay.certificate,
+            issuer_key: relay.issuer_key,
+            user,
+            device: client.device_thumbprint(),
+            name: None,
+            lock,
+            sign_in: Some(sign_in),
+        };
+        self.write(&identity, Existing::Refuse)?;
+        Ok((client, identity))
+    }
+
+    /// Connects a new device. Gives also whether all that is here of it was made now.
+    async fn connect_new(
+        &self,
+        builder: ClientBuilder,
+        key: StoreKey,
+    ) -> Result<(Client, bool), OpenError> {
+        self.vacant()?;
+        private_directory(&self.path).map_err(io_error(&self.path))?;
+        let fresh = !self.path.join(STORE).exists() && !self.path.join(KEY).exists();
+        let store = FileStore::open(self.path.join(STORE))?;
+        match builder.store(store, key).connect().await {
+            Ok(client) => Ok((client, fresh)),
+            // What was made for nothing goes. After any other error the relay may have enrolled it, and it is needed again.
+            Err(error) => {
+                let keyless = matches!(error, Error::Store(StoreError::Keyring(_)));
+                if fresh && (keyless || error.class() == ErrorClass::NotAuthorised) {
+                    self.forget_device();
+                }
+                Err(error.into())
+            }
+        }
     }
 
     /// Removes a device that was made for nothing; the next join uses what is left.
@@ -401,6 +457,7 @@ impl Identity {
             device: description.device.parse().ok()?,
             name: description.name.clone(),
             lock: description.lock,
+            sign_in: description.sign_in.clone(),
         })
     }
 
@@ -417,6 +474,7 @@ impl Identity {
                 .map(|bytes| base64url::encode(bytes)),
             issuer_key: base64url::encode(self.issuer_key.as_bytes()),
             lock: self.lock,
+            sign_in: self.sign_in.clone(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod lines;
 mod logging;
 mod output;
 mod progress;
+mod sign_in;
 mod stop;
 mod when;
 

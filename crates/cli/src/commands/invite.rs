@@ -18,10 +18,18 @@ The line is a secret until it is used: whoever joins with it first is that user.
 \n\
 Examples:\n  \
     sealwire invite alice --data ./relay\n  \
-    sealwire invite bob --data ./relay --lifetime 7d | ssh bob.example sealwire join")]
+    sealwire invite bob --data ./relay --lifetime 7d | ssh bob.example sealwire join\n  \
+    # for all who sign in with an identity provider whose tokens the relay exchanges\n  \
+    sealwire invite --exchange --data ./relay")]
 pub(crate) struct Invite {
     /// Whom to invite: the name that others will write to
-    user: User,
+    #[arg(required_unless_present = "exchange")]
+    user: Option<User>,
+
+    /// Invite nobody by name: print the line with which everybody joins who has a token of an identity provider that the relay exchanges. It is no
+    /// secret, but has to come from you
+    #[arg(long, conflicts_with_all = ["user", "lifetime"])]
+    exchange: bool,
 
     /// The relay's data directory; the relay may be running
     #[arg(long, value_name = "DIR")]
@@ -38,18 +46,16 @@ pub(crate) struct Invite {
 
 pub(crate) fn run(invite: &Invite, output: Output) -> Result<(), Failure> {
     let data = DataDir::open(&invite.data)?;
+    let Some(user) = &invite.user else {
+        return introduce(&data, invite, output);
+    };
     let lifetime = invite.lifetime.as_secs();
-    let invitation = data.invite(
-        &invite.user,
-        invite.address.as_deref(),
-        lifetime,
-        when::now(),
-    )?;
+    let invitation = data.invite(user, invite.address.as_deref(), lifetime, when::now())?;
     let line = invitation.to_line();
     output.result(
         &json!({
             "invite": line.as_str(),
-            "user": invite.user.as_str(),
+            "user": user.as_str(),
             "address": invitation.address.to_string(),
             "expires": invitation.expires,
         }),
@@ -57,8 +63,21 @@ pub(crate) fn run(invite: &Invite, output: Output) -> Result<(), Failure> {
     )?;
     output.hint(format_args!(
         "hand this line to {} in private; it works once, until {}, with `sealwire join`",
-        Printable(invite.user.as_str()),
+        Printable(user.as_str()),
         Moment(invitation.expires)
     ));
+    Ok(())
+}
+
+fn introduce(data: &DataDir, invite: &Invite, output: Output) -> Result<(), Failure> {
+    let introduction = data.introduction(invite.address.as_deref())?;
+    let line = introduction.to_line();
+    output.result(
+        &json!({"relay": line, "address": introduction.address.to_string()}),
+        &line,
+    )?;
+    output.hint(
+        "publish this line where people find it is yours; they join with `sealwire join LINE --exchange-token-file FILE`",
+    );
     Ok(())
 }
