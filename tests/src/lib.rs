@@ -59,3 +59,8 @@ pub fn now() -> u64 {
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// And those of the page on identity providers.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/identity-providers.md")]
+struct IdentityProviders;
