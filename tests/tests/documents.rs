@@ -16,6 +16,7 @@ use sealwire_client::{
     Thumbprint,
 };
 use sealwire_protocol::close::{CloseCode, RefusalCode, Retry};
+use sealwire_protocol::introduction::IntroductionError;
 use sealwire_protocol::invite::InviteError;
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
@@ -308,6 +309,7 @@ fn errors() -> Vec<Error> {
         Misuse::User,
         Misuse::Invite,
         Misuse::InviteLine(InviteError::Prefix),
+        Misuse::IntroductionLine(IntroductionError::Prefix),
         Misuse::BodyTooLarge,
         Misuse::MediaType,
         Misuse::OutboxFull,

@@ -6,6 +6,9 @@
     reason = "a test fails by panicking"
 )]
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use sealwire_client::error::{NotAuthorised, Refusal};
 use sealwire_client::{
     Client, Closed, ConnectionState, Error, Event, FileStore, Message, StoreKey,
@@ -304,20 +307,27 @@ async fn refreshed_exchange_takes_the_place_of_the_old_one() {
     let everything = json!(["writer", "reader"]);
     let bob = town.introduced(provider.grants("bob", json!({"roles": everything})));
     let bob = bob.arrive().await;
-    let credential = provider.grants_in_turn(
-        "alice",
-        vec![
-            json!({"roles": everything, "exp": now() + 4}),
-            json!({"roles": ["reader"]}),
-        ],
-    );
+    let is_narrow = Arc::new(AtomicBool::new(false));
+    let (asking, narrow) = (provider.clone(), Arc::clone(&is_narrow));
+    let credential = Credential::exchanged(move |_| {
+        // Such that the relay asks for another soon.
+        let claims = if narrow.load(Ordering::SeqCst) {
+            json!({"roles": ["reader"]})
+        } else {
+            json!({"roles": ["writer", "reader"], "exp": now() + 62})
+        };
+        Ok(asking.token("alice", &claims))
+    });
     let alice = town.introduced(credential).arrive().await;
     let mut sent = 0;
     let error = within("the narrower token", async {
         loop {
             let text = Message::text(sent.to_string());
             match alice.client.send("bob", text).await {
-                Ok(_) => assert_eq!(bob.text().await.1, sent.to_string()),
+                Ok(_) => {
+                    assert_eq!(bob.text().await.1, sent.to_string());
+                    is_narrow.store(true, Ordering::SeqCst);
+                }
                 Err(Error::Refused(Refusal::RateLimited)) => continue,
                 Err(error) => return error,
             }
