@@ -251,11 +251,13 @@ impl Device {
         }
         context.count(Fault::Away);
         self.stop(false, "away", context);
+        context.ledger.away(self.index, true);
         self.starts_at = self.starts_at.max(Some(until));
     }
 
     fn start(&mut self, context: &mut Context<'_>) {
         self.starts_at = None;
+        context.ledger.away(self.index, false);
         match self.open(context) {
             Ok(core) => {
                 context.town.enter(self.index, core.device());

@@ -118,6 +118,8 @@ struct Reader {
     put_back: u32,
     unfound: u32,
     place: Place,
+    /// Its user has taken it away for a while.
+    is_away: bool,
     /// Whoever has asked for its removal was told that it is done.
     is_removed: bool,
     /// How often its clock was set.

@@ -13,12 +13,16 @@ impl Ledger {
         device: usize,
     ) {
         let number = self.number(id);
-        // What one side of a session has forgotten, the other cannot always make good; nor can who is gone, or was told that it will not get
-        // there.
+        // What one side of a session has forgotten, the other cannot always make good; nor can who is gone, was told that it will not get
+        // there, or is away for as long as it is asked (docs/protocol.md §8.3: a minute after the third time it is given up).
+        let is_away = |from: usize| self.readers.get(from).is_some_and(|reader| reader.is_away);
         let is_told = |from| number.is_some_and(|number| self.is_told_of(from, number, device));
         let excused = self.may_forget_id(device, id)
             || from.is_some_and(|from| {
-                self.may_forget_id(from, id) || self.place(from) != Place::There || is_told(from)
+                self.may_forget_id(from, id)
+                    || self.place(from) != Place::There
+                    || is_told(from)
+                    || is_away(from)
             });
         if let Some(reader) = self.readers.get_mut(device) {
             reader.unreadable.extend(number);

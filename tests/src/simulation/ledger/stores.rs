@@ -89,6 +89,13 @@ impl Ledger {
         }
     }
 
+    /// A device is away for a while, or it is back.
+    pub(in super::super) fn away(&mut self, device: usize, is_away: bool) {
+        if let Some(reader) = self.readers.get_mut(device) {
+            reader.is_away = is_away;
+        }
+    }
+
     /// A device's user wants it removed, and asks another for it.
     pub(in super::super) fn removing(&mut self, device: usize) {
         if let Some(reader) = self.readers.get_mut(device)

@@ -258,6 +258,19 @@ mod copies {
     }
 
     #[test]
+    fn who_is_away_cannot_send_again() {
+        let mut ledger = ledger();
+        ledger.away(0, true);
+        ledger.undecryptable(&ID, Some(0), 1);
+        assert_eq!(found(ledger), []);
+        let mut ledger = super::ledger();
+        ledger.away(0, true);
+        ledger.away(0, false);
+        ledger.undecryptable(&ID, Some(0), 1);
+        assert_eq!(found(ledger), [Invariant::Undecryptable]);
+    }
+
+    #[test]
     fn a_copy_is_found_out_once() {
         let mut ledger = restored();
         ledger.let_in(1, true, true);
