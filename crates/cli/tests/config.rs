@@ -352,15 +352,17 @@ fn examples_of_the_documentation_are_good() {
     let world = World::new();
     let documents = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
     let read = |name: &str| std::fs::read_to_string(format!("{documents}/{name}")).unwrap();
-    let page = read("docs/operations.md");
-    let blocks = |language: &str| {
-        let fence = format!("\n```{language}\n");
+    let blocks = |document: &str, language: &str| {
+        let (page, fence) = (read(document), format!("\n```{language}\n"));
         let blocks = page.split(&fence).skip(1);
         let blocks = blocks.map(|rest| rest.split("\n```").next().unwrap().to_owned());
         blocks.collect::<Vec<_>>()
     };
-    let mut files = blocks("toml");
-    assert!(files.len() >= 5);
+    let mut files = blocks("docs/operations.md", "toml");
+    assert!(files.len() >= 6);
+    let providers = blocks("docs/identity-providers.md", "toml");
+    assert!(providers.len() >= 2);
+    files.extend(providers);
     files.push(read("deploy/relay.toml"));
     for file in files {
         write(&world, "relay.toml", &file);
@@ -368,7 +370,7 @@ fn examples_of_the_documentation_are_good() {
         assert!(shown.stdout.contains("# relay.toml:"), "{file}\n{shown:?}");
         shown.succeeded();
     }
-    let tokens = blocks("json");
+    let tokens = blocks("docs/operations.md", "json");
     assert_eq!(tokens.len(), 1);
     write(&world, "claims.json", &tokens[0]);
     let made = ["jwk", "new", "--output", "signing.jwk"];

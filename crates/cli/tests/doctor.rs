@@ -14,7 +14,8 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 
 use sealwire_protocol::base64url;
-use serde_json::Value;
+use sealwire_tests::{Provider, Town};
+use serde_json::{Value, json};
 use world::{Ended, Relay, World};
 
 const STEPS: [&str; 8] = [
@@ -372,6 +373,37 @@ fn what_is_wrong_with_a_token_is_found() {
     std::fs::write(world.path().join("token.jwt"), unused).unwrap();
     let ended = doctor(&world, &[&relay.address, "--token", "token.jwt"]);
     assert_eq!(results(&ended)[6].1["code"], "token_malformed");
+}
+
+/// Its tokens come from where it was joined with, and are exchanged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn device_of_an_identity_provider_is_looked_at_with_its_token() {
+    let provider = Provider::new();
+    let partner = provider.clone();
+    let town = Town::with(move |relay| relay.exchange(partner.exchange("acme/"))).await;
+    let line = town.relay().introduction().unwrap().to_line();
+    tokio::task::block_in_place(|| {
+        let world = World::new();
+        let file = world.path().join("token");
+        std::fs::write(&file, provider.token("alice", &json!({}))).unwrap();
+        let join = ["join", &line, "--exchange-token-file", "token"];
+        world.at("alice", &join).succeeded();
+        let well = doctor(&world, &["alice"]).succeeded();
+        let lines = results(&well);
+        let words: Vec<_> = lines.iter().map(|(result, _)| result.as_str()).collect();
+        assert_eq!(words, ["ok"; 8]);
+        let found = lines[6].1["found"].as_str().unwrap();
+        assert!(found.contains("as acme/alice"), "{found}");
+
+        std::fs::remove_file(&file).unwrap();
+        let ended = doctor(&world, &["alice"]);
+        assert_eq!(ended.code, Some(3), "{ended:?}");
+        let (result, line) = &results(&ended)[6];
+        assert_eq!(
+            (result.as_str(), &line["code"]),
+            ("failed", &"no_token_now".into())
+        );
+    });
 }
 
 /// Answers every connection with these bytes once something was asked, until it is dropped with the test.

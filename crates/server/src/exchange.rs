@@ -355,6 +355,20 @@ impl ExchangeIssuer {
         self
     }
 
+    /// Whether a relay can have all of these beside each other: what [`RelayBuilder::bind`](crate::RelayBuilder::bind) would say.
+    ///
+    /// # Errors
+    /// [`ExchangeConfigError`] says which of them it cannot, and why.
+    pub fn check_together(
+        issuers: &[Self],
+        require_tenant: bool,
+    ) -> Result<(), ExchangeConfigError> {
+        if issuers.len() > MAX_EXCHANGE_ISSUERS {
+            return Err(ExchangeConfigError::TooMany);
+        }
+        Names::new(issuers, require_tenant).map(|_| ())
+    }
+
     /// What can be said only when all is said.
     fn check(&self) -> Result<(), ExchangeConfigError> {
         let rules = &self.rules;
@@ -616,9 +630,14 @@ impl Exchange {
 
     /// The keys that are fetched.
     pub(crate) fn fetched(&self) -> impl Iterator<Item = &Arc<IssuerKeys>> {
+        self.fetched_of().map(|(_, keys)| keys)
+    }
+
+    /// The keys that are fetched, each with its issuer.
+    pub(crate) fn fetched_of(&self) -> impl Iterator<Item = (&IssuerName, &Arc<IssuerKeys>)> {
         self.partners
             .iter()
-            .filter_map(|partner| partner.keys.fetched())
+            .filter_map(|partner| Some((&partner.name, partner.keys.fetched()?)))
     }
 
     /// Whether a token says that it is of one of these issuers.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use sealwire_client::connection::probe::{
-    CertificateFault, Entered, Fault, Probe, ProbeDevice, Secured, Upgraded,
+    CertificateFault, Entered, Fault, Pass, Probe, ProbeDevice, Secured, Upgraded,
 };
 use sealwire_client::{StoreError, Tls};
 use serde_json::json;
@@ -244,7 +244,9 @@ async fn examine(
     let look = |token: &Zeroizing<Vec<u8>>| {
         token::look(token, device, doctor.audience.as_deref(), when::now())
     };
-    let (seen, wrong) = match token.as_ref().map(look) {
+    // A token that the relay exchanges is of any form that its provider has.
+    let exchanged = matches!(&patient.home, Some((_, identity)) if identity.sign_in.is_some());
+    let (seen, wrong) = match token.as_ref().filter(|_| !exchanged).map(look) {
         None => (None, None),
         Some(Ok(seen)) => (Some(seen), None),
         Some(Err(finding)) => (None, Some(finding)),
@@ -441,13 +443,33 @@ async fn enter(
             return report.failed(Step::Token, &not_opened(store_failure(error)));
         }
     };
-    let text = match &token {
-        None => None,
-        // It was looked at: a token is ASCII.
-        Some(token) => std::str::from_utf8(token).ok(),
+    let given = match (token, &identity.sign_in) {
+        (Some(token), _) => Some(token),
+        (None, None) => None,
+        (None, Some(sign_in)) => match sign_in.clone().token(identity.device).await {
+            Ok(token) => Some(Zeroizing::new(token.into_bytes())),
+            Err(error) => {
+                let finding = Finding {
+                    code: "no_token_now",
+                    found: error.to_string(),
+                    advice: "look at the file or command that this device was joined with"
+                        .to_owned(),
+                };
+                return report.failed(Step::Token, &finding);
+            }
+        },
+    };
+    // What is no text is no token, and is refused as such.
+    let text = given
+        .as_ref()
+        .map(|token| str::from_utf8(token).unwrap_or("?"));
+    let pass = match (text, &identity.sign_in) {
+        (None, _) => Pass::Enrolment,
+        (Some(token), None) => Pass::Token(token),
+        (Some(token), Some(_)) => Pass::Exchange(token),
     };
     let entered = match upgraded(probe).await {
-        Ok(upgraded) => upgraded.enter(&device, text).await,
+        Ok(upgraded) => upgraded.enter(&device, pass).await,
         Err(fault) => Err(fault),
     };
     match entered {

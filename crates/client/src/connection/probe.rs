@@ -82,6 +82,28 @@ pub struct ProbeDevice {
     engine: Engine,
 }
 
+/// What a device enters with.
+#[derive(Clone, Copy)]
+#[non_exhaustive]
+pub enum Pass<'a> {
+    /// Its enrolment with the relay's built-in issuer.
+    Enrolment,
+    /// An access token that names the device.
+    Token(&'a str),
+    /// A token of an identity provider, which the relay exchanges.
+    Exchange(&'a str),
+}
+
+impl fmt::Debug for Pass<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Enrolment => "Enrolment",
+            Self::Token(_) => "Token(..)",
+            Self::Exchange(_) => "Exchange(..)",
+        })
+    }
+}
+
 /// The relay has let a device in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entered {
@@ -374,19 +396,17 @@ impl Upgraded<'_> {
         proved?.map(|_| ())
     }
 
-    /// Enters as a device, by its enrolment with the relay's built-in issuer, or by a token.
+    /// Enters as a device.
     ///
     /// # Errors
     /// [`Fault::Closed`] with the code that says why the relay does not let it in, or what is wrong with the relay.
-    pub async fn enter(
-        mut self,
-        device: &ProbeDevice,
-        token: Option<&str>,
-    ) -> Result<Entered, Fault> {
+    pub async fn enter(mut self, device: &ProbeDevice, pass: Pass<'_>) -> Result<Entered, Fault> {
         let keys = device.engine.keys();
-        let credential = token.map_or(Credential::Renewal, |token| {
-            Credential::Token(token.as_bytes())
-        });
+        let credential = match pass {
+            Pass::Enrolment => Credential::Renewal,
+            Pass::Token(token) => Credential::Token(token.as_bytes()),
+            Pass::Exchange(token) => Credential::Exchange(token.as_bytes()),
+        };
         let entering = async {
             let (mut link, finish) = self.handshake(keys.signing(), credential).await?;
             self.send(finish).await?;

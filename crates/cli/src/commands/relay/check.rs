@@ -10,7 +10,7 @@ use sealwire_jose::KeySet;
 use sealwire_server::data_dir::DataDir;
 use zeroize::Zeroizing;
 
-use super::settings::{Configuration, Jwks, Outside, Problem, Setting, Source, TlsSettings};
+use super::settings::{Configuration, Jwks, Problem, Provider, Setting, Source, TlsSettings};
 use crate::files;
 
 /// Bytes of a certificate chain or key, at most.
@@ -32,8 +32,10 @@ pub(super) fn files(configuration: &Configuration) -> Vec<Problem> {
     if let TlsSettings::Files { certificate, key } = &configuration.tls {
         problems.extend(certified(certificate, key));
     }
-    if let Some(issuer) = &configuration.issuer {
-        problems.extend(key_set(issuer));
+    let exchange = configuration.exchange.iter();
+    let providers = exchange.map(|exchange| &exchange.provider);
+    for provider in configuration.issuer.iter().chain(providers) {
+        problems.extend(key_set(provider));
     }
     problems
 }
@@ -102,7 +104,7 @@ fn private(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
     })
 }
 
-fn key_set(issuer: &Outside) -> Option<Problem> {
+fn key_set(issuer: &Provider) -> Option<Problem> {
     match &issuer.jwks.value {
         // This reads what may vouch for the server, and asks nobody.
         Jwks::Url(_) => issuer.source().err(),
@@ -115,7 +117,7 @@ fn key_set(issuer: &Outside) -> Option<Problem> {
                         format!("{} is no key set for this relay: {error}", path.display())
                     })
                 });
-            problem(&issuer.jwks.source, "issuer.jwks", set.err()?)
+            problem(&issuer.jwks.source, issuer.jwks_path(), set.err()?)
         }
     }
 }

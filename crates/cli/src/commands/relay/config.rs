@@ -100,25 +100,32 @@ pub(super) fn default_file() -> String {
          # Each key is also an environment variable, which wins over this file: {PREFIX}LISTEN_ADDRESS is\n\
          # address in [listen]. In a variable, a list has commas. A flag wins over both.\n"
     );
+    let Loaded {
+        declared, possible, ..
+    } = Loaded::default();
     let mut section = "";
-    for declared in &Loaded::default().declared {
-        if declared.section != section {
-            section = declared.section;
-            let _ = write!(file, "\n[{section}]\n");
+    for one in declared.iter().chain(&possible) {
+        if one.section != section {
+            section = one.section;
+            // A section of which there may be several is there only once it is wanted.
+            let _ = match one.number {
+                None => write!(file, "\n[{section}]\n"),
+                Some(_) => write!(file, "\n#[[{section}]]\n"),
+            };
         } else {
             file.push('\n');
         }
-        for line in declared.about.lines() {
+        for line in one.about.lines() {
             comment(&mut file, line);
         }
-        let value = match &declared.usual {
+        let value = match &one.usual {
             Usual::Default(value) => literal(value),
             Usual::Example(example) => {
                 comment(&mut file, "Not set by default; for example:");
                 literal(&json!(example))
             }
         };
-        let _ = writeln!(file, "#{} = {value}", declared.key);
+        let _ = writeln!(file, "#{} = {value}", one.key);
     }
     file
 }
@@ -144,12 +151,15 @@ fn comment(file: &mut String, text: &str) {
 
 fn show_all(declared: &[Declared], output: Output) -> Result<(), Failure> {
     let width = declared.iter().map(|one| shown(one).chars().count()).max();
-    let mut section = "";
+    let mut section = ("", None);
     for one in declared {
         let mut human = String::new();
-        if one.section != section {
-            section = one.section;
-            let _ = write!(human, "\n[{section}]\n");
+        if (one.section, one.number) != section {
+            section = (one.section, one.number);
+            let _ = match one.number {
+                None => write!(human, "\n[{}]\n", one.section),
+                Some(_) => write!(human, "\n[[{}]]\n", one.section),
+            };
         }
         let (line, width) = (shown(one), width.unwrap_or_default());
         let _ = write!(human, "{line:width$}  # {}", one.source);
@@ -197,8 +207,15 @@ fn literal(value: &Value) -> String {
             let items: Vec<_> = items.iter().map(literal).collect();
             format!("[{}]", items.join(", "))
         }
-        // No setting is any of the others.
-        Value::Number(_) | Value::Null | Value::Bool(_) | Value::Object(_) => value.to_string(),
+        Value::Object(table) => {
+            let pairs: Vec<_> = table
+                .iter()
+                .map(|(key, value)| format!("{} = {}", quoted(key), literal(value)))
+                .collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        // No setting is null.
+        Value::Number(_) | Value::Null | Value::Bool(_) => value.to_string(),
     }
 }
 
@@ -242,33 +259,54 @@ mod tests {
         }
     }
 
+    /// With every line taken for what it shows.
+    fn uncommented(file: &str) -> String {
+        let lines = file.lines().map(|line| match line.strip_prefix('#') {
+            Some(key) if key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '[') => {
+                format!("{key}\n")
+            }
+            Some(_) | None => format!("{line}\n"),
+        });
+        lines.collect()
+    }
+
+    /// What is set, and is not the default or the example.
+    fn unusual(declared: &[Declared]) -> Vec<String> {
+        let unusual = declared.iter().filter(|one| {
+            assert!(matches!(one.source, Source::File(_)), "{}", one.path());
+            let usual = match &one.usual {
+                Usual::Default(value) => value.clone(),
+                Usual::Example(example) => json!(example),
+            };
+            one.now != Some(usual)
+        });
+        unusual.map(Declared::path).collect()
+    }
+
     #[test]
     fn every_key_of_the_printed_file_is_good_and_what_it_is_by_default() {
         let file = default_file();
-        let set: String = file
+        let (single, several) = file.split_once("\n#[[").unwrap();
+        // With the other modes a certificate would not be used.
+        let set = uncommented(single).replace("mode = \"self-signed\"", "mode = \"files\"");
+        let loaded = read(&set);
+        assert_eq!(loaded.problems, []);
+        assert_eq!(unusual(&loaded.declared), ["tls.mode"]);
+        assert!(loaded.declared.len() > 30);
+
+        // Scopes are said in one of two ways.
+        let set = uncommented(&format!("#[[{several}"));
+        let set: String = set
             .lines()
-            .map(|line| match line.strip_prefix('#') {
-                Some(key) if key.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-                    format!("{key}\n")
-                }
-                Some(_) | None => format!("{line}\n"),
-            })
-            // With the other modes a certificate would not be used.
-            .map(|line| line.replace("mode = \"self-signed\"", "mode = \"files\""))
+            .filter(|line| !line.starts_with("scopes = "))
+            .map(|line| format!("{line}\n"))
             .collect();
         let loaded = read(&set);
         assert_eq!(loaded.problems, []);
-        for declared in &loaded.declared {
-            let path = declared.path();
-            assert!(matches!(declared.source, Source::File(_)), "{path}");
-            let by_default = match &declared.usual {
-                Usual::Default(value) if path != "tls.mode" => value.clone(),
-                Usual::Default(_) => json!("files"),
-                Usual::Example(example) => json!(example),
-            };
-            assert_eq!(declared.now, Some(by_default), "{path}");
-        }
-        assert!(loaded.declared.len() > 30);
+        let mut several = loaded.declared;
+        several.retain(|one| one.number.is_some() && one.key != "scopes");
+        assert_eq!(unusual(&several), [""; 0]);
+        assert_eq!(several.len() + 1, loaded.possible.len());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use sealwire_protocol::key::{Seed, SigningKey, Thumbprint};
 use tokio::net::TcpListener;
 
 use super::relay::{Act, FakeRelay, relay_key};
-use crate::connection::probe::{CertificateFault, Fault, Probe, ProbeDevice, Upgraded};
+use crate::connection::probe::{CertificateFault, Fault, Pass, Probe, ProbeDevice, Upgraded};
 use crate::testing::{SharedStore, issuer_key, token, trusted_issuer};
 use crate::{StoreError, StoreKey, Tls};
 
@@ -60,9 +60,13 @@ async fn probe_goes_all_the_way_to_a_good_relay() {
 
     let device = device();
     let good = token(&issuer_key(), "alice", device.thumbprint(), now(), 3_600);
-    for (token, credential) in [(None, "renewal"), (Some(good.as_str()), "token")] {
+    for (pass, credential) in [
+        (Pass::Enrolment, "renewal"),
+        (Pass::Token(&good), "token"),
+        (Pass::Exchange(&good), "exchange"),
+    ] {
         let upgraded = upgraded(&probe).await.unwrap();
-        let entered = upgraded.enter(&device, token).await.unwrap();
+        let entered = upgraded.enter(&device, pass).await.unwrap();
         assert_eq!(entered.user, "alice");
         assert!(entered.own_time.abs_diff(entered.relay_time) <= 5);
         assert!(entered.token_expires > now());
@@ -218,7 +222,11 @@ async fn clock_that_is_off_is_told_and_to_which_side() {
     // Within the tolerance the link is made, and Ready says by how much.
     let relay = FakeRelay::start(&[Act::ClockAhead(40)], None).await;
     let probe = probe(&relay.url());
-    let entered = upgraded(&probe).await.unwrap().enter(&device(), None).await;
+    let entered = upgraded(&probe)
+        .await
+        .unwrap()
+        .enter(&device(), Pass::Enrolment)
+        .await;
     let entered = entered.unwrap();
     let ahead = entered.relay_time - entered.own_time;
     assert!((35..=45).contains(&ahead), "{ahead}");
@@ -244,7 +252,10 @@ async fn code_with_which_the_relay_refuses_a_device_is_told_with_what_to_do() {
         let relay = FakeRelay::start(&[Act::CloseAtFinish(code)], None).await;
         let probe = probe(&relay.url());
         let upgraded = upgraded(&probe).await.unwrap();
-        let fault = upgraded.enter(&device(), None).await.unwrap_err();
+        let fault = upgraded
+            .enter(&device(), Pass::Enrolment)
+            .await
+            .unwrap_err();
         assert_eq!((fault.clone(), fault.code()), (Fault::Closed(code), name));
         assert!(fault.to_string().contains(&code.to_string()), "{fault}");
     }
@@ -265,7 +276,7 @@ async fn probe_leaves_the_store_as_it_was() {
     upgraded(&probe)
         .await
         .unwrap()
-        .enter(&device, None)
+        .enter(&device, Pass::Enrolment)
         .await
         .unwrap();
     drop(device);

@@ -50,6 +50,8 @@ pub(super) enum Act {
     SilentOncePublished,
     /// The same once a Send is there.
     SilentAtSend,
+    /// Says, once the one-time prekeys are published, that the device is to stay away for so many milliseconds, and closes.
+    Leaves(u32),
     /// Says that the token expires in so many seconds.
     Expires(u64),
     /// Says, so often, that the token expires, once the one-time prekeys are published.
@@ -195,6 +197,10 @@ impl Shared {
             Presented::Token(token) => ("token", String::from_utf8(token.to_vec()).unwrap()),
             Presented::UpgradeToken => ("upgrade", String::new()),
             Presented::Invite(_) => ("invite", token(&issuer_key(), "alice", device, now, 3_600)),
+            Presented::Exchange(_) => (
+                "exchange",
+                token(&issuer_key(), "alice", device, now, 3_600),
+            ),
             Presented::Renewal => ("renewal", token(&issuer_key(), "alice", device, now, 3_600)),
         };
         let _ = self.saw.send(Saw::Credential(credential));
@@ -256,8 +262,13 @@ impl Shared {
                 silent |= publishes && act == Act::SilentOncePublished;
                 publishes_now |= publishes;
                 if self.saw_frame(&frame, act) {
-                    let (Act::CloseAtSend(code) | Act::CloseAtPrekeys(code)) = act else {
-                        panic!()
+                    let code = match act {
+                        Act::CloseAtSend(code) | Act::CloseAtPrekeys(code) => code,
+                        Act::Leaves(after) => {
+                            say(socket, &mut link, &ToDevice::Leaving { after }).await;
+                            4000
+                        }
+                        _ => panic!(),
                     };
                     return close(socket, code).await;
                 }
@@ -315,7 +326,7 @@ impl Shared {
             }
             ToRelay::PublishPrekeys { prekeys, .. } => (
                 Saw::Prekeys(prekeys.len()),
-                matches!(act, Act::CloseAtPrekeys(_)),
+                matches!(act, Act::CloseAtPrekeys(_) | Act::Leaves(_)),
             ),
             ToRelay::Refresh { .. } => (Saw::Refresh, false),
             ToRelay::Ack { .. }

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::kind::{Kind, Wrong};
-use super::layers::{Layers, Problem, Source, path, variable};
+use super::layers::{Known, Layers, Problem, Said, Source, path, variable};
 use crate::output::Printable;
 
 /// A value, and who has said it.
@@ -21,6 +21,8 @@ pub(in super::super) struct Setting<T> {
 pub(in super::super) struct Declared {
     /// Empty for the keys before the first section.
     pub(in super::super) section: &'static str,
+    /// Which one, from 0 on, of several sections of this name.
+    pub(in super::super) number: Option<usize>,
     pub(in super::super) key: &'static str,
     /// What it is, in lines.
     pub(in super::super) about: &'static str,
@@ -41,14 +43,17 @@ pub(in super::super) enum Usual {
 }
 
 impl Declared {
-    /// `section.key`.
+    /// `section.key`, or `section[number].key`.
     pub(in super::super) fn path(&self) -> String {
-        path(self.section, self.key)
+        numbered_path(self.section, self.number, self.key)
     }
 
-    /// Its environment variable.
-    pub(in super::super) fn variable(&self) -> String {
-        variable(self.section, self.key)
+    /// Its environment variable; what may be there several times has none.
+    pub(in super::super) fn variable(&self) -> Option<String> {
+        match self.number {
+            None => Some(variable(self.section, self.key)),
+            Some(_) => None,
+        }
     }
 }
 
@@ -56,7 +61,11 @@ impl Declared {
 pub(super) struct Keys<'l> {
     layers: &'l Layers,
     section: &'static str,
+    /// Which one, of several sections of this name.
+    number: Option<usize>,
     pub(super) declared: Vec<Declared>,
+    /// What a section that is not there could have, of those that may be there several times.
+    pub(super) possible: Vec<Declared>,
     pub(super) problems: Vec<Problem>,
 }
 
@@ -90,14 +99,37 @@ impl<'l> Keys<'l> {
         Self {
             layers,
             section: "",
+            number: None,
             declared: Vec::new(),
+            possible: Vec::new(),
             problems,
         }
     }
 
     /// What is read from here on is in this section.
     pub(super) fn section(&mut self, section: &'static str) {
-        self.section = section;
+        (self.section, self.number) = (section, None);
+    }
+
+    /// Reads every section that is written `[[section]]`, by a function that is told where one begins.
+    pub(super) fn sections<T>(
+        &mut self,
+        section: &'static str,
+        read: impl Fn(&mut Keys<'_>, &Source) -> Option<T>,
+    ) -> Vec<T> {
+        // What there could be is known from reading one that is not there; what it lacks is no problem.
+        let nothing = Layers::default();
+        let mut possible = Keys::new(&nothing, Vec::new());
+        (possible.section, possible.number) = (section, Some(0));
+        let _ = read(&mut possible, &Source::Default);
+        self.possible.extend(possible.declared);
+        let mut found = Vec::new();
+        for (number, source) in self.layers.numbered(section).iter().enumerate() {
+            (self.section, self.number) = (section, Some(number));
+            found.extend(read(self, source));
+        }
+        self.number = None;
+        found
     }
 
     /// A setting that has a default.
@@ -135,8 +167,13 @@ impl<'l> Keys<'l> {
     }
 
     /// Whether anything was said of a setting, right or wrong.
-    pub(super) fn is_said(&self, section: &str, key: &str) -> bool {
-        self.layers.said(section, key).is_some()
+    pub(super) fn is_said(&self, key: &str) -> bool {
+        self.layer(key).is_some()
+    }
+
+    /// How a setting of this section is called.
+    pub(super) fn path(&self, key: &str) -> String {
+        numbered_path(self.section, self.number, key)
     }
 
     /// Reports what is wrong between settings.
@@ -149,18 +186,24 @@ impl<'l> Keys<'l> {
 
     /// Reports what was said and is no setting.
     pub(super) fn finish(&mut self) {
-        let known: Vec<_> = self
-            .declared
-            .iter()
-            .map(|declared| (declared.section, declared.key))
-            .collect();
-        self.problems.extend(self.layers.unknown(&known));
+        let of = |declared: &Declared| (declared.section, declared.key);
+        let known = Known {
+            single: self
+                .declared
+                .iter()
+                .filter(|one| one.number.is_none())
+                .map(of)
+                .collect(),
+            numbered: self.possible.iter().map(of).collect(),
+        };
+        let unknown = self.layers.unknown(&known);
+        self.problems.extend(unknown);
         self.problems.sort();
     }
 
     fn said<K: Kind>(&mut self, key: Key, kind: &K) -> Option<Setting<K::Value>> {
-        let said = self.layers.said(self.section, key.name)?;
-        let path = path(self.section, key.name);
+        let said = self.layer(key.name)?;
+        let path = self.path(key.name);
         match kind.read(&said.raw, Path::new(&said.base)) {
             Ok(value) => Some(Setting {
                 value,
@@ -180,9 +223,17 @@ impl<'l> Keys<'l> {
         }
     }
 
+    fn layer(&self, key: &str) -> Option<Said> {
+        match self.number {
+            None => self.layers.said(self.section, key),
+            Some(number) => self.layers.said_in(self.section, number, key),
+        }
+    }
+
     fn declare(&mut self, key: Key, usual: Usual, now: Option<Value>, source: &Source) {
         self.declared.push(Declared {
             section: self.section,
+            number: self.number,
             key: key.name,
             about: key.about,
             flag: key.flag,
@@ -190,5 +241,12 @@ impl<'l> Keys<'l> {
             now,
             source: source.clone(),
         });
+    }
+}
+
+fn numbered_path(section: &str, number: Option<usize>, key: &str) -> String {
+    match number {
+        None => path(section, key),
+        Some(number) => format!("{section}[{number}].{key}"),
     }
 }

@@ -91,6 +91,48 @@ pub(super) struct Word<T> {
     pub(super) show: fn(&T) -> String,
 }
 
+/// `true` or `false`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bool;
+
+/// Any text without control characters.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Text {
+    pub(super) what: &'static str,
+    /// Whether it may be empty.
+    pub(super) empty: bool,
+}
+
+/// Words, or a table with words for each of its keys.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct OneOrTable {
+    pub(super) what: &'static str,
+}
+
+/// Words in one text, with spaces between them, or a list of them.
+fn words(raw: &Raw) -> Option<String> {
+    match raw {
+        Raw::List(items) => {
+            let words: Option<Vec<_>> = items.iter().map(text).collect();
+            words.map(|words| words.join(" "))
+        }
+        Raw::Text(_)
+        | Raw::Word(_)
+        | Raw::Number(_)
+        | Raw::Bool(_)
+        | Raw::Table(_)
+        | Raw::Other(_)
+        | Raw::Words(_) => text(raw).map(str::to_owned),
+    }
+}
+
+/// The value of [`OneOrTable`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Texts {
+    One(String),
+    Table(Vec<(String, String)>),
+}
+
 /// One of a few words.
 pub(super) struct Choice<T: 'static>(pub(super) &'static [(&'static str, T)]);
 
@@ -117,7 +159,12 @@ impl Kind for Count {
         let number = match raw {
             Raw::Number(number) => *number,
             Raw::Word(word) => digits(word),
-            Raw::Text(_) | Raw::List(_) | Raw::Words(_) | Raw::Other(_) => None,
+            Raw::Text(_)
+            | Raw::List(_)
+            | Raw::Words(_)
+            | Raw::Bool(_)
+            | Raw::Table(_)
+            | Raw::Other(_) => None,
         };
         within(number, self.least, self.most)
     }
@@ -199,6 +246,83 @@ impl<T: Clone> Kind for Word<T> {
     }
 }
 
+impl Kind for Bool {
+    type Value = bool;
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, raw: &Raw, _: &Path) -> Result<bool, Wrong> {
+        match raw {
+            Raw::Bool(value) => Ok(*value),
+            Raw::Word(word) => match word.as_str() {
+                "true" => Ok(true),
+                "false" => Ok(false),
+                _ => Err(Wrong::NotAllowed),
+            },
+            Raw::Text(_)
+            | Raw::Number(_)
+            | Raw::List(_)
+            | Raw::Table(_)
+            | Raw::Other(_)
+            | Raw::Words(_) => Err(Wrong::NotAllowed),
+        }
+    }
+
+    fn show(&self, value: &bool) -> Value {
+        json!(value)
+    }
+}
+
+impl Kind for Text {
+    type Value = String;
+
+    fn allowed(&self) -> String {
+        self.what.to_owned()
+    }
+
+    fn read(&self, raw: &Raw, _: &Path) -> Result<String, Wrong> {
+        let text = word(raw).ok_or(Wrong::NotAllowed)?;
+        let fits = text.len() <= MAX_TEXT_BYTES && (self.empty || !text.is_empty());
+        if fits && !text.chars().any(char::is_control) {
+            Ok(text.to_owned())
+        } else {
+            Err(Wrong::NotAllowed)
+        }
+    }
+
+    fn show(&self, value: &String) -> Value {
+        json!(value)
+    }
+}
+
+impl Kind for OneOrTable {
+    type Value = Texts;
+
+    fn allowed(&self) -> String {
+        self.what.to_owned()
+    }
+
+    fn read(&self, raw: &Raw, _: &Path) -> Result<Texts, Wrong> {
+        if let Raw::Table(table) = raw {
+            let texts = table
+                .iter()
+                .map(|(key, value)| Some((key.clone(), words(value)?)));
+            let texts: Option<_> = texts.collect();
+            return texts.map(Texts::Table).ok_or(Wrong::NotAllowed);
+        }
+        words(raw).map(Texts::One).ok_or(Wrong::NotAllowed)
+    }
+
+    fn show(&self, value: &Texts) -> Value {
+        match value {
+            Texts::One(text) => json!(text),
+            Texts::Table(table) => table.iter().cloned().collect(),
+        }
+    }
+}
+
 impl<T: Clone + PartialEq> Kind for Choice<T> {
     type Value = T;
 
@@ -238,7 +362,9 @@ impl<K: Kind> Kind for List<K> {
                 .split(',')
                 .map(|item| Raw::Word(item.trim().to_owned()))
                 .collect(),
-            Raw::Text(_) | Raw::Number(_) | Raw::Other(_) => return Err(Wrong::NotAllowed),
+            Raw::Text(_) | Raw::Number(_) | Raw::Bool(_) | Raw::Table(_) | Raw::Other(_) => {
+                return Err(Wrong::NotAllowed);
+            }
         };
         if items.len() > MAX_ITEMS {
             return Err(Wrong::NotAllowed);
@@ -275,7 +401,12 @@ impl<T: Clone> Kind for FileOr<T> {
 fn word(raw: &Raw) -> Option<&str> {
     match raw {
         Raw::Text(text) | Raw::Word(text) => Some(text),
-        Raw::Number(_) | Raw::List(_) | Raw::Words(_) | Raw::Other(_) => None,
+        Raw::Number(_)
+        | Raw::List(_)
+        | Raw::Words(_)
+        | Raw::Bool(_)
+        | Raw::Table(_)
+        | Raw::Other(_) => None,
     }
 }
 
@@ -333,7 +464,7 @@ fn quantity(raw: &Raw, units: &[(&str, u64)]) -> Option<u64> {
             let (_, factor) = units.iter().find(|(name, _)| *name == unit)?;
             digits(number)?.checked_mul(*factor)
         }
-        Raw::List(_) | Raw::Words(_) | Raw::Other(_) => None,
+        Raw::List(_) | Raw::Words(_) | Raw::Bool(_) | Raw::Table(_) | Raw::Other(_) => None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where a setting is said: flags before the environment, that before the file, and where the file says it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::ops::Range;
@@ -91,6 +91,10 @@ pub(in super::super) enum Raw {
     Number(Option<u64>),
     /// A list of the file.
     List(Vec<Raw>),
+    /// `true` or `false` of the file.
+    Bool(bool),
+    /// A table of the file.
+    Table(Vec<(String, Raw)>),
     /// Anything else of the file, by what it is called.
     Other(&'static str),
     /// A variable or flag: it has no type.
@@ -112,6 +116,8 @@ impl fmt::Display for Raw {
             Self::Number(Some(number)) => number.fmt(f),
             Self::Number(None) => f.write_str("a number below 0 or beyond 64 bits"),
             Self::List(_) | Self::Words(_) => f.write_str("a list"),
+            Self::Bool(value) => value.fmt(f),
+            Self::Table(_) => f.write_str("a table"),
             Self::Other(what) => f.write_str(what),
         }
     }
@@ -131,13 +137,51 @@ pub(super) struct Said {
 struct Document {
     path: PathBuf,
     /// By section; the empty one has the keys before the first section.
-    sections: BTreeMap<String, Section>,
+    sections: BTreeMap<Part, Section>,
+}
+
+/// A section, or one of several of a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    name: String,
+    /// Which one, from 0 on, of those that are written `[[name]]`.
+    number: Option<usize>,
 }
 
 #[derive(Debug, Default)]
 struct Section {
     line: usize,
     keys: BTreeMap<String, (Raw, usize)>,
+}
+
+impl Document {
+    fn add(
+        &mut self,
+        name: &str,
+        number: Option<usize>,
+        line: usize,
+        keys: Vec<(String, (Raw, usize))>,
+    ) {
+        let name = name.to_owned();
+        let section = self
+            .sections
+            .entry(Part { name, number })
+            .or_insert_with(|| Section {
+                line,
+                ..Section::default()
+            });
+        section.keys.extend(keys);
+    }
+}
+
+/// The tables of a list that has nothing else.
+fn tables<'v, 'i>(value: &'v DeValue<'i>) -> Option<Vec<(Range<usize>, &'v DeTable<'i>)>> {
+    let list = value.as_array().filter(|list| !list.is_empty())?;
+    let tables = list.iter().map(|item| {
+        let table = item.get_ref().as_table()?;
+        Some((item.span(), table))
+    });
+    tables.collect()
 }
 
 /// All that was said.
@@ -170,35 +214,24 @@ impl Layers {
             path: path.to_owned(),
             ..Document::default()
         };
+        let keys = |table: &DeTable<'_>| -> Vec<(String, (Raw, usize))> {
+            let keys = table.iter().map(|(key, value)| {
+                let said = (raw(value.get_ref()), at(key.span()));
+                (key.get_ref().to_string(), said)
+            });
+            keys.collect()
+        };
         for (name, value) in table.get_ref() {
-            let line = at(name.span());
-            let value = value.get_ref();
-            let (section, keys) = match value {
-                DeValue::Table(table) => (name.get_ref().as_ref(), Some(table)),
-                DeValue::Array(_)
-                | DeValue::String(_)
-                | DeValue::Integer(_)
-                | DeValue::Float(_)
-                | DeValue::Boolean(_)
-                | DeValue::Datetime(_) => ("", None),
-            };
-            let section = document
-                .sections
-                .entry(section.to_owned())
-                .or_insert_with(|| Section {
-                    line,
-                    ..Section::default()
-                });
-            match keys {
-                None => {
-                    section
-                        .keys
-                        .insert(name.get_ref().to_string(), (raw(value), line));
+            let (line, name) = (at(name.span()), name.get_ref().as_ref());
+            if let DeValue::Table(table) = value.get_ref() {
+                document.add(name, None, line, keys(table));
+            } else if let Some(tables) = tables(value.get_ref()) {
+                for (number, (span, table)) in tables.into_iter().enumerate() {
+                    document.add(name, Some(number), at(span), keys(table));
                 }
-                Some(table) => section.keys.extend(table.iter().map(|(key, value)| {
-                    let said = (raw(value.get_ref()), at(key.span()));
-                    (key.get_ref().to_string(), said)
-                })),
+            } else {
+                let key = (name.to_owned(), (raw(value.get_ref()), line));
+                document.add("", None, line, vec![key]);
             }
         }
         self.document = document;
@@ -232,6 +265,24 @@ impl Layers {
         self.flags.insert(path, (flag, value));
     }
 
+    /// How many sections are written `[[section]]`, and where each begins.
+    pub(super) fn numbered(&self, section: &str) -> Vec<Source> {
+        let sections = self.document.sections.iter();
+        let numbered = sections.filter(|(part, _)| part.name == section && part.number.is_some());
+        numbered
+            .map(|(_, section)| self.line(section.line))
+            .collect()
+    }
+
+    /// What was said of a setting of a section that is written `[[section]]`: only a file can.
+    pub(super) fn said_in(&self, section: &str, number: usize, key: &str) -> Option<Said> {
+        let part = Part {
+            name: section.to_owned(),
+            number: Some(number),
+        };
+        self.in_file(&part, key)
+    }
+
     /// What was said of a setting, by who wins.
     pub(super) fn said(&self, section: &str, key: &str) -> Option<Said> {
         let path = path(section, key);
@@ -250,7 +301,15 @@ impl Layers {
                 base: PathBuf::new(),
             });
         }
-        let (raw, line) = self.document.sections.get(section)?.keys.get(key)?;
+        let part = Part {
+            name: section.to_owned(),
+            number: None,
+        };
+        self.in_file(&part, key)
+    }
+
+    fn in_file(&self, part: &Part, key: &str) -> Option<Said> {
+        let (raw, line) = self.document.sections.get(part)?.keys.get(key)?;
         Some(Said {
             raw: raw.clone(),
             source: self.line(*line),
@@ -263,35 +322,25 @@ impl Layers {
         })
     }
 
-    /// What was said, and is no setting: nothing of `known`, which are sections with their keys.
-    pub(super) fn unknown(&self, known: &[(&'static str, &'static str)]) -> Vec<Problem> {
-        let sections: BTreeSet<&str> = known.iter().map(|(section, _)| *section).collect();
+    /// What was said, and is no setting.
+    pub(super) fn unknown(&self, known: &Known<'_>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for (name, section) in &self.document.sections {
-            if !sections.contains(name.as_str()) {
-                let meant = nearest(name, sections.iter().copied());
-                problems.push(Problem {
-                    source: self.line(section.line),
-                    message: match meant {
-                        Some(meant) => {
-                            format!("there is no section [{name}]; did you mean [{meant}]?")
-                        }
-                        None => format!("there is no section [{name}]"),
-                    },
-                });
+        for (part, section) in &self.document.sections {
+            let at = self.line(section.line);
+            if let Some(message) = known.section(part) {
+                let source = at;
+                problems.push(Problem { source, message });
                 continue;
             }
             for (key, (_, line)) in &section.keys {
-                if known.contains(&(name.as_str(), key.as_str())) {
-                    continue;
-                }
-                problems.push(Problem {
+                problems.extend(known.key(&part.name, key).map(|message| Problem {
                     source: self.line(*line),
-                    message: self.unknown_key(name, key, known),
-                });
+                    message,
+                }));
             }
         }
         let names: Vec<String> = known
+            .single
             .iter()
             .map(|(section, key)| variable(section, key))
             .collect();
@@ -308,33 +357,81 @@ impl Layers {
         problems
     }
 
-    fn unknown_key(
-        &self,
-        section: &str,
-        key: &str,
-        known: &[(&'static str, &'static str)],
-    ) -> String {
-        let is_section = section.is_empty() && known.iter().any(|(name, _)| *name == key);
-        if is_section {
-            return format!("{key} is a section: write [{key}], and its keys below");
-        }
-        let here = known.iter().filter(|(name, _)| *name == section);
-        let elsewhere = known.iter().find(|(_, name)| *name == key);
-        let meant = match elsewhere {
-            Some((section, key)) => Some(path(section, key)),
-            None => nearest(key, here.map(|(_, name)| *name)).map(str::to_owned),
-        };
-        let path = path(section, key);
-        match meant {
-            Some(meant) => format!("there is no key {path}; did you mean {meant}?"),
-            None => format!("there is no key {path}"),
-        }
-    }
-
     fn line(&self, line: usize) -> Source {
         Source::File(Place {
             file: self.document.path.clone(),
             line,
+        })
+    }
+}
+
+/// What there is: sections with their keys.
+#[derive(Debug, Default)]
+pub(super) struct Known<'k> {
+    /// Of those that are there once.
+    pub(super) single: Vec<(&'k str, &'k str)>,
+    /// Of those that are written `[[section]]`.
+    pub(super) numbered: Vec<(&'k str, &'k str)>,
+}
+
+impl Known<'_> {
+    /// What is wrong with a section, if anything is.
+    fn section(&self, part: &Part) -> Option<String> {
+        let is_in = |keys: &[(&str, &str)]| keys.iter().any(|(name, _)| *name == part.name);
+        let name = &part.name;
+        match (is_in(&self.single), is_in(&self.numbered), part.number) {
+            (true, _, None) | (_, true, Some(_)) => None,
+            (true, false, Some(_)) => Some(format!(
+                "{name} is one section: write [{name}], and its keys below"
+            )),
+            (false, true, None) => Some(format!(
+                "there may be several {name}: write [[{name}]], and the keys of one below"
+            )),
+            (false, false, _) => {
+                let once = self.single.iter().map(|(name, _)| *name);
+                let several = self.numbered.iter().map(|(name, _)| *name);
+                let meant = nearest(name, once.chain(several.clone()));
+                let (shown, meant) = match (part.number, meant) {
+                    (None, meant) => (format!("[{name}]"), meant),
+                    (Some(_), meant) => (format!("[[{name}]]"), meant),
+                };
+                Some(match meant {
+                    None => format!("there is no section {shown}"),
+                    Some(meant) if several.clone().any(|name| name == meant) => {
+                        format!("there is no section {shown}; did you mean [[{meant}]]?")
+                    }
+                    Some(meant) => {
+                        format!("there is no section {shown}; did you mean [{meant}]?")
+                    }
+                })
+            }
+        }
+    }
+
+    /// What is wrong with a key of a section that is there, if anything is.
+    fn key(&self, section: &str, key: &str) -> Option<String> {
+        let all = || self.single.iter().chain(&self.numbered);
+        if all().any(|known| *known == (section, key)) {
+            return None;
+        }
+        if section.is_empty() && all().any(|(name, _)| *name == key) {
+            return Some(if self.single.iter().any(|(name, _)| *name == key) {
+                format!("{key} is a section: write [{key}], and its keys below")
+            } else {
+                format!("{key} are sections: write [[{key}]], and the keys of one below")
+            });
+        }
+        let here = all().filter(|(name, _)| *name == section);
+        let near = nearest(key, here.map(|(_, name)| *name));
+        let elsewhere = self.single.iter().find(|(_, name)| *name == key);
+        let meant = match (elsewhere, near) {
+            (Some((section, key)), _) => Some(path(section, key)),
+            (None, near) => near.map(str::to_owned),
+        };
+        let path = path(section, key);
+        Some(match meant {
+            Some(meant) => format!("there is no key {path}; did you mean {meant}?"),
+            None => format!("there is no key {path}"),
         })
     }
 }
@@ -371,8 +468,13 @@ fn raw(value: &DeValue<'_>) -> Raw {
         }
         DeValue::Array(list) => Raw::List(list.iter().map(Spanned::get_ref).map(raw).collect()),
         DeValue::Float(_) => Raw::Other("a fraction"),
-        DeValue::Boolean(_) => Raw::Other("true or false"),
+        DeValue::Boolean(value) => Raw::Bool(*value),
         DeValue::Datetime(_) => Raw::Other("a date"),
-        DeValue::Table(_) => Raw::Other("a table"),
+        DeValue::Table(table) => Raw::Table(
+            table
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), raw(value.get_ref())))
+                .collect(),
+        ),
     }
 }
