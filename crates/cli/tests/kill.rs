@@ -13,9 +13,28 @@ fn what_was_accepted_arrives_once_and_in_order_whoever_is_killed() {
         seed: SEED,
         cycles: 12,
         canary: false,
+        drain: false,
     };
     match run(&plan, |_| {}) {
         Ok(outcome) => assert!(outcome.held(), "seed {SEED}\n{outcome}"),
+        Err(broken) => panic!("seed {SEED}: {broken}"),
+    }
+}
+
+#[test]
+fn relay_that_is_restarted_under_load_loses_nothing_and_everybody_comes_back() {
+    let plan = Plan {
+        sealwire: env!("CARGO_BIN_EXE_sealwire").into(),
+        seed: SEED,
+        cycles: 4,
+        canary: false,
+        drain: true,
+    };
+    match run(&plan, |_| {}) {
+        Ok(outcome) => {
+            assert!(outcome.held(), "seed {SEED}\n{outcome}");
+            assert_eq!(outcome.drains.len(), 4);
+        }
         Err(broken) => panic!("seed {SEED}: {broken}"),
     }
 }

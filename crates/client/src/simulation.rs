@@ -299,6 +299,8 @@ impl Core {
             }
             // Its refreshes are planned by the simulation.
             ToDevice::Expiring { .. } => return Ok(Heard::Nothing),
+            // A simulated relay stops at once.
+            ToDevice::Leaving { .. } => return Ok(Heard::Nothing),
         };
         self.engine.handle_reply(request, &reply, now)?;
         Ok(Heard::Answer(request))

@@ -180,6 +180,7 @@ fn to_device(frame: &ToDevice<'_>) -> Value {
         ToDevice::Expiring { expires } => {
             json!({"type": "Expiring", "expires": expires.to_string()})
         }
+        ToDevice::Leaving { after } => json!({"type": "Leaving", "after": after}),
     }
 }
 

@@ -330,6 +330,12 @@ def to_device():
     expiring.good("", {"expires": str(TIME + 60)}, "§5.4")
     expiring.good("_largest", {"expires": str(2**64 - 1)}, "§5.4", expires=u64(2**64 - 1))
 
+    leaving = Frame("leaving", 0x4e, after=u32(1_500))
+    leaving.common()
+    leaving.good("", {"after": 1_500}, "§5.2")
+    leaving.good("_at_once", {"after": 0}, "§5.2", after=u32(0))
+    leaving.good("_largest", {"after": 2**32 - 1}, "§5.2", after=u32(2**32 - 1))
+
 
 def framing():
     write("frame_empty", "§5", "to_relay", b"", "EndsEarly")
@@ -337,9 +343,9 @@ def framing():
     write("frame_payload_truncated", "§5", "to_relay", frame(2, u64(1))[:-1], "EndsEarly")
     write("frame_length_largest_u24", "§5", "to_device", b"\x42\xff\xff\xff", "LengthOutOfBounds")
     write("frame_length_over_3_mib", "§5", "to_relay", b"\2\x30\0\1", "LengthOutOfBounds")
-    for type_byte in (0x00, 0x0c, 0x40, 0x41, 0x48, 0x4a, 0x4b, 0x4c, 0x4d, 0x7f, 0x80, 0xff):
+    for type_byte in (0x00, 0x0c, 0x40, 0x41, 0x48, 0x4a, 0x4b, 0x4c, 0x4d, 0x4e, 0x7f, 0x80, 0xff):
         write(f"frame_type_{type_byte:02x}_to_relay", "§5.1", "to_relay", frame(type_byte, u64(1)), "UnknownValue")
-    for type_byte in (0x00, 0x01, 0x06, 0x0a, 0x0b, 0x40, 0x4e, 0xc2, 0xff):
+    for type_byte in (0x00, 0x01, 0x06, 0x0a, 0x0b, 0x40, 0x4f, 0xc2, 0xff):
         write(f"frame_type_{type_byte:02x}_to_device", "§5.2", "to_device", frame(type_byte, u32(1)), "UnknownValue")
 
 

@@ -110,6 +110,11 @@ impl Authority {
         self.keys.fetched()
     }
 
+    /// The same, with the issuer.
+    pub(crate) fn fetched_of(&self) -> Option<(&Issuer, &Arc<IssuerKeys>)> {
+        Some((&self.issuer, self.fetched()?))
+    }
+
     /// The same as [`Authority::verify`], but where the token names a key that is not known, newer keys are looked for first.
     pub(crate) async fn verify_or_look(
         &self,

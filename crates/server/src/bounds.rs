@@ -1,14 +1,10 @@
 //! The relay's own bounds, each with its unit; the protocol's are in [`sealwire_protocol::limits`].
 use std::time::Duration;
 
-// Connections
+// Connections, besides those in `policy`
 
-/// TCP connections at one time, of all kinds; fewer where the system grants fewer file descriptors. One more is dropped as it arrives.
-pub(crate) const MAX_CONNECTIONS: usize = 16_384;
 /// File descriptors that connections leave to the stores, where the system grants enough; fewer connections are taken then.
 pub(crate) const RESERVED_DESCRIPTORS: usize = 512;
-/// Connections of one address (IPv4) or one /64 (IPv6) that have not authenticated.
-pub(crate) const MAX_UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 /// Rest after the system has refused a connection for want of resources.
 pub(crate) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
 /// How long a connection that is being closed may take to read the close frame and hang up.
@@ -17,6 +13,11 @@ pub(crate) const CLOSE_LINGER: Duration = Duration::from_secs(2);
 pub(crate) const MAX_LINGER_BYTES: usize = 1 << 20;
 /// How long [`crate::Relay::shutdown`] waits for links before it drops them.
 pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+
+/// Connections at one time to the operator's port.
+pub(crate) const MAX_ADMIN_CONNECTIONS: usize = 32;
+/// How long one of them may be idle.
+pub(crate) const ADMIN_IDLE: Duration = Duration::from_secs(60);
 
 // HTTP
 

@@ -59,6 +59,9 @@ pub(crate) enum End {
     /// The device does not take what is sent to it.
     #[error("the device does not read")]
     TooSlow,
+    /// More links of one user than the relay allows.
+    #[error("the user has too many links")]
+    TooManyLinks,
     /// More requests open than the protocol allows.
     #[error("too many open requests")]
     TooManyRequests,
@@ -102,6 +105,7 @@ impl End {
             | Self::Exchange(_)
             | Self::NoIssuer => CloseCode::NotAuthorised,
             Self::Expired => CloseCode::TokenExpired,
+            Self::TooManyLinks => CloseCode::Overloaded,
             Self::Revoked => CloseCode::Revoked,
             Self::Replaced => CloseCode::Replaced,
             Self::Stopping | Self::Withdrawn => CloseCode::GoingAway,

@@ -1,11 +1,11 @@
 //! How many connections there may be, so that they do not take the file descriptors that the stores need.
-use crate::bounds::{MAX_CONNECTIONS, RESERVED_DESCRIPTORS};
+use crate::bounds::RESERVED_DESCRIPTORS;
 
-/// Raises the number of descriptors that this process may have as far as the system lets it, and says how many connections there may be under it.
-pub(crate) fn connections() -> usize {
+/// Raises the number of descriptors that this process may have as far as the system lets it, and says how many of `wanted` connections there may be under it.
+pub(crate) fn connections(wanted: usize) -> usize {
     let limit = raised_limit();
-    let connections = connections_under(limit);
-    if connections < MAX_CONNECTIONS {
+    let connections = connections_under(limit, wanted);
+    if connections < wanted {
         tracing::warn!(
             ?limit,
             connections,
@@ -16,13 +16,14 @@ pub(crate) fn connections() -> usize {
 }
 
 /// Connections where the process may have `limit` descriptors; `None`: any number. Where there are few, the stores get half of them.
-fn connections_under(limit: Option<u64>) -> usize {
+fn connections_under(limit: Option<u64>, wanted: usize) -> usize {
+    let wanted = wanted.max(1);
     let Some(limit) = limit else {
-        return MAX_CONNECTIONS;
+        return wanted;
     };
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let reserved = RESERVED_DESCRIPTORS.min(limit / 2);
-    limit.saturating_sub(reserved).clamp(1, MAX_CONNECTIONS)
+    limit.saturating_sub(reserved).clamp(1, wanted)
 }
 
 /// The limit of descriptors (RLIMIT_NOFILE) after raising the soft one to the hard one.
@@ -60,7 +61,7 @@ mod tests {
     #[test]
     fn connections_leave_descriptors_for_the_stores() {
         let reserved = RESERVED_DESCRIPTORS;
-        let most = MAX_CONNECTIONS;
+        let most = 16_384;
         for (limit, connections) in [
             (None, most),
             (Some(u64::MAX), most),
@@ -71,7 +72,7 @@ mod tests {
             (Some(1), 1),
             (Some(0), 1),
         ] {
-            assert_eq!(connections_under(limit), connections, "{limit:?}");
+            assert_eq!(connections_under(limit, most), connections, "{limit:?}");
         }
     }
 

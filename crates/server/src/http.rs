@@ -241,7 +241,7 @@ fn lists(headers: &HeaderMap, name: &HeaderName, fits: impl Fn(&str) -> bool) ->
 }
 
 /// A relay whose store has failed refuses every message until it is started again, so it is not healthy.
-fn health(is_writable: bool) -> Response<Full<Bytes>> {
+pub(crate) fn health(is_writable: bool) -> Response<Full<Bytes>> {
     let (status, body) = if is_writable {
         (StatusCode::OK, "{\"status\":\"ok\"}\n")
     } else {
@@ -250,7 +250,11 @@ fn health(is_writable: bool) -> Response<Full<Bytes>> {
     plain(status, "application/json", body.into())
 }
 
-fn plain(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+pub(crate) fn plain(
+    status: StatusCode,
+    media_type: &'static str,
+    body: Bytes,
+) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();

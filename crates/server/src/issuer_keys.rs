@@ -10,6 +10,7 @@
 //! issuer more often than once in [`COOL_DOWN`].
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
@@ -141,10 +142,26 @@ pub(crate) struct IssuerKeys {
     source: KeySource,
     cache: Option<PathBuf>,
     current: RwLock<Option<Arc<KeySet>>>,
+    had_at: RwLock<Option<Instant>>,
     /// Held while it is looked: who waits for it finds what the other has found.
     looking: Mutex<Looking>,
     /// How often it was looked with success.
     found: watch::Sender<u64>,
+    /// How often without.
+    failed: AtomicU64,
+}
+
+/// What an operator wants to know of a key set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct State {
+    /// Whether there is one.
+    pub(crate) is_known: bool,
+    /// How often it was looked for with success. A file that has not changed is not looked for.
+    pub(crate) found: u64,
+    /// How often without.
+    pub(crate) failed: u64,
+    /// How old it is, unless it is that of an earlier process.
+    pub(crate) age_seconds: Option<u64>,
 }
 
 /// What the last look came to.
@@ -183,7 +200,9 @@ impl IssuerKeys {
             source,
             cache,
             current: RwLock::default(),
+            had_at: RwLock::default(),
             found: watch::Sender::new(0),
+            failed: AtomicU64::new(0),
         })
     }
 
@@ -205,6 +224,17 @@ impl IssuerKeys {
     fn cached(&self) -> Option<KeySet> {
         let file = std::fs::read(self.cache.as_ref()?).ok()?;
         KeySet::parse(&file, self.source.algorithms).ok()
+    }
+
+    /// How it is doing.
+    pub(crate) fn state(&self) -> State {
+        let had_at = *self.had_at.read().unwrap_or_else(PoisonError::into_inner);
+        State {
+            is_known: self.current().is_some(),
+            found: *self.found.borrow(),
+            failed: self.failed.load(Ordering::Relaxed),
+            age_seconds: had_at.map(|at| at.elapsed().as_secs()),
+        }
     }
 
     fn current(&self) -> Option<Arc<KeySet>> {
@@ -288,11 +318,13 @@ impl IssuerKeys {
             Ok(set) => {
                 looking.failures = 0;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
+                *self.had_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
                 self.found.send_modify(|found| *found += 1);
                 Ok(())
             }
             Err(error) => {
                 looking.failures = looking.failures.saturating_add(1);
+                self.failed.fetch_add(1, Ordering::Relaxed);
                 Err(error)
             }
         }

@@ -27,6 +27,7 @@
 //! `bounds`, [`policy`] or [`sealwire_protocol::limits`]. The relay does not depend on `sealwire-e2e`: the code that could open a message is not in it.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod authority;
 pub mod blobs;
 mod bounds;
@@ -36,6 +37,7 @@ mod closing;
 pub mod data_dir;
 mod descriptors;
 pub mod directory;
+mod drain;
 pub mod exchange;
 mod handshake;
 mod http;
@@ -45,6 +47,7 @@ pub mod issuer_keys;
 mod link;
 mod listener;
 pub mod mail;
+mod metrics;
 mod mounted;
 #[cfg_attr(
     not(feature = "simulation"),
@@ -57,6 +60,7 @@ mod requests;
 pub mod revocations;
 pub mod services;
 mod shared;
+mod shares;
 #[cfg(feature = "simulation")]
 #[doc(hidden)]
 pub mod simulation;
@@ -64,6 +68,7 @@ mod socket;
 pub mod storage;
 mod tls;
 
+pub use drain::Drain;
 pub use exchange::{ExchangeConfigError, ExchangeIssuer};
 pub use mounted::HttpService;
 pub use relay::{Relay, RelayBuilder, RelayError};

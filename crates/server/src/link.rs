@@ -15,6 +15,7 @@ mod calls;
 pub(crate) mod driver;
 mod keep_alive;
 mod outbox;
+mod throttle;
 mod window;
 
 use std::collections::VecDeque;
@@ -47,6 +48,7 @@ use crate::storage::StorageError;
 use calls::{Answer, Answered, Calls};
 use keep_alive::{Due, KeepAlive};
 use outbox::Outbox;
+use throttle::Throttle;
 use window::Window;
 
 /// An open link.
@@ -72,6 +74,20 @@ pub(crate) struct Link {
     acknowledged: Option<u64>,
     /// The hash of the token of which the device was told that it expires.
     warned: Option<[u8; 32]>,
+    leaving: Leaving,
+    throttle: Throttle,
+    /// When the link is read again, in [`Now::steady_millis`], if its device has sent too fast.
+    reads_at: Option<u64>,
+}
+
+/// Whether the link is to end because the relay is drained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Not,
+    /// At this moment, in [`Now::steady_millis`].
+    At(u64),
+    /// As soon as everything that was begun is answered.
+    Now,
 }
 
 /// Something that waited for a store and has ended.
@@ -141,8 +157,12 @@ impl Link {
             letters: VecDeque::new(),
             acknowledged: None,
             warned: None,
+            leaving: Leaving::Not,
+            throttle: Throttle::default(),
+            reads_at: None,
         };
         link.greet(minted, now)?;
+        link.leave_in_turn();
         Ok(link)
     }
 
@@ -195,10 +215,19 @@ impl Link {
     /// Takes a binary message, and opens it in place.
     pub(crate) fn handle_record(&mut self, record: &mut [u8], now: Now) -> Result<(), End> {
         self.keep_alive.heard(now.steady_millis);
+        let (mut frames, bytes) = (0, record.len() as u64);
         for frame in self.requester.link.handle_message(record)? {
+            frames += 1;
             self.on_frame(frame, now)?;
         }
         self.acknowledge();
+        let allowance = &self.requester.allowance;
+        self.reads_at = self
+            .throttle
+            .spend(frames, bytes, allowance, now.steady_millis);
+        if self.reads_at.is_some() {
+            self.requester.shared.metrics.throttled();
+        }
         Ok(())
     }
 
@@ -231,6 +260,9 @@ impl Link {
         if rung.news.has(News::MAIL) {
             self.window.grown();
         }
+        if rung.news.has(News::LEAVING) {
+            self.leave_in_turn();
+        }
         if rung.news.has(News::DEVICES) {
             let user = self.requester.user().clone();
             self.say(&ToDevice::DeviceChanged {
@@ -256,8 +288,40 @@ impl Link {
         self.requester.registration.doorbell()
     }
 
+    /// The link leaves at its moment, if the relay is being drained.
+    fn leave_in_turn(&mut self) {
+        let draining = *self.requester.shared.draining.borrow();
+        if let (Leaving::Not, Some(draining)) = (self.leaving, draining) {
+            self.leaving = Leaving::At(draining.leaves_at(&self.requester.device()));
+        }
+    }
+
+    /// Whether the link has nothing more to say, and is to be closed once everything is sent.
+    pub(crate) fn has_left(&self) -> bool {
+        self.leaving == Leaving::Now && self.requests == 0 && self.outbox.bytes() == 0
+    }
+
+    fn leave(&mut self, now: Now) -> Result<(), End> {
+        self.leaving = Leaving::Now;
+        let Some(draining) = *self.requester.shared.draining.borrow() else {
+            return Ok(());
+        };
+        let after = draining.stays_away(&self.requester.device(), now);
+        self.say(&ToDevice::Leaving {
+            after: u32::try_from(after).unwrap_or(u32::MAX),
+        })
+    }
+
     /// Looks at the time.
     pub(crate) fn handle_timeout(&mut self, now: Now) -> Result<(), End> {
+        if self.reads_at.is_some_and(|at| now.steady_millis >= at) {
+            self.reads_at = None;
+        }
+        if let Leaving::At(moment) = self.leaving
+            && now.steady_millis >= moment
+        {
+            self.leave(now)?;
+        }
         // docs/protocol.md §5.4
         if now.seconds() >= self.expires() {
             return Err(End::Expired);
@@ -275,9 +339,15 @@ impl Link {
         // The clock of tokens may be set while we wait, so it is looked at again and again.
         let expiry = self.token_due().saturating_mul(1_000);
         let expiry = expiry.saturating_sub(now.millis).min(MAX_CLOCK_WAIT_MILLIS);
+        let leaves_at = match self.leaving {
+            Leaving::At(moment) => moment,
+            Leaving::Not | Leaving::Now => u64::MAX,
+        };
         self.keep_alive
             .deadline()
             .min(now.steady_millis.saturating_add(expiry))
+            .min(leaves_at)
+            .min(self.reads_at.unwrap_or(u64::MAX))
     }
 
     /// When the token is the next thing to look at, in seconds since 1970.
@@ -346,7 +416,9 @@ impl Link {
 
     /// Whether the next record may be given to it. Not while a lot of the last ones waits for a store, or for [`Link::poll_transmit`].
     pub(crate) fn takes_records(&self) -> bool {
-        self.letters.is_empty()
+        self.reads_at.is_none()
+            && self.leaving != Leaving::Now
+            && self.letters.is_empty()
             && self.waiting_bytes < MAX_WAITING_BYTES
             && self.outbox.bytes() < MAX_BACKLOG_BYTES
     }
@@ -524,6 +596,7 @@ impl Link {
                 // Whom it did not reach can be read from now on.
                 self.window.grown();
                 self.requests = self.requests.saturating_sub(1);
+                self.requester.shared.metrics.accepted();
                 self.answer(&Reply::Accepted(request))
             }
             Finished::Room => Ok(()),
@@ -531,6 +604,9 @@ impl Link {
     }
 
     fn answer(&mut self, reply: &Reply) -> Result<(), End> {
+        if let Reply::Refused(_, code) = reply {
+            self.requester.shared.metrics.refusal(*code);
+        }
         match reply.with_frame(|frame| self.say(frame)) {
             // An answer that is not of the protocol's form must not cost the one who asked the link.
             Err(End::Link(LinkError::Misuse(error))) => {
@@ -614,7 +690,7 @@ impl Link {
 
     /// Moves mail from the mailbox to the outbox, as far as window and room allow.
     fn deliver(&mut self, room: usize, now: Now) -> Result<(), End> {
-        if !self.requester.permissions().receive {
+        if !self.requester.permissions().receive || self.leaving == Leaving::Now {
             return Ok(());
         }
         while self.outbox.bytes() < room
@@ -670,6 +746,9 @@ impl Link {
             ),
         };
         self.say(&frame)?;
+        if matches!(delivery, Delivery::Mail(_)) {
+            self.requester.shared.metrics.delivered();
+        }
         self.window.sent(delivery.position(), bytes);
         Ok(())
     }

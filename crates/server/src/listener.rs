@@ -6,13 +6,12 @@
 //! ```
 //! A connection is one task from here to its end. What it is before it has authenticated is bounded in time, in bytes, and in
 //! number for each address; the deadline's close code is sent only where there is a WebSocket to send it on.
-use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use hyper::server::conn::http1;
@@ -21,19 +20,21 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use sealwire_protocol::limits::MAX_HANDSHAKE_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-use crate::bounds::{
-    ACCEPT_BACK_OFF, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS, MAX_UNAUTHENTICATED_PER_ADDRESS,
-    SHUTDOWN_GRACE,
-};
+use crate::bounds::{ACCEPT_BACK_OFF, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS, SHUTDOWN_GRACE};
+use crate::clock;
 use crate::descriptors;
 use crate::http;
 use crate::link::driver::{self, Admission};
+use crate::metrics::Dropped;
+use crate::now::Now;
+use crate::policy::{ConnectionLimits, Rates};
 use crate::shared::Shared;
+use crate::shares::{Share, Shares};
 use crate::socket::TooManyUnauthenticatedBytes;
 
 /// Serves `listener` until `stop` turns true, then waits for the connections to end.
@@ -43,18 +44,14 @@ pub(crate) async fn serve(
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) {
-    let max_connections = descriptors::connections();
-    let connections = Arc::new(Semaphore::new(max_connections));
-    // Without TLS there is a proxy in front, whose address everybody has: sharing out is its business then.
-    let addresses = Addresses::new(match tls {
-        Some(_) => MAX_UNAUTHENTICATED_PER_ADDRESS,
-        None => max_connections,
-    });
+    let doors = Doors::new(&shared.settings.connections, tls.is_some());
     let mut tasks = JoinSet::new();
+    let mut draining = shared.draining.subscribe();
     loop {
         let accepted = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
+            _ = draining.wait_for(Option::is_some) => break,
             // Reaped as they end, so that the set holds the living only.
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             accepted = listener.accept() => accepted,
@@ -69,21 +66,20 @@ pub(crate) async fn serve(
             }
         };
         let deadline = Instant::now() + shared.settings.handshake_deadline;
-        let Ok(permit) = Arc::clone(&connections).try_acquire_owned() else {
-            tracing::warn!("connection dropped: {max_connections} are open");
-            continue;
-        };
-        let Some(unauthenticated) = addresses.admit(peer.ip()) else {
-            tracing::debug!(
-                "connection dropped: its address has too many that have not authenticated"
-            );
-            continue;
+        let (permit, unauthenticated) = match doors.admit(peer.ip(), clock::now()) {
+            Ok(admitted) => admitted,
+            Err(dropped) => {
+                tracing::debug!(%dropped, "connection dropped");
+                shared.metrics.dropped(dropped);
+                continue;
+            }
         };
         let tls = tls.clone();
         let shared = Arc::clone(&shared);
         let mut stopped = stop.clone();
         tasks.spawn(async move {
             let _permit = permit;
+            let _open = shared.metrics.connection();
             let connecting = Box::pin(connect(tcp, tls, &shared, deadline, unauthenticated));
             let admission = tokio::select! {
                 biased;
@@ -96,16 +92,95 @@ pub(crate) async fn serve(
         });
     }
     drop(listener);
-    finish(tasks).await;
+    finish(tasks, stop).await;
 }
 
-/// Waits for connections that were told to end.
-pub(crate) async fn finish(mut tasks: JoinSet<()>) {
+/// Waits for connections to end: for as long as they leave in turn, and a little longer once `stop` turns true.
+pub(crate) async fn finish(mut tasks: JoinSet<()>, mut stop: watch::Receiver<bool>) {
+    tokio::select! {
+        biased;
+        _ = stop.wait_for(|stop| *stop) => {}
+        () = async { while tasks.join_next().await.is_some() {} } => {}
+    }
     let all = async { while tasks.join_next().await.is_some() {} };
     if timeout(SHUTDOWN_GRACE, all).await.is_err() {
         tracing::warn!("connections dropped: they did not end in {SHUTDOWN_GRACE:?}");
         tasks.shutdown().await;
     }
+}
+
+/// Who is let in as far as the handshake.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    connections: Arc<Semaphore>,
+    unauthenticated: Arc<Semaphore>,
+    /// What each address has and does. `None` without TLS: there is a proxy in front then, whose address everybody has, and sharing out is its business.
+    addresses: Option<(Shares<IpAddr>, Rates<IpAddr>)>,
+    per_minute: u64,
+}
+
+/// A connection's place among those that have not authenticated, until it has or has ended.
+#[derive(Debug)]
+pub(crate) struct Unauthenticated {
+    _permit: OwnedSemaphorePermit,
+    _share: Option<Share<IpAddr>>,
+}
+
+impl Doors {
+    pub(crate) fn new(limits: &ConnectionLimits, by_address: bool) -> Self {
+        let connections = descriptors::connections(limits.connections);
+        Self {
+            connections: semaphore(connections),
+            unauthenticated: semaphore(limits.unauthenticated.min(connections)),
+            addresses: by_address.then(|| {
+                let shares = Shares::new(limits.unauthenticated_per_address);
+                (shares, Rates::default())
+            }),
+            per_minute: limits.per_minute,
+        }
+    }
+
+    /// A place for a connection, whoever's it is.
+    pub(crate) fn admit_any(&self) -> Result<(OwnedSemaphorePermit, Unauthenticated), Dropped> {
+        self.place(None)
+    }
+
+    fn admit(
+        &self,
+        address: IpAddr,
+        now: Now,
+    ) -> Result<(OwnedSemaphorePermit, Unauthenticated), Dropped> {
+        let address = network(address);
+        let share = match &self.addresses {
+            None => None,
+            Some((shares, rates)) => {
+                // Before the rate, so that whoever waits with many does not use it up.
+                let share = shares.take(address).ok_or(Dropped::Address)?;
+                rates
+                    .take(&address, self.per_minute, now.steady_millis)
+                    .map_err(|_| Dropped::Rate)?;
+                Some(share)
+            }
+        };
+        self.place(share)
+    }
+
+    fn place(
+        &self,
+        share: Option<Share<IpAddr>>,
+    ) -> Result<(OwnedSemaphorePermit, Unauthenticated), Dropped> {
+        let permit = |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_owned();
+        let connection = permit(&self.connections).map_err(|_| Dropped::Full)?;
+        let unauthenticated = Unauthenticated {
+            _permit: permit(&self.unauthenticated).map_err(|_| Dropped::Unauthenticated)?,
+            _share: share,
+        };
+        Ok((connection, unauthenticated))
+    }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.clamp(1, Semaphore::MAX_PERMITS)))
 }
 
 /// Takes a connection to its WebSocket. `None` if it does not get there.
@@ -143,7 +218,7 @@ async fn connect(
             bearer,
             deadline,
             budget,
-            unauthenticated: Some(unauthenticated),
+            unauthenticated,
         }),
         Ok(None) => None,
         Err(_) => {
@@ -302,37 +377,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     }
 }
 
-/// Unauthenticated connections by address, and how many of them an address may have.
-#[derive(Debug, Clone)]
-struct Addresses {
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-    limit: usize,
-}
-
-impl Addresses {
-    fn new(limit: usize) -> Self {
-        Self {
-            counts: Arc::default(),
-            limit,
-        }
-    }
-
-    /// Counts a connection, unless its address has too many.
-    fn admit(&self, address: IpAddr) -> Option<Unauthenticated> {
-        let address = network(address);
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(address).or_insert(0);
-        if *count >= self.limit {
-            return None;
-        }
-        *count += 1;
-        Some(Unauthenticated {
-            addresses: self.clone(),
-            address,
-        })
-    }
-}
-
 /// One party's addresses: an IPv4 address, or a /64 of IPv6.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
@@ -343,44 +387,66 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
-/// A connection's share of its address's allowance, until it has authenticated or ended.
-#[derive(Debug)]
-pub(crate) struct Unauthenticated {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Drop for Unauthenticated {
-    fn drop(&mut self) {
-        let mut counts = self
-            .addresses
-            .counts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn doors(change: impl FnOnce(&mut ConnectionLimits)) -> Doors {
+        let mut limits = ConnectionLimits::default();
+        change(&mut limits);
+        Doors::new(&limits, true)
+    }
+
+    fn now() -> Now {
+        Now {
+            millis: 0,
+            steady_millis: 1_000,
+        }
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([192, 0, 2, last])
+    }
+
     #[test]
-    fn an_address_is_refused_past_its_allowance_and_admitted_again_after() {
-        let addresses = Addresses::new(3);
-        let here = "192.0.2.1".parse().unwrap();
-        let mut admitted: Vec<_> = (0..3).map(|_| addresses.admit(here).unwrap()).collect();
-        assert!(addresses.admit(here).is_none());
-        assert!(addresses.admit("192.0.2.2".parse().unwrap()).is_some());
-        admitted.pop();
-        assert!(addresses.admit(here).is_some());
-        admitted.clear();
-        assert!(addresses.counts.lock().unwrap().is_empty());
+    fn each_limit_drops_what_is_over_it_and_says_which() {
+        let full = doors(|limits| limits.connections = 1);
+        let busy = doors(|limits| limits.unauthenticated = 1);
+        let crowded = doors(|limits| limits.unauthenticated_per_address = 1);
+        let rushed = doors(|limits| limits.per_minute = 1);
+        for (doors, second, dropped) in [
+            (full, 2, Dropped::Full),
+            (busy, 2, Dropped::Unauthenticated),
+            (crowded, 1, Dropped::Address),
+            (rushed, 1, Dropped::Rate),
+        ] {
+            let first = doors.admit(address(1), now()).unwrap();
+            assert_eq!(doors.admit(address(second), now()).unwrap_err(), dropped);
+            let others = doors.admit(address(3), now());
+            let is_everybodys = matches!(dropped, Dropped::Full | Dropped::Unauthenticated);
+            assert_eq!(others.is_err(), is_everybodys, "{dropped}");
+            drop(first);
+        }
+    }
+
+    #[test]
+    fn who_has_authenticated_makes_room_for_another() {
+        let doors = doors(|limits| {
+            limits.unauthenticated = 1;
+            limits.unauthenticated_per_address = 1;
+        });
+        let (_connection, unauthenticated) = doors.admit(address(1), now()).unwrap();
+        drop(unauthenticated);
+        assert!(doors.admit(address(1), now()).is_ok());
+    }
+
+    #[test]
+    fn behind_a_proxy_addresses_are_not_told_apart() {
+        let mut limits = ConnectionLimits::default();
+        (limits.unauthenticated_per_address, limits.per_minute) = (1, 1);
+        let doors = Doors::new(&limits, false);
+        let admitted: Vec<_> = (0..10).map(|_| doors.admit(address(1), now())).collect();
+        assert!(admitted.iter().all(Result::is_ok));
     }
 
     #[test]

@@ -19,15 +19,14 @@ use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bounds::MAX_ARRIVALS;
-use crate::descriptors;
 use crate::http::{self, Upgrade};
 use crate::link::driver::{self, Admission};
-use crate::listener::{self, Budget, Metered};
+use crate::listener::{self, Budget, Doors, Metered, Unauthenticated};
 use crate::shared::Shared;
 
 /// Answers the HTTP requests of devices: a [`tower::Service`], as axum's `route_service("/v1", …)` takes it and hyper's servers do. Clones are the same one.
@@ -38,7 +37,7 @@ use crate::shared::Shared;
 pub struct HttpService {
     /// The relay's stores are closed when it stops, whoever still has this.
     shared: Weak<Shared>,
-    places: Arc<Semaphore>,
+    doors: Arc<Doors>,
     arrivals: mpsc::Sender<Arrival>,
 }
 
@@ -47,13 +46,14 @@ pub(crate) struct Arrival {
     upgrade: Upgrade,
     deadline: Instant,
     place: OwnedSemaphorePermit,
+    unauthenticated: Unauthenticated,
 }
 
 impl HttpService {
     pub(crate) fn new(shared: &Arc<Shared>, arrivals: mpsc::Sender<Arrival>) -> Self {
         Self {
             shared: Arc::downgrade(shared),
-            places: Arc::new(Semaphore::new(descriptors::connections())),
+            doors: Arc::new(Doors::new(&shared.settings.connections, false)),
             arrivals,
         }
     }
@@ -63,9 +63,15 @@ impl HttpService {
             return unavailable("the relay has stopped");
         };
         let deadline = Instant::now() + shared.settings.handshake_deadline;
-        let Ok(place) = self.places.try_acquire_owned() else {
-            tracing::warn!("request refused: as many connections are open as may be");
-            return unavailable("too many connections");
+        if shared.draining.borrow().is_some() {
+            return unavailable("the relay is being drained");
+        }
+        let (place, unauthenticated) = match self.doors.admit_any() {
+            Ok(place) => place,
+            Err(dropped) => {
+                shared.metrics.dropped(dropped);
+                return unavailable("too many connections");
+            }
         };
         let slot = http::Slot::default();
         let answering = http::answer(
@@ -85,6 +91,7 @@ impl HttpService {
             upgrade,
             deadline,
             place,
+            unauthenticated,
         };
         match self.arrivals.try_send(arrival) {
             Ok(()) => response,
@@ -136,10 +143,12 @@ pub(crate) async fn serve(
 ) {
     let mut tasks = JoinSet::new();
     let mut open = true;
+    let mut draining = shared.draining.subscribe();
     loop {
         let arrival = tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
+            _ = draining.wait_for(Option::is_some) => break,
             // Reaped as they end, so that the set holds the living only.
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
             arrival = arrivals.recv(), if open => arrival,
@@ -154,7 +163,7 @@ pub(crate) async fn serve(
         }
     }
     drop(arrivals);
-    listener::finish(tasks).await;
+    listener::finish(tasks, stop).await;
 }
 
 async fn connection(arrival: Arrival, shared: Arc<Shared>, stop: watch::Receiver<bool>) {
@@ -162,7 +171,9 @@ async fn connection(arrival: Arrival, shared: Arc<Shared>, stop: watch::Receiver
         upgrade,
         deadline,
         place: _place,
+        unauthenticated,
     } = arrival;
+    let _open = shared.metrics.connection();
     let Upgrade { connection, bearer } = upgrade;
     let connection = match timeout_at(deadline, connection).await {
         Ok(Ok(connection)) => connection,
@@ -181,7 +192,7 @@ async fn connection(arrival: Arrival, shared: Arc<Shared>, stop: watch::Receiver
         bearer,
         deadline,
         budget,
-        unauthenticated: None,
+        unauthenticated,
     };
     driver::run(admission, shared, stop).await;
 }

@@ -24,6 +24,20 @@ pub const MAILBOX_BYTES: u64 = 64 << 20;
 pub const RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
 /// Bytes of blobs that a user may send and fetch in a minute, all devices together.
 pub const TRANSFER_BYTES_PER_MINUTE: u64 = 16 << 30;
+/// Frames of a device that are read in a minute.
+pub const FRAMES_PER_MINUTE: u64 = 600_000;
+/// Bytes of a device's frames that are read in a minute.
+pub const BYTES_PER_MINUTE: u64 = 16 << 30;
+/// TCP connections at one time, of all kinds; fewer where the system grants fewer file descriptors.
+pub const CONNECTIONS: usize = 16_384;
+/// Of these, connections that have not authenticated: who comes beyond that is dropped, so that whoever is connected is served.
+pub const UNAUTHENTICATED: usize = 8_192;
+/// Of these, connections of one address (IPv4) or one /64 (IPv6).
+pub const UNAUTHENTICATED_PER_ADDRESS: usize = 64;
+/// Connections of one address in a minute.
+pub const CONNECTIONS_PER_MINUTE: u64 = 6_000;
+/// Links of one user at one time, twice as many as devices that can be written to.
+pub const LINKS_PER_USER: usize = 32;
 /// Devices or users whose rate is remembered at the same time.
 pub const MAX_RATES: usize = 100_000;
 
@@ -50,6 +64,40 @@ pub struct Allowance {
     pub transfer_bytes_per_minute: u64,
     /// What the relay holds of blobs.
     pub blobs: BlobLimits,
+    /// Frames of a device that are read in a minute; who sends more is read later.
+    pub frames_per_minute: u64,
+    /// Bytes of a device's frames that are read in a minute, likewise.
+    pub bytes_per_minute: u64,
+}
+
+/// How many connections a relay takes. What is over a limit is dropped as it arrives, without an answer; a link of a user who has too many is
+/// closed with 4002.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionLimits {
+    /// At one time, of all kinds.
+    pub connections: usize,
+    /// At one time, that have not authenticated.
+    pub unauthenticated: usize,
+    /// Of these, of one address (IPv4) or one /64 (IPv6). Not where there is a proxy in front, whose address everybody has.
+    pub unauthenticated_per_address: usize,
+    /// Of one address in a minute, likewise.
+    pub per_minute: u64,
+    /// Links of one user at one time.
+    pub links_per_user: usize,
+}
+
+impl Default for ConnectionLimits {
+    /// The constants of this module.
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS,
+            unauthenticated: UNAUTHENTICATED,
+            unauthenticated_per_address: UNAUTHENTICATED_PER_ADDRESS,
+            per_minute: CONNECTIONS_PER_MINUTE,
+            links_per_user: LINKS_PER_USER,
+        }
+    }
 }
 
 impl Default for Allowance {
@@ -67,6 +115,8 @@ impl Default for Allowance {
             },
             transfer_bytes_per_minute: TRANSFER_BYTES_PER_MINUTE,
             blobs: BlobLimits::default(),
+            frames_per_minute: FRAMES_PER_MINUTE,
+            bytes_per_minute: BYTES_PER_MINUTE,
         }
     }
 }
@@ -92,6 +142,8 @@ impl Allowance {
             },
             transfer_bytes_per_minute: self.transfer_bytes_per_minute,
             blobs: self.blobs,
+            frames_per_minute: self.frames_per_minute,
+            bytes_per_minute: self.bytes_per_minute,
         }
     }
 }

@@ -22,8 +22,9 @@ use tokio::task::JoinHandle;
 
 use crate::authority::OutsideKeys;
 use crate::blobs::Blobs;
-use crate::bounds::SWEEP_INTERVAL;
+use crate::bounds::{SHUTDOWN_GRACE, SWEEP_INTERVAL};
 use crate::data_dir::{DataDir, DataDirError, InitOptions};
+use crate::drain::Drain;
 use crate::exchange::{Exchange, ExchangeConfigError, ExchangeIssuer};
 use crate::hub::News;
 use crate::issuer::IssuerError;
@@ -31,23 +32,26 @@ use crate::issuer_keys::{KeySource, KeySourceError};
 use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::mounted::{Arrival, HttpService};
-use crate::policy::Allowance;
+use crate::policy::{Allowance, ConnectionLimits};
 use crate::revocations::{self, Revocation, Revocations, RevocationsError};
 use crate::services::{BoxError, Call, Pusher, ServiceError, Services};
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
-use crate::tls::{self, SelfSigned, Tls};
-use crate::{clock, listener, mounted};
+use crate::tls::{Certificate, SelfSigned, Tls};
+use crate::{admin, clock, listener, mounted};
 
 /// A running relay. It serves from the moment it exists until [`Relay::shutdown`], or until it is dropped, which drops every
 /// link without notice.
 #[derive(Debug)]
 pub struct Relay {
     local_addr: SocketAddr,
+    admin_addr: Option<SocketAddr>,
     address: Address,
     certificate: Option<SelfSigned>,
     shared: Arc<Shared>,
     stop: watch::Sender<bool>,
+    /// Ends when there is no connection any more.
+    serving: Tasks,
     tasks: Tasks,
 }
 
@@ -61,6 +65,7 @@ pub struct RelayBuilder {
     settings: Settings,
     services: Services,
     issuer: Option<OutsideIssuer>,
+    admin: Option<SocketAddr>,
     exchange: Vec<ExchangeIssuer>,
     require_tenant: bool,
 }
@@ -90,6 +95,12 @@ impl Relay {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// Where the operator's port is, if there is one ([`RelayBuilder::admin`]).
+    #[must_use]
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin_addr
     }
 
     /// The relay's identity: its shown form is `b64u`, 43 characters (docs/protocol.md §1.3).
@@ -181,6 +192,21 @@ impl Relay {
             .map_err(RelayError::Storage)
     }
 
+    /// Stops without haste: takes no more connections, has every link answer what is open, tells each device when to come back and closes its link with
+    /// 4000, one after another, and then stops as [`Relay::shutdown`]. Links that have not left a few seconds after their time are dropped.
+    /// Whoever stops waiting for this drops the relay.
+    pub async fn drain(mut self, drain: Drain) {
+        let draining = self.shared.drain(drain, clock::now());
+        let limit = draining.window().saturating_add(SHUTDOWN_GRACE);
+        if tokio::time::timeout(limit, self.serving.finished())
+            .await
+            .is_err()
+        {
+            tracing::warn!("links dropped: they did not leave in {limit:?}");
+        }
+        self.shutdown().await;
+    }
+
     /// What pushes to devices unasked (docs/protocol.md §17).
     #[must_use]
     pub fn pusher(&self) -> Pusher {
@@ -193,10 +219,12 @@ impl Relay {
         let Self {
             shared,
             stop,
-            tasks,
+            mut serving,
+            mut tasks,
             ..
         } = self;
         stop.send_replace(true);
+        serving.finished().await;
         tasks.finished().await;
         // The last owner of the store waits for its writer thread.
         if let Err(error) = tokio::task::spawn_blocking(move || drop(shared)).await {
@@ -214,6 +242,7 @@ impl RelayBuilder {
             settings: Settings::default(),
             services: Services::default(),
             issuer: None,
+            admin: None,
             exchange: Vec::new(),
             require_tenant: false,
         }
@@ -265,6 +294,13 @@ impl RelayBuilder {
         self
     }
 
+    /// Serves `/healthz`, `/readyz` and `/metrics` (Prometheus' text format) on `address`, as HTTP without TLS. It tells nothing about anybody, but how
+    /// busy the relay is: bind it to loopback or a network of your own.
+    pub fn admin(mut self, address: SocketAddr) -> Self {
+        self.admin = Some(address);
+        self
+    }
+
     /// Answers devices' calls of the service `name` with `handler` (docs/protocol.md §17): a [`tower::Service`], so that the layers of tower compose
     /// around it, or an async function by `tower::service_fn`. It is cloned for each call, made ready, and called in a task of its own; it goes on when the
     /// device's link ends, until it is done or [`RelayBuilder::service_timeout`] is over. Whatever it fails with, panics too, the device is told
@@ -312,6 +348,12 @@ impl RelayBuilder {
     /// Sets the relay's own limits, which no token exceeds.
     pub fn allowance(mut self, allowance: Allowance) -> Self {
         self.settings.allowance = allowance;
+        self
+    }
+
+    /// Sets how many connections there may be; by default the constants of [`crate::policy`].
+    pub fn connection_limits(mut self, limits: ConnectionLimits) -> Self {
+        self.settings.connections = limits;
         self
     }
 
@@ -385,46 +427,72 @@ impl RelayBuilder {
     }
 
     async fn start(self, local_addr: SocketAddr, door: Door) -> Result<Relay, RelayError> {
+        let admin = match self.admin {
+            Some(address) => {
+                let admin = TcpListener::bind(address)
+                    .await
+                    .map_err(RelayError::Admin)?;
+                Some((admin.local_addr().map_err(RelayError::Admin)?, admin))
+            }
+            None => None,
+        };
         // Opening and, on the first start, filling the directory is disk work.
         let opened = tokio::task::spawn_blocking(move || self.open(local_addr)).await;
         let Opened {
             shared,
-            acceptor,
+            tls,
             certificate,
             address,
         } = opened.map_err(|_| RelayError::Interrupted)??;
 
+        let acceptor = tls.as_ref().map(Certificate::acceptor).transpose()?;
+        let keys = shared.authority.fetched().into_iter();
+        for keys in keys.chain(shared.exchange.fetched()) {
+            keys.start().await?;
+        }
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
         let keys = shared.authority.fetched().into_iter();
         for keys in keys.chain(shared.exchange.fetched()) {
-            keys.start().await?;
             tasks.push(tokio::spawn(Arc::clone(keys).keep_fresh(stopped.clone())));
         }
+        if let Some(tls) = tls {
+            let reporting = Arc::clone(&shared);
+            let reloaded = move |is_good| reporting.metrics.certificate(is_good);
+            tasks.push(tokio::spawn(tls.keep_fresh(reloaded, stopped.clone())));
+        }
+        let admin_addr = admin.map(|(address, listener)| {
+            let serving = admin::serve(listener, Arc::clone(&shared), stopped.clone());
+            tasks.push(tokio::spawn(serving));
+            address
+        });
         tasks.extend([
             tokio::spawn(sweep_mail(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(sweep_blobs(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(revocations::watch(Arc::clone(&shared), stopped.clone())),
-            match door {
-                Door::Port(listener) => tokio::spawn(listener::serve(
-                    listener,
-                    acceptor,
-                    Arc::clone(&shared),
-                    stopped,
-                )),
-                Door::Application(arrivals) => {
-                    tokio::spawn(mounted::serve(arrivals, Arc::clone(&shared), stopped))
-                }
-            },
         ]);
+        let serving = match door {
+            Door::Port(listener) => tokio::spawn(listener::serve(
+                listener,
+                acceptor,
+                Arc::clone(&shared),
+                stopped,
+            )),
+            Door::Application(arrivals) => {
+                tokio::spawn(mounted::serve(arrivals, Arc::clone(&shared), stopped))
+            }
+        };
+        let serving = Tasks(vec![serving]);
         let tasks = Tasks(tasks);
         tracing::info!(%address, "relay listening");
         Ok(Relay {
             local_addr,
+            admin_addr,
             address,
             certificate,
             shared,
             stop,
+            serving,
             tasks,
         })
     }
@@ -443,15 +511,15 @@ impl RelayBuilder {
             self.require_tenant,
             directory.as_ref().map(DataDir::path),
         )?;
-        let (acceptor, certificate) = match (&self.tls, &directory) {
+        let (tls, certificate) = match (&self.tls, &directory) {
             (Tls::Plain, _) => (None, None),
             (Tls::Files { certificates, key }, _) => {
-                (Some(tls::acceptor(certificates, key)?), None)
+                (Some(Certificate::open(certificates, key)?), None)
             }
             (Tls::SelfSigned, Some(directory)) => {
                 let certificate = SelfSigned::read(&directory.certificate_path())?;
                 (
-                    Some(tls::acceptor(
+                    Some(Certificate::open(
                         &directory.certificate_path(),
                         &directory.certificate_key_path(),
                     )?),
@@ -518,7 +586,7 @@ impl RelayBuilder {
         let shared = Arc::new(shared);
         Ok(Opened {
             shared,
-            acceptor,
+            tls,
             certificate,
             address,
         })
@@ -558,6 +626,9 @@ pub enum RelayError {
     /// The address could not be bound.
     #[error("cannot listen on the address: {0}; choose another or stop what uses it")]
     Listen(#[source] std::io::Error),
+    /// The operator's address could not be bound.
+    #[error("cannot listen on the operator's address: {0}; choose another or stop what uses it")]
+    Admin(#[source] std::io::Error),
     /// Devices could not use the address, for one because it is neither TLS nor loopback.
     #[error("devices could not use the relay's address: {0}; set the public host")]
     Address(#[source] AddressError),
@@ -655,7 +726,7 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
 /// What a builder has opened.
 struct Opened {
     shared: Arc<Shared>,
-    acceptor: Option<tokio_rustls::TlsAcceptor>,
+    tls: Option<Arc<Certificate>>,
     certificate: Option<SelfSigned>,
     address: Address,
 }
@@ -665,11 +736,13 @@ struct Opened {
 struct Tasks(Vec<JoinHandle<()>>);
 
 impl Tasks {
-    async fn finished(mut self) {
-        for task in &mut self.0 {
+    /// Waits until all have ended. Cancelling loses nothing.
+    async fn finished(&mut self) {
+        while let Some(task) = self.0.last_mut() {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a task of the relay failed");
             }
+            self.0.pop();
         }
     }
 }

@@ -125,6 +125,11 @@ impl Revocations {
         self.list().covers(claims)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.list().len()
+    }
+
     fn list(&self) -> Arc<List> {
         Arc::clone(&self.list.read().unwrap_or_else(PoisonError::into_inner))
     }

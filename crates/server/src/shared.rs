@@ -8,20 +8,24 @@ use std::time::Duration;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, User};
+use tokio::sync::watch;
 
 use crate::authority::{Authority, Keys};
 use crate::blobs::Blobs;
 use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
 use crate::directory::Directory;
+use crate::drain::{Drain, Draining};
 use crate::exchange::Exchange;
 use crate::http::Origins;
 use crate::hub::{Hub, News};
 use crate::issuer::Issuer;
 use crate::mail::{Mailboxes, PostError, Swept};
+use crate::metrics::Metrics;
 use crate::now::Now;
-use crate::policy::{Allowance, Rates};
+use crate::policy::{Allowance, ConnectionLimits, Rates};
 use crate::revocations::Revocations;
 use crate::services::Services;
+use crate::shares::Shares;
 use crate::storage::{Storage, StorageError};
 
 /// What every connection of a relay shares.
@@ -46,6 +50,11 @@ pub(crate) struct Shared {
     /// What the application answers itself.
     pub(crate) services: Services,
     pub(crate) settings: Settings,
+    pub(crate) metrics: Metrics,
+    /// Set once, when the relay is to be left.
+    pub(crate) draining: watch::Sender<Option<Draining>>,
+    /// What each user has of open links.
+    pub(crate) links: Shares<User>,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
     /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
@@ -65,6 +74,7 @@ pub(crate) struct Settings {
     pub(crate) keep_alive: Duration,
     pub(crate) write_timeout: Duration,
     pub(crate) allowance: Allowance,
+    pub(crate) connections: ConnectionLimits,
 }
 
 impl Default for Settings {
@@ -75,6 +85,29 @@ impl Default for Settings {
             keep_alive: KEEP_ALIVE,
             write_timeout: WRITE_TIMEOUT,
             allowance: Allowance::default(),
+            connections: ConnectionLimits::default(),
+        }
+    }
+}
+
+/// Why devices should not be sent here now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unready {
+    /// A store refuses writes: the relay has to be started again.
+    Store,
+    /// The issuer's key set was never had, so that no token can be verified.
+    IssuerKeys,
+    /// The relay is being drained.
+    Draining,
+}
+
+impl Unready {
+    /// For the operator.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::IssuerKeys => "issuer_keys",
+            Self::Draining => "draining",
         }
     }
 }
@@ -141,11 +174,14 @@ impl Shared {
             mailboxes,
             devices: RwLock::default(),
             unemptied: Mutex::default(),
+            links: Shares::new(settings.connections.links_per_user),
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             revocations: Revocations::default(),
             services: Services::default(),
             settings,
+            metrics: Metrics::default(),
+            draining: watch::Sender::new(None),
             message_rates: Rates::default(),
             fetch_rates: Rates::default(),
             take_rates: Rates::default(),
@@ -266,6 +302,29 @@ impl Shared {
     /// Whether the stores still take what devices send. For health checks.
     pub(crate) fn is_writable(&self) -> bool {
         self.storage.is_writable() && self.mailboxes.is_writable()
+    }
+
+    /// Has every link leave in its turn, and takes no more connections.
+    pub(crate) fn drain(&self, drain: Drain, now: Now) -> Draining {
+        let draining = drain.begin(self.metrics.links_open(), now);
+        // Before the bell: a link that is entered after it sees this.
+        self.draining.send_replace(Some(draining));
+        self.hub.ring_all(News::LEAVING);
+        draining
+    }
+
+    /// Whether devices should be sent here.
+    pub(crate) fn readiness(&self) -> Result<(), Unready> {
+        if self.draining.borrow().is_some() {
+            return Err(Unready::Draining);
+        }
+        if !self.is_writable() {
+            return Err(Unready::Store);
+        }
+        match self.authority.fetched() {
+            Some(keys) if !keys.state().is_known => Err(Unready::IssuerKeys),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Tells the user's devices but one, and who watches the user, that the set of devices changed (docs/protocol.md §5.2).

@@ -22,6 +22,7 @@ use sealwire_protocol::name::Issuer as IssuerName;
 use crate::authority::Keys;
 use crate::bounds::MAX_READ_BYTES;
 use crate::closing::End;
+use crate::drain::Drain;
 use crate::handshake::{self, Accepting};
 use crate::link;
 use crate::mail::disk::Disk;
@@ -251,6 +252,11 @@ impl Relay {
         self.shared.remove_device(device, None, now).await
     }
 
+    /// As [`crate::Relay::drain`] begins.
+    pub fn drain(&self, now: Now) {
+        self.shared.drain(Drain::default(), now);
+    }
+
     /// Ends it in good order, as far as the mailboxes go: what is queued is written.
     pub fn close_mail(&self) {
         self.shared.mailboxes.close();
@@ -372,6 +378,12 @@ impl Link {
     #[must_use]
     pub fn takes_records(&self) -> bool {
         self.link.takes_records()
+    }
+
+    /// Whether it has nothing more to say because the relay is drained: it is to be closed with 4000.
+    #[must_use]
+    pub fn has_left(&self) -> bool {
+        self.link.has_left()
     }
 
     /// Ends it in good order. What it had begun is left to do.

@@ -3,17 +3,25 @@
 //! The link seals tokens, addresses and key material by itself (docs/protocol.md §3), so a relay behind a proxy that ends TLS
 //! loses no secrecy of those; what TLS adds is that a network observer does not even see the handshake.
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
 
 use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
 use tokio_rustls::TlsAcceptor;
 use zeroize::Zeroizing;
 
 use crate::RelayError;
+
+/// How often certificate and key are looked at. They are small, and read as a whole.
+const INTERVAL: Duration = Duration::from_secs(2);
 
 /// What stands between the socket and the WebSocket.
 #[derive(Debug, Clone)]
@@ -33,28 +41,161 @@ pub enum Tls {
     Plain,
 }
 
-/// The acceptor for PEM files.
-pub(crate) fn acceptor(certificates: &Path, key: &Path) -> Result<TlsAcceptor, RelayError> {
-    let certificates = std::fs::read(certificates).map_err(RelayError::CertificateFile)?;
-    let key = std::fs::read(key)
-        .map(Zeroizing::new)
-        .map_err(RelayError::CertificateFile)?;
-    let chain = CertificateDer::pem_slice_iter(&certificates)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|_| RelayError::Certificate)?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| RelayError::Certificate)?;
+/// The certificate that new connections are shown. It may change while the relay runs; connections keep the one they began with.
+#[derive(Debug)]
+pub(crate) struct Certificate {
+    files: Files,
+    shown: RwLock<Arc<CertifiedKey>>,
+}
 
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|_| RelayError::Certificate)?
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|_| RelayError::Certificate)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // A link lives for hours: sessions are not resumed, so there are no tickets, and no state of connections that went away.
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    Ok(TlsAcceptor::from(Arc::new(config)))
+/// Where a certificate chain and its key are, both PEM.
+#[derive(Debug, Clone)]
+struct Files {
+    certificates: PathBuf,
+    key: PathBuf,
+}
+
+/// What was in the files.
+struct Contents {
+    certificates: Vec<u8>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+/// Tells two contents of the files apart without keeping a key for it.
+type Digest = [u8; 32];
+
+impl Files {
+    fn read(&self) -> Result<Contents, RelayError> {
+        let read = |path| std::fs::read(path).map_err(RelayError::CertificateFile);
+        Ok(Contents {
+            certificates: read(&self.certificates)?,
+            key: read(&self.key).map(Zeroizing::new)?,
+        })
+    }
+}
+
+impl Contents {
+    fn parse(&self) -> Result<CertifiedKey, RelayError> {
+        let chain = CertificateDer::pem_slice_iter(&self.certificates)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|_| RelayError::Certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(|_| RelayError::Certificate)?;
+        CertifiedKey::from_der(chain, key, &provider()).map_err(|_| RelayError::Certificate)
+    }
+
+    fn digest(&self) -> Digest {
+        Sha256::new()
+            .chain_update(Sha256::digest(&self.certificates))
+            .chain_update(Sha256::digest(&self.key))
+            .finalize()
+            .into()
+    }
+}
+
+impl Certificate {
+    /// Reads certificate and key, which have to belong together.
+    pub(crate) fn open(certificates: &Path, key: &Path) -> Result<Arc<Self>, RelayError> {
+        let files = Files {
+            certificates: certificates.to_owned(),
+            key: key.to_owned(),
+        };
+        let shown = files.read()?.parse()?;
+        Ok(Arc::new(Self {
+            files,
+            shown: RwLock::new(Arc::new(shown)),
+        }))
+    }
+
+    /// TLS 1.3 with it.
+    pub(crate) fn acceptor(self: &Arc<Self>) -> Result<TlsAcceptor, RelayError> {
+        let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|_| RelayError::Certificate)?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::<Self>::clone(self));
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        // A link lives for hours: sessions are not resumed, so there are no tickets, and no state of connections that went away.
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
+        Ok(TlsAcceptor::from(Arc::new(config)))
+    }
+
+    /// Shows what is in the files whenever that has changed and is good, until the relay stops. `reloaded` is told of every change, and whether it
+    /// was good.
+    pub(crate) async fn keep_fresh(
+        self: Arc<Self>,
+        reloaded: impl Fn(bool),
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let for_ever = async {
+            // What was read when the relay started may have changed since.
+            let mut last = None;
+            let mut ticks = tokio::time::interval(INTERVAL);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                let certificate = Arc::clone(&self);
+                let look = tokio::task::spawn_blocking(move || certificate.look(last));
+                let Ok(looked) = look.await else {
+                    continue;
+                };
+                if let Some((digest, changed)) = looked {
+                    last = Some(digest);
+                    if let Some(is_good) = changed {
+                        reloaded(is_good);
+                    }
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => {}
+            () = for_ever => {}
+        }
+    }
+
+    /// Reads the files, and shows what is in them unless it was so at the last look. `None`: they cannot be read, as when one is just being replaced.
+    fn look(&self, last: Option<Digest>) -> Option<(Digest, Option<bool>)> {
+        let contents = match self.files.read() {
+            Ok(contents) => contents,
+            Err(error) => {
+                tracing::warn!(%error, "TLS certificate not looked at; the one before stays in use");
+                return None;
+            }
+        };
+        let digest = contents.digest();
+        if last == Some(digest) {
+            return Some((digest, None));
+        }
+        match contents.parse() {
+            Ok(new) => {
+                let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+                if shown.cert == new.cert {
+                    return Some((digest, None));
+                }
+                *shown = Arc::new(new);
+                tracing::info!("TLS certificate replaced; open connections go on");
+                Some((digest, Some(true)))
+            }
+            // Certificate and key are two files: between their changes they do not belong together.
+            Err(error) => {
+                tracing::warn!(%error, "new TLS certificate not used; the one before stays in use");
+                Some((digest, Some(false)))
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(
+            &self.shown.read().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
+
+fn provider() -> CryptoProvider {
+    aws_lc_rs::default_provider()
 }
 
 /// The relay's own certificate, for devices to trust.

@@ -652,6 +652,46 @@ fn device_whose_token_is_nearly_over_is_told_right_after_ready() {
 }
 
 // docs/protocol.md §5.2: the newer wins
+// docs/protocol.md §5.2: Leaving
+#[test]
+fn drained_link_answers_what_it_has_taken_and_then_leaves() {
+    let world = World::new();
+    let (mut alice, mut bob) = (world.join("alice"), world.join("bob"));
+    let request = alice.send(1, bob.id(), b"taken", world.now);
+    world.relay.drain(world.now);
+    alice.drain(world.now).unwrap();
+    assert!(
+        alice.link.takes_records(),
+        "it has been told, and it is not its turn"
+    );
+    assert!(alice.link.deadline(world.now) <= world.now.steady_millis);
+    alice.link.handle_timeout(world.now).unwrap();
+    assert_eq!(alice.hear(world.now), Some(Said::Leaving(1_000)));
+    assert!(!alice.link.has_left() && !alice.link.takes_records());
+    world.flush_mail();
+    assert_eq!(alice.hear(world.now), Some(Said::Accepted(request)));
+    assert!(alice.link.has_left());
+
+    // Mail that was not given before is for the next relay to give.
+    bob.link.handle_timeout(world.now).unwrap();
+    assert!(!bob.link.has_left());
+    assert!(bob.link.handle_news().unwrap());
+    bob.link.handle_timeout(world.now).unwrap();
+    assert_eq!(bob.hear(world.now), Some(Said::Leaving(1_000)));
+    assert_eq!(bob.hear(world.now), None);
+    assert!(bob.link.has_left());
+}
+
+#[test]
+fn link_that_opens_while_the_relay_is_drained_leaves_as_well() {
+    let world = World::new();
+    world.relay.drain(world.now);
+    let mut late = world.connect(new_key(), "late");
+    late.link.handle_timeout(world.now).unwrap();
+    assert_eq!(late.hear(world.now), Some(Said::Leaving(1_000)));
+    assert!(late.link.has_left());
+}
+
 #[test]
 fn older_link_hears_that_it_is_replaced() {
     let world = World::new();

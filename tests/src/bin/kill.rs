@@ -1,9 +1,10 @@
 //! Kills a relay and devices at random and counts what arrives.
 //!
-//! `cargo run --release -p sealwire-tests --bin kill -- --cycles 300 [--seed N] [--sealwire PATH] [--canary]`
+//! `cargo run --release -p sealwire-tests --bin kill -- --cycles 300 [--seed N] [--sealwire PATH] [--canary | --drain]`
 //!
 //! Builds the command first, unless it is named. Ends with 0 only if nothing was lost, twice or out of order. With --canary the relay is put back to an
 //! earlier copy meanwhile, which has to be noticed: then it ends with 0 only if it was.
+//! With --drain nobody is killed: the relay is restarted in order again and again, as in a rolling restart.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
@@ -62,11 +63,15 @@ fn canary(outcome: Result<Outcome, Broken>) -> ExitCode {
 
 fn plan() -> Result<Plan, String> {
     let (mut cycles, mut seed, mut sealwire) = (CYCLES, rand::random::<u32>().into(), None);
-    let mut canary = false;
+    let (mut canary, mut drain) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(name) = arguments.next() {
-        if name == "--canary" {
-            canary = true;
+        match name.as_str() {
+            "--canary" => canary = true,
+            "--drain" => drain = true,
+            _ => {}
+        }
+        if name == "--canary" || name == "--drain" {
             continue;
         }
         let value = arguments
@@ -79,7 +84,7 @@ fn plan() -> Result<Plan, String> {
             "--sealwire" => sealwire = Some(PathBuf::from(value)),
             _ => {
                 return Err(format!(
-                    "{name} is unknown; there are --cycles N, --seed N, --sealwire PATH and --canary"
+                    "{name} is unknown; there are --cycles N, --seed N, --sealwire PATH, --canary and --drain"
                 ));
             }
         }
@@ -90,6 +95,7 @@ fn plan() -> Result<Plan, String> {
         seed,
         cycles,
         canary,
+        drain,
     })
 }
 

@@ -31,6 +31,8 @@ pub struct Plan {
     pub cycles: u32,
     /// The relay loses what it has accepted for a while: this has to be noticed, or the test proves nothing.
     pub canary: bool,
+    /// Nobody is killed: the relay is asked to end (SIGTERM), drains, and comes back.
+    pub drain: bool,
 }
 
 /// How it ended.
@@ -42,6 +44,8 @@ pub struct Outcome {
     pub took: Duration,
     /// How often each was killed.
     pub killed: Vec<(&'static str, u64)>,
+    /// How long the relay took to end, each time that it was asked to.
+    pub drains: Vec<Duration>,
     /// What was counted.
     pub tally: Tally,
     /// For every connection behind which messages waited: the time until the first of them was shown.
@@ -75,21 +79,21 @@ impl Outcome {
     pub fn held(&self) -> bool {
         self.tally.held() && self.alarms.is_empty()
     }
+}
 
-    /// The recovery time below which this share of all are.
-    fn recovery(&self, share: f64) -> Duration {
-        let mut sorted = self.recoveries.clone();
-        sorted.sort_unstable();
-        let last = sorted.len().saturating_sub(1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "a share of a number of samples"
-        )]
-        let place = (last as f64 * share).round() as usize;
-        sorted.get(place).copied().unwrap_or_default()
-    }
+/// The time below which this share of all are.
+fn quantile(times: &[Duration], share: f64) -> Duration {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    let last = sorted.len().saturating_sub(1);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a share of a number of samples"
+    )]
+    let place = (last as f64 * share).round() as usize;
+    sorted.get(place).copied().unwrap_or_default()
 }
 
 impl fmt::Display for Broken {
@@ -131,12 +135,15 @@ impl fmt::Display for Outcome {
         }
         row("messages that waited at a reconnect", &self.recovered)?;
         row("reconnects with messages waiting", &self.recoveries.len())?;
-        for (name, share) in [("median", 0.5), ("90 %", 0.9), ("longest", 1.0)] {
-            let millis = self.recovery(share).as_secs_f64() * 1_000.0;
-            row(
-                &format!("to the first of them, ms, {name}"),
-                &format!("{millis:.1}"),
-            )?;
+        let of = [
+            ("to the first of them", &self.recoveries),
+            ("from SIGTERM to the relay's end", &self.drains),
+        ];
+        for (what, times) in of.into_iter().filter(|(_, times)| !times.is_empty()) {
+            for (name, share) in [("median", 0.5), ("90 %", 0.9), ("longest", 1.0)] {
+                let millis = quantile(times, share).as_secs_f64() * 1_000.0;
+                row(&format!("{what}, ms, {name}"), &format!("{millis:.1}"))?;
+            }
         }
         Ok(())
     }

@@ -48,9 +48,11 @@ pub(super) struct Play {
     ledger: Ledger,
     kills: StdRng,
     canary: bool,
+    drain: bool,
     heard: (Sender<Heard>, Receiver<Heard>),
     /// Whether senders are given more.
     feeding: bool,
+    drains: Vec<Duration>,
     recoveries: Vec<Duration>,
     recovered: u64,
     alarms: BTreeMap<String, u64>,
@@ -77,8 +79,10 @@ impl Play {
             ledger: Ledger::new(plan.seed, SHOWING, cast::flows()),
             kills: StdRng::seed_from_u64(plan.seed),
             canary: plan.canary,
+            drain: plan.drain,
             heard: channel(),
             feeding: false,
+            drains: Vec::new(),
             recoveries: Vec::new(),
             recovered: 0,
             alarms: BTreeMap::new(),
@@ -108,7 +112,11 @@ impl Play {
             victims.push(0);
         }
         for victim in &victims {
-            self.kill(*victim)?;
+            if self.drain {
+                self.drain(*victim)?;
+            } else {
+                self.kill(*victim)?;
+            }
         }
         match number {
             KEEP if canary => self.town.keep_relay(),
@@ -155,6 +163,7 @@ impl Play {
                 .map(|actor| (actor.part.name, actor.killed))
                 .collect(),
             tally,
+            drains: self.drains,
             recoveries: self.recoveries,
             recovered: self.recovered,
             alarms: self.alarms,
@@ -163,6 +172,9 @@ impl Play {
 
     /// Mostly one, sometimes several, now and then all.
     fn victims(&mut self) -> Vec<usize> {
+        if self.drain {
+            return vec![0];
+        }
         let kind = self.kills.random_range(0..20);
         let all = 0..CAST.len();
         match kind {
@@ -211,6 +223,25 @@ impl Play {
         self.until("the last words of the killed", |play| {
             play.actor(number).streams == 0
         })
+    }
+
+    /// Asks it to end in order, while everybody goes on.
+    fn drain(&mut self, number: usize) -> Result<(), Broken> {
+        let Some(process) = self.actor(number).process.take() else {
+            return Ok(());
+        };
+        let asked = Instant::now();
+        process.terminate();
+        self.until("the end of the drained", |play| {
+            play.actor(number).streams == 0
+        })?;
+        let status = process.wait();
+        self.drains.push(asked.elapsed());
+        if status.success() {
+            Ok(())
+        } else {
+            Err(self.broken(number, &format!("it did not end in order: {status}")))
+        }
     }
 
     /// Asks everybody to end in order, the relay last.

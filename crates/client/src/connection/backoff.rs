@@ -12,7 +12,7 @@ const BASE: Duration = Duration::from_millis(500);
 /// No delay is shorter: whatever goes wrong, and however often, a device does not spin.
 const FLOOR: Duration = Duration::from_millis(100);
 /// The last ceiling.
-const CAP: Duration = Duration::from_secs(30);
+pub(super) const CAP: Duration = Duration::from_secs(30);
 
 /// Counts failures and gives delays.
 #[derive(Debug, Default)]

@@ -351,6 +351,7 @@ impl<'a> Drive<'a> {
             ToDevice::Blob(_) => return Err(End::from(RelayFault::Unasked).into()),
             ToDevice::Damaged { position } => self.core.engine.handle_damaged(position)?,
             ToDevice::Expiring { expires: _ } => self.refresh_now(),
+            ToDevice::Leaving { after } => self.core.stay_away(after),
         }
         Ok(())
     }

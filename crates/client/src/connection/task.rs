@@ -18,7 +18,7 @@ use sealwire_protocol::close::CloseCode;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 use super::calls::Calls;
 use super::dialer::Dialer;
 use super::drive::Drive;
@@ -51,6 +51,8 @@ pub(super) struct Core {
     /// Whether what was pushed goes before what the engine has, the next time.
     pushes_first: bool,
     state: watch::Sender<ConnectionState>,
+    /// How long the relay asked to be left alone once the link is closed.
+    stays_away: Duration,
     /// A state that the application has not seen as an event.
     unseen: Option<ConnectionState>,
     /// Who waits for the next event.
@@ -109,6 +111,7 @@ impl Task {
             calls: Calls::default(),
             pushes_first: false,
             state,
+            stays_away: Duration::ZERO,
             unseen: None,
             next: None,
             first,
@@ -219,7 +222,10 @@ impl Task {
             Stop::Engine(Fatal::NotAuthorised(reason)) => {
                 After::Close(Closed::NotAuthorised(reason), Error::NotAuthorised(reason))
             }
-            Stop::Link(End::Retry(reason)) => After::Wait(self.backoff.next_delay(rng), reason),
+            Stop::Link(End::Retry(reason)) => {
+                let asked = std::mem::take(&mut self.core.stays_away);
+                After::Wait(self.backoff.next_delay(rng).max(asked), reason)
+            }
             Stop::Link(End::Replaced) => {
                 After::Close(Closed::Replaced, Error::Closed(Closed::Replaced))
             }
@@ -259,6 +265,12 @@ impl Core {
                 () = tokio::time::sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {}
             }
         }
+    }
+
+    /// The relay is about to stop, and says how many milliseconds it takes until it is back. No relay keeps a device away for longer than the
+    /// longest back-off.
+    pub(super) fn stay_away(&mut self, millis: u32) {
+        self.stays_away = Duration::from_millis(millis.into()).min(backoff::CAP);
     }
 
     /// When the engine has to settle again, or a call is too late, although nothing has happened.

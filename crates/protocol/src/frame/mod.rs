@@ -6,7 +6,7 @@
 //! device ── ToRelay ──> relay      Send Ack PublishCard PublishPrekeys FetchCards Refresh RemoveDevice
 //!                                  Upload Download Discard Call
 //! device <── ToDevice ── relay     Ready Accepted Refused Deliver Cards Token DeviceChanged
-//!                                  Undelivered Damaged Blob Expiring Result Push
+//!                                  Undelivered Damaged Blob Expiring Leaving Result Push
 //! ```
 //!
 //! Decoded frames borrow from the record that they came in; nothing is copied or allocated. What a frame means, whether its
@@ -430,6 +430,7 @@ mod tests {
                 "Blob { request: 1, length: 2, size: 3, complete: false, data: 4 bytes }",
             ),
             (ToDevice::Expiring { expires: 1 }, "Expiring { expires: 1 }"),
+            (ToDevice::Leaving { after: 1 }, "Leaving { after: 1 }"),
             (
                 ToDevice::Result {
                     request: 1,

@@ -27,6 +27,7 @@ const BLOB: u8 = 0x4a;
 const RESULT: u8 = 0x4b;
 const PUSH: u8 = 0x4c;
 const EXPIRING: u8 = 0x4d;
+const LEAVING: u8 = 0x4e;
 
 /// What the relay says to a device.
 #[derive(Clone, Copy, PartialEq)]
@@ -90,6 +91,11 @@ pub enum ToDevice<'a> {
     Expiring {
         /// When it expires, in seconds since 1970.
         expires: u64,
+    },
+    /// The relay is about to close the link with 4000, because it is being stopped: everything that it had taken is answered before the close.
+    Leaving {
+        /// How long the device is to stay away, in milliseconds.
+        after: u32,
     },
 }
 
@@ -271,6 +277,7 @@ impl fmt::Debug for ToDevice<'_> {
                 .debug_struct("Expiring")
                 .field("expires", expires)
                 .finish(),
+            Self::Leaving { after } => f.debug_struct("Leaving").field("after", after).finish(),
         }
     }
 }
@@ -383,6 +390,7 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             Self::Result { .. } => RESULT,
             Self::Push(_) => PUSH,
             Self::Expiring { .. } => EXPIRING,
+            Self::Leaving { .. } => LEAVING,
         }
     }
 
@@ -419,6 +427,9 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             Self::Push(push) => push.encode(writer)?,
             Self::Expiring { expires } => {
                 writer.u64(*expires);
+            }
+            Self::Leaving { after } => {
+                writer.u32(*after);
             }
         }
         Ok(())
@@ -459,6 +470,9 @@ impl<'a> Frame<'a> for ToDevice<'a> {
             PUSH => Self::Push(Push::decode(payload)?),
             EXPIRING => Self::Expiring {
                 expires: payload.u64()?,
+            },
+            LEAVING => Self::Leaving {
+                after: payload.u32()?,
             },
             _ => return Err(DecodeError::UnknownValue),
         })

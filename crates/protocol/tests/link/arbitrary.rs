@@ -107,6 +107,7 @@ fn good_frames() -> Vec<Vec<u8>> {
         })),
         encoded(&ToDevice::Damaged { position: 1 }),
         encoded(&ToDevice::Expiring { expires: 1 }),
+        encoded(&ToDevice::Leaving { after: 1 }),
         encoded(&ToDevice::Blob(Blob {
             request: 1,
             length: 2,

@@ -1,5 +1,5 @@
 //! How others get a link's attention: a few bits, and the few users whose devices changed. It never fills.
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -9,7 +9,7 @@ use crate::closing::End;
 
 /// News for a link, as bits.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct News(u8);
+pub(crate) struct News(u16);
 
 impl News {
     /// The mailbox has grown.
@@ -28,6 +28,8 @@ impl News {
     pub(crate) const REVOCATIONS: Self = Self(64);
     /// The device's card was taken away.
     pub(crate) const WITHDRAWN: Self = Self(128);
+    /// The relay is being drained.
+    pub(crate) const LEAVING: Self = Self(256);
 
     /// Whether `other` is part of this.
     pub(crate) fn has(self, other: Self) -> bool {
@@ -57,9 +59,9 @@ pub(crate) struct Rung {
 /// One link's doorbell.
 #[derive(Debug, Default)]
 pub(crate) struct Doorbell {
-    bits: AtomicU8,
+    bits: AtomicU16,
     /// All that was ever rung, of which some ends the link and stays true after it was taken.
-    rung: AtomicU8,
+    rung: AtomicU16,
     changed: Mutex<Vec<Arc<str>>>,
     wake: Notify,
 }

@@ -29,7 +29,7 @@ pub(crate) struct Admission {
     pub(crate) deadline: Instant,
     pub(crate) budget: Budget,
     /// Its share of what its address may have; on an application's port that is the application's business.
-    pub(crate) unauthenticated: Option<Unauthenticated>,
+    pub(crate) unauthenticated: Unauthenticated,
 }
 
 /// Runs a connection to its end.
@@ -62,6 +62,7 @@ pub(crate) async fn run(
         Ok(established) => established,
         Err(end) => {
             tracing::debug!(%end, "connection did not authenticate");
+            shared.metrics.refused(&end);
             // What still comes is thrown away, within a bound of its own.
             budget.lift();
             close(socket, &end).await;
@@ -76,10 +77,22 @@ pub(crate) async fn run(
     // Enough to tell links apart in a log, and no more.
     let device = device.get(..8).unwrap_or_default();
     tracing::debug!(device, "link open");
+    let Some(share) = shared.links.take(established.user().clone()) else {
+        tracing::debug!(device, end = %End::TooManyLinks, "link closed");
+        shared.metrics.refused(&End::TooManyLinks);
+        close(socket, &End::TooManyLinks).await;
+        return;
+    };
+    let metrics = Arc::clone(&shared);
+    let metrics = &metrics.metrics;
+    let _open = metrics.link();
+    // Given back before the link counts as ended.
+    let _share = share;
     let link = match Link::open(established, shared, clock::now()) {
         Ok(link) => link,
         Err(end) => {
             tracing::debug!(device, %end, "link closed");
+            metrics.closed(&end);
             close(socket, &end).await;
             return;
         }
@@ -95,6 +108,7 @@ pub(crate) async fn run(
         Err(end) => end,
     };
     tracing::debug!(device, %end, "link closed");
+    metrics.closed(&end);
     futures_util::future::join(close(driver.socket, &end), driver.link.close()).await;
 }
 
@@ -153,6 +167,9 @@ impl Driver {
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Infallible, End> {
         loop {
             self.transmit()?;
+            if self.link.has_left() {
+                return Err(End::Stopping);
+            }
             // Before whatever else there is to do, and after the answer to a device that has removed itself.
             if let Some(end) = self.doorbell.end() {
                 return Err(end);

@@ -94,7 +94,7 @@ impl Revocation {
         if line.len() > MAX_LINE_BYTES {
             return Err(format!("it is longer than {MAX_LINE_BYTES} bytes"));
         }
-        let line: Line = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+        let line: Line = serde_json::from_slice(line).map_err(|error| in_line(&error))?;
         let user = |user: String| User::new(&user).map_err(|error| format!("user: {error}"));
         match (line.token, line.device, line.user, line.issued_before) {
             (Some(id), None, None, None) => {
@@ -118,6 +118,15 @@ impl Revocation {
                     .to_owned(),
             ),
         }
+    }
+}
+
+/// What is wrong with a line whose number is said elsewhere.
+fn in_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" at line ") {
+        Some((what, _)) => format!("{what}, column {}", error.column()),
+        None => text,
     }
 }
 
@@ -186,6 +195,12 @@ impl List {
             *known = (*before).max(*known);
         }
         self
+    }
+
+    /// How many lines it stands for.
+    pub(super) fn len(&self) -> usize {
+        let everybody = usize::from(self.before > 0);
+        self.tokens.len() + self.devices.len() + self.users.len() + self.before_of.len() + everybody
     }
 
     #[cfg(test)]
@@ -327,6 +342,11 @@ mod tests {
             assert_eq!(bad.map(|(number, _)| number), Some(2), "{line}");
             assert!(list.covers(&claims("alice", 1, 1, Some("ok"))));
         }
+        let unknown = Revocation::from_line(b"{\"usr\":\"bob\"}").unwrap_err();
+        assert!(
+            unknown.starts_with("unknown field `usr`") && unknown.ends_with(", column 6"),
+            "{unknown}"
+        );
         let long = format!("{{\"token\":\"t\",\"note\":\"{}\"}}", "n".repeat(2_048));
         assert!(Revocation::from_line(long.as_bytes()).is_err());
         let longest = format!("{{\"token\":\"{}\"}}", "t".repeat(255));

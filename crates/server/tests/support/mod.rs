@@ -308,6 +308,7 @@ pub(crate) enum Said {
     },
     Damaged(u64),
     Expiring(u64),
+    Leaving(u32),
     Result(u32, Vec<u8>),
     Push(String, Vec<u8>),
     Blob {
@@ -368,6 +369,7 @@ impl From<ToDevice<'_>> for Said {
             },
             ToDevice::Damaged { position } => Self::Damaged(position),
             ToDevice::Expiring { expires } => Self::Expiring(expires),
+            ToDevice::Leaving { after } => Self::Leaving(after),
             ToDevice::Result { request, payload } => Self::Result(request, payload.to_vec()),
             ToDevice::Push(push) => Self::Push(push.service.to_owned(), push.payload.to_vec()),
         }

@@ -60,6 +60,10 @@ pub(super) struct Options {
     #[arg(long = "algorithm", value_name = "ALG", value_parser = algorithm)]
     algorithms: Vec<Algorithm>,
 
+    /// Serve /healthz, /readyz and Prometheus' /metrics here, for the operator only
+    #[arg(long, value_name = "ADDR:PORT")]
+    admin: Option<String>,
+
     /// Messages that a device may send in a minute, each counted once for each device it is for [default: 600]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     messages_per_minute: Option<u64>,
@@ -103,6 +107,7 @@ impl Options {
             ("issuer.audience", "--audience", &self.audience),
             ("issuer.jwks", "--jwks", &self.jwks),
             ("issuer.jwks_trust", "--jwks-trust", &self.jwks_trust),
+            ("admin.listen", "--admin", &self.admin),
         ];
         let words = words.into_iter().filter_map(|(path, flag, value)| {
             let value = Raw::Word(value.clone()?);

@@ -81,8 +81,12 @@ pub(super) async fn run(run: Run, logging: &Logging, output: Output) -> Result<(
         () = stop.requested() => {}
         () = end_of_input(), if run.until_eof => {}
     }
-    output.hint("stopping");
-    relay.shutdown().await;
+    output.hint("stopping: links leave one after another; again to stop at once");
+    tokio::select! {
+        () = relay.drain(configuration.drain) => {}
+        // Dropped, and what was accepted is durable all the same.
+        () = stop.requested() => output.hint("stopped at once"),
+    }
     Ok(())
 }
 
@@ -146,6 +150,7 @@ fn announce(
                 "address": relay.address().to_string(),
                 "thumbprint": relay.thumbprint().to_string(),
                 "listen": relay.local_addr().to_string(),
+                "admin": relay.admin_addr().map(|address| address.to_string()),
                 "data": data,
             }),
             "",
@@ -156,6 +161,9 @@ fn announce(
         && relay.address().ip().is_some_and(|ip| ip.is_loopback())
     {
         output.hint("others than this machine cannot use that address; say where the relay is with --address");
+    }
+    if let Some(admin) = relay.admin_addr() {
+        output.hint(format_args!("metrics and health at http://{admin}"));
     }
     if configuration.data.is_none() {
         output.hint("for trying it only: its keys and messages are gone when it stops");

@@ -5,6 +5,7 @@ mod relay;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustls_pki_types::{PrivateKeyDer, pem::PemObject as _};
 use sealwire_protocol::key::Thumbprint;
@@ -234,6 +235,24 @@ async fn newer_link_of_the_same_device_ends_the_client() {
     let client = alice(&relay.url()).0.start().await.unwrap();
     let closed = until(&client, |state| matches!(state, ConnectionState::Closed(_))).await;
     assert_eq!(closed, ConnectionState::Closed(Closed::Replaced));
+}
+
+/// docs/protocol.md §5.2
+#[tokio::test]
+async fn device_stays_away_as_long_as_the_relay_asks_and_never_longer_than_a_back_off() {
+    for (asked, at_least, at_most) in [(20_000, 20, 20), (u32::MAX, 30, 30)] {
+        let relay = FakeRelay::start(&[Act::Leaves(asked), Act::Serve], None).await;
+        let client = alice(&relay.url()).0.start().await.unwrap();
+        let before = SystemTime::now();
+        let waiting = |state| matches!(state, ConnectionState::Waiting { .. });
+        let ConnectionState::Waiting { until, .. } = until(&client, waiting).await else {
+            panic!()
+        };
+        let after = SystemTime::now();
+        assert!(until >= before + Duration::from_secs(at_least), "{asked}");
+        assert!(until <= after + Duration::from_secs(at_most), "{asked}");
+        client.close().await;
+    }
 }
 
 /// docs/protocol.md §13

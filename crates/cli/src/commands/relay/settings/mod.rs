@@ -7,6 +7,7 @@
 //! ```
 //! What the files say that it names is looked at elsewhere: [`super::check`].
 
+mod issuers;
 mod keys;
 mod kind;
 mod layers;
@@ -14,24 +15,25 @@ mod layers;
 mod tests;
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sealwire_jose::{Algorithm, Algorithms};
 use sealwire_protocol::address::Address;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::limits::{HANDSHAKE_SECONDS, MAX_SEALED_MESSAGE_BYTES};
-use sealwire_protocol::name;
-use sealwire_server::policy::Allowance;
-use sealwire_server::{Relay, RelayBuilder, Tls};
+use sealwire_server::policy::{Allowance, ConnectionLimits};
+use sealwire_server::{Drain, Relay, RelayBuilder, Tls};
 use tracing_subscriber::EnvFilter;
 
+use self::issuers::Exchange;
 use self::keys::{Key, Keys};
-use self::kind::{Choice, Count, File, FileOr, List, Size, Time, Word};
+use self::kind::{Bool, Choice, Count, File, List, Size, Time, Word};
 use self::layers::Layers;
 use crate::exit::Failure;
 use crate::{files, logging};
 
+pub(super) use self::issuers::{Jwks, Provider, algorithm};
 pub(super) use self::keys::{Declared, Setting, Usual};
 pub(in crate::commands) use self::layers::PREFIX;
 pub(super) use self::layers::{FILE_VARIABLE, Place, Problem, Raw, Source};
@@ -40,6 +42,10 @@ pub(super) use self::layers::{FILE_VARIABLE, Place, Problem, Raw, Source};
 const MAX_PER_MINUTE: u64 = 10_000_000;
 /// Messages or blobs, at most, of which a limit of the relay allows.
 const MAX_NUMBER: u64 = 100_000_000;
+/// Connections, at most, that a limit of the relay allows.
+const MAX_CONNECTIONS: u64 = 1_000_000;
+/// Seconds, at most, that a relay takes to end, and that devices are kept away.
+const MAX_DRAIN_SECONDS: u64 = 600;
 /// Bytes, at most, of which a limit of the relay allows.
 const MAX_BYTES: u64 = 1 << 50;
 /// Bytes of a sealed message that every relay takes: the first one to a device carries an attestation.
@@ -65,7 +71,11 @@ pub(super) struct Configuration {
     pub(super) public_address: Option<Setting<String>>,
     pub(super) tls: TlsSettings,
     limits: Limits,
-    pub(super) issuer: Option<Outside>,
+    pub(super) issuer: Option<Provider>,
+    pub(super) exchange: Vec<Exchange>,
+    require_tenant: bool,
+    pub(super) admin: Option<Setting<SocketAddr>>,
+    pub(super) drain: Drain,
     pub(super) log: Log,
 }
 
@@ -84,27 +94,11 @@ pub(super) enum TlsSettings {
 #[derive(Debug)]
 struct Limits {
     allowance: Allowance,
+    connections: ConnectionLimits,
     handshake_deadline: Duration,
     keep_alive: Duration,
     write_timeout: Duration,
     allowed_origins: Vec<String>,
-}
-
-/// The operator's identity provider.
-#[derive(Debug)]
-pub(super) struct Outside {
-    pub(super) name: Setting<name::Issuer>,
-    pub(super) audience: String,
-    pub(super) jwks: Setting<Jwks>,
-    pub(super) jwks_trust: Option<Setting<PathBuf>>,
-    algorithms: Vec<Algorithm>,
-}
-
-/// Where a key set is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Jwks {
-    Url(String),
-    File(PathBuf),
 }
 
 /// What is logged, and how.
@@ -127,6 +121,8 @@ pub(super) struct Loaded {
     /// What is wrong is left out of it.
     pub(super) configuration: Configuration,
     pub(super) declared: Vec<Declared>,
+    /// What sections could have that may be there several times.
+    pub(super) possible: Vec<Declared>,
     pub(super) problems: Vec<Problem>,
     /// The file is no TOML: nothing is known of what it says.
     pub(super) unreadable: bool,
@@ -188,6 +184,7 @@ impl Loaded {
         Self {
             configuration,
             declared: keys.declared,
+            possible: keys.possible,
             unreadable: broken.is_some(),
             problems: broken.unwrap_or(keys.problems),
         }
@@ -231,6 +228,14 @@ impl Configuration {
             &File { what: "a directory" },
             "/var/lib/sealwire",
         );
+        let require_tenant = keys.setting(
+            Key::new(
+                "require_tenant",
+                "Refuses whoever is of no tenant: a relay for several organisations that are not to see each other.",
+            ),
+            &Bool,
+            false,
+        );
         keys.section("listen");
         let listen = keys.setting(
             Key::new("address", "Where to listen: 0.0.0.0:443 and [::]:443 are for everybody; port 0 takes a free one.")
@@ -254,7 +259,20 @@ impl Configuration {
         );
         let tls = TlsSettings::read(keys);
         let limits = Limits::read(keys);
-        let issuer = Outside::read(keys);
+        let issuer = Provider::direct(keys);
+        let exchange = Exchange::all(keys, &issuer, require_tenant.value);
+        keys.section("admin");
+        let admin = keys.optional(
+            Key::new("listen", "Where the operator's port is: /healthz, /readyz and /metrics (Prometheus), as HTTP without TLS. It names nobody, but tells how busy\nthe relay is: loopback, or a network of your own.")
+                .flag("--admin"),
+            &Word {
+                what: "an IP address and port, as in 127.0.0.1:9464",
+                read: |text| text.parse().ok(),
+                show: SocketAddr::to_string,
+            },
+            "127.0.0.1:9464",
+        );
+        let drain = read_drain(keys);
         let log = Log::read(keys);
         Self {
             data,
@@ -263,6 +281,10 @@ impl Configuration {
             tls,
             limits,
             issuer,
+            admin,
+            drain,
+            exchange,
+            require_tenant: require_tenant.value,
             log,
         }
     }
@@ -276,9 +298,13 @@ impl Configuration {
         let limits = &self.limits;
         let mut builder = Relay::builder(data)
             .allowance(limits.allowance)
+            .connection_limits(limits.connections)
             .handshake_deadline(limits.handshake_deadline)
             .keep_alive(limits.keep_alive)
             .write_timeout(limits.write_timeout);
+        if let Some(admin) = &self.admin {
+            builder = builder.admin(admin.value);
+        }
         for origin in &limits.allowed_origins {
             builder = builder.allow_origin(origin);
         }
@@ -305,7 +331,10 @@ impl Configuration {
             let (name, audience) = (issuer.name.value.clone(), &issuer.audience);
             builder = builder.issuer_with_keys_from(name, audience, source);
         }
-        Ok(builder)
+        for exchange in &self.exchange {
+            builder = builder.exchange(exchange.issuer().map_err(Failure::usage)?);
+        }
+        Ok(builder.require_tenant(self.require_tenant))
     }
 }
 
@@ -368,7 +397,7 @@ impl TlsSettings {
                     missing(
                         keys,
                         &mode.source,
-                        ("tls", name),
+                        name,
                         "TLS with files needs a certificate and its key",
                     );
                 }
@@ -376,6 +405,74 @@ impl TlsSettings {
             }
         }
     }
+}
+
+/// How a relay ends that is asked to.
+fn read_drain(keys: &mut Keys<'_>) -> Drain {
+    keys.section("drain");
+    let mut time = |name, about, default: Duration| {
+        let kind = Time {
+            least: 0,
+            most: MAX_DRAIN_SECONDS,
+        };
+        let seconds = keys.setting(Key::new(name, about), &kind, default.as_secs());
+        Duration::from_secs(seconds.value)
+    };
+    let usual = Drain::default();
+    let window = time(
+        "within",
+        "A relay that is asked to end (SIGTERM) has links leave one after another within this time; about 500 leave in a second.",
+        usual.window(),
+    );
+    let return_after = time(
+        "return_after",
+        "How long after that there is a relay again: devices stay away until then.",
+        usual.returns_after(),
+    );
+    usual.within(window).return_after(return_after)
+}
+
+fn read_connections(keys: &mut Keys<'_>) -> ConnectionLimits {
+    let mut limits = ConnectionLimits::default();
+    let mut set = |name, about, of: &mut usize| {
+        let kind = Count {
+            least: 1,
+            most: MAX_CONNECTIONS,
+        };
+        let default = u64::try_from(*of).unwrap_or(MAX_CONNECTIONS);
+        let said = keys.setting(Key::new(name, about), &kind, default);
+        *of = usize::try_from(said.value).unwrap_or(usize::MAX);
+    };
+    set(
+        "connections",
+        "Connections at one time, of all kinds; fewer where the system grants fewer open files.",
+        &mut limits.connections,
+    );
+    set(
+        "unauthenticated",
+        "Of these, connections that have not authenticated. Who comes beyond that is dropped; who is connected is served.",
+        &mut limits.unauthenticated,
+    );
+    set(
+        "unauthenticated_per_address",
+        "Of these, connections of one address. Not behind a proxy, which has one address for all.",
+        &mut limits.unauthenticated_per_address,
+    );
+    set(
+        "links_per_user",
+        "Devices of one user that are connected at one time.",
+        &mut limits.links_per_user,
+    );
+    let rate = Count {
+        least: 1,
+        most: MAX_PER_MINUTE,
+    };
+    let key = Key::new(
+        "connections_per_minute",
+        "Connections of one address in a minute. Not behind a proxy, which has one address for all.",
+    );
+    limits.per_minute = keys.setting(key, &rate, limits.per_minute).value;
+    limits
 }
 
 impl Limits {
@@ -522,6 +619,24 @@ impl Limits {
             |allowance| &mut allowance.blobs.reserved_bytes,
         );
 
+        set(
+            Key::new(
+                "frames_per_minute",
+                "Frames of a device that are read in a minute; who sends more is read later.",
+            ),
+            &number,
+            |allowance| &mut allowance.frames_per_minute,
+        );
+        set(
+            Key::new(
+                "bytes_per_minute",
+                "Bytes of a device's frames that are read in a minute; who sends more is read later.",
+            ),
+            &size,
+            |allowance| &mut allowance.bytes_per_minute,
+        );
+        let connections = read_connections(keys);
+
         let mut seconds =
             |key, kind: Time, default| Duration::from_secs(keys.setting(key, &kind, default).value);
         let handshake_deadline = seconds(
@@ -562,6 +677,7 @@ impl Limits {
         );
         Self {
             allowance,
+            connections,
             handshake_deadline,
             keep_alive,
             write_timeout,
@@ -578,127 +694,6 @@ trait Bound {
 impl<K: kind::Kind<Value = u64>> Bound for K {
     fn set(&self, keys: &mut Keys<'_>, key: Key, default: u64) -> u64 {
         keys.setting(key, self, default).value
-    }
-}
-
-impl Outside {
-    fn read(keys: &mut Keys<'_>) -> Option<Self> {
-        keys.section("issuer");
-        let name = keys.optional(
-            Key::new(
-                "issuer",
-                "Takes the tokens of this issuer, its exact `iss`, instead of inviting people.",
-            )
-            .flag("--issuer"),
-            &Word {
-                what: "1 to 255 bytes without control characters, exactly as in `iss`",
-                read: |text| name::Issuer::new(text).ok(),
-                show: |issuer| issuer.as_str().to_owned(),
-            },
-            "https://id.example",
-        );
-        let audience = keys.optional(
-            Key::new("audience", "What `aud` of its tokens has to contain.").flag("--audience"),
-            &Word {
-                what: "text, exactly as in `aud`",
-                read: |text| Some(text.to_owned()),
-                show: String::clone,
-            },
-            "https://relay.example",
-        );
-        let jwks = keys.optional(
-            Key::new("jwks", "Its key set: an https URL, which is asked again now and then, or a file, which is read again when it has changed.")
-                .flag("--jwks"),
-            &FileOr {
-                what: "an https URL, or the name of a file",
-                read: |text| text.contains("://").then(|| Jwks::Url(text.to_owned())),
-                file: Jwks::File,
-                show: |jwks| match jwks {
-                    Jwks::Url(url) => url.clone(),
-                    Jwks::File(file) => file.to_string_lossy().into_owned(),
-                },
-            },
-            "https://id.example/keys",
-        );
-        let jwks_trust = keys.optional(
-            Key::new("jwks_trust", "Certificates in PEM that may vouch for the key set's server, instead of the system's.").flag("--jwks-trust"),
-            &File {
-                what: "a file with certificates in PEM",
-            },
-            "/etc/sealwire/id-ca.pem",
-        );
-        let algorithms = keys.setting(
-            Key::new("algorithms", "Algorithms that its tokens may be signed with. Each has a public key: a secret would let every relay sign.")
-                .flag("--algorithm"),
-            &List(Word {
-                what: "one of \"EdDSA\", \"ES256\", \"ES384\", \"PS256\", \"RS256\"",
-                read: algorithm,
-                show: |algorithm| algorithm.name().to_owned(),
-            }),
-            Algorithms::PUBLIC_KEY.iter().collect(),
-        );
-        if algorithms.value.is_empty() {
-            keys.problem(
-                &algorithms.source,
-                "issuer.algorithms is empty: no token would be accepted",
-            );
-        }
-        let said = [
-            name.as_ref().map(|setting| &setting.source),
-            audience.as_ref().map(|setting| &setting.source),
-            jwks.as_ref().map(|setting| &setting.source),
-            jwks_trust.as_ref().map(|setting| &setting.source),
-            Some(&algorithms.source).filter(|source| **source != Source::Default),
-        ];
-        let source = said.into_iter().flatten().max()?.clone();
-        let (Some(name), Some(audience), Some(jwks)) = (name, audience, jwks) else {
-            for key in ["issuer", "audience", "jwks"] {
-                missing(
-                    keys,
-                    &source,
-                    ("issuer", key),
-                    "an identity provider needs issuer, audience and jwks",
-                );
-            }
-            return None;
-        };
-        if let (Jwks::File(_), Some(trust)) = (&jwks.value, &jwks_trust) {
-            keys.problem(
-                &trust.source,
-                "issuer.jwks_trust is for an issuer.jwks that is a URL",
-            );
-        }
-        Some(Self {
-            name,
-            audience: audience.value,
-            jwks,
-            jwks_trust,
-            algorithms: algorithms.value,
-        })
-    }
-
-    /// Where its keys come from.
-    ///
-    /// # Errors
-    /// What is wrong, and with which setting.
-    pub(super) fn source(&self) -> Result<sealwire_server::issuer_keys::KeySource, Problem> {
-        use sealwire_server::issuer_keys::KeySource;
-        let algorithms = self.algorithms();
-        match &self.jwks.value {
-            Jwks::File(file) => Ok(KeySource::file(file, algorithms)),
-            Jwks::Url(url) => {
-                let trust = self.jwks_trust.as_ref().map(|trust| trust.value.as_path());
-                KeySource::url(url, trust, algorithms).map_err(|error| Problem {
-                    source: self.jwks.source.clone(),
-                    message: format!("issuer.jwks is {url:?}: {error}"),
-                })
-            }
-        }
-    }
-
-    /// What its tokens may be signed with.
-    pub(super) fn algorithms(&self) -> Algorithms {
-        Algorithms::of(&self.algorithms)
     }
 }
 
@@ -729,15 +724,11 @@ impl Log {
 }
 
 /// Reports that a setting is missing, unless it is there and wrong.
-fn missing(keys: &mut Keys<'_>, source: &Source, (section, key): (&str, &str), why: &str) {
-    if !keys.is_said(section, key) {
-        keys.problem(source, format!("{section}.{key} is missing: {why}"));
+fn missing(keys: &mut Keys<'_>, source: &Source, key: &str, why: &str) {
+    if !keys.is_said(key) {
+        let path = keys.path(key);
+        keys.problem(source, format!("{path} is missing: {why}"));
     }
-}
-
-/// An algorithm with a public key: a secret that every relay has could be used by each to sign.
-pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
-    Algorithm::from_name(name).filter(|algorithm| Algorithms::PUBLIC_KEY.allows(*algorithm))
 }
 
 /// Whether it is of the form `host:port`.

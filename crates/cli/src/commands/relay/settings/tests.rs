@@ -1,5 +1,11 @@
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use sealwire_jose::{Algorithm, Algorithms};
+use sealwire_protocol::name;
+use sealwire_server::exchange::ExchangeIssuer;
+use sealwire_server::issuer_keys::KeySource;
+use sealwire_server::policy::Allowance;
 use serde_json::{Value, json};
 
 use super::*;
@@ -85,6 +91,13 @@ fn every_setting_reaches_the_relay() {
         blob_retention = 113
         blob_upload_time = 114
         blob_reserved_bytes = 115
+        frames_per_minute = 119
+        bytes_per_minute = 120
+        connections = 121
+        unauthenticated = 122
+        unauthenticated_per_address = 123
+        connections_per_minute = 124
+        links_per_user = 125
         handshake_deadline = 16
         keep_alive = 117
         write_timeout = 118
@@ -95,7 +108,12 @@ fn every_setting_reaches_the_relay() {
         issuer = \"https://id.example\"
         audience = \"https://relay.example\"
         jwks = \"keys.json\"
-        algorithms = [\"ES256\"]";
+        algorithms = [\"ES256\"]
+        [admin]
+        listen = \"127.0.0.1:126\"
+        [drain]
+        within = \"127 s\"
+        return_after = 128";
     let loaded = read(everything);
     assert_eq!(problems(&loaded), [""; 0]);
     let built = loaded
@@ -120,9 +138,19 @@ fn every_setting_reaches_the_relay() {
     allowance.blobs.retention_seconds = 113;
     allowance.blobs.upload_seconds = 114;
     allowance.blobs.reserved_bytes = 115;
+    allowance.frames_per_minute = 119;
+    allowance.bytes_per_minute = 120;
+    let mut connections = ConnectionLimits::default();
+    connections.connections = 121;
+    connections.unauthenticated = 122;
+    connections.unauthenticated_per_address = 123;
+    connections.per_minute = 124;
+    connections.links_per_user = 125;
     let expected = Relay::builder("data")
         .tls(Tls::Plain)
         .allowance(allowance)
+        .connection_limits(connections)
+        .admin("127.0.0.1:126".parse().unwrap())
         .handshake_deadline(Duration::from_secs(16))
         .keep_alive(Duration::from_secs(117))
         .write_timeout(Duration::from_secs(118))
@@ -132,12 +160,16 @@ fn every_setting_reaches_the_relay() {
         .issuer_with_keys_from(
             name::Issuer::new("https://id.example").unwrap(),
             "https://relay.example",
-            sealwire_server::issuer_keys::KeySource::file(
+            KeySource::file(
                 "/etc/sealwire/keys.json",
                 Algorithms::of(&[Algorithm::Es256]),
             ),
         );
     assert_eq!(format!("{built:?}"), format!("{expected:?}"));
+    let drain = Drain::default()
+        .within(Duration::from_secs(127))
+        .return_after(Duration::from_secs(128));
+    assert_eq!(loaded.configuration.drain, drain);
 
     // There is a setting for every limit of the relay.
     let lines = |allowance: &Allowance| -> Vec<String> {
@@ -165,6 +197,7 @@ fn every_setting_reaches_the_relay() {
     assert_eq!(
         unset,
         [
+            "require_tenant",
             "listen.address",
             "tls.certificate",
             "tls.key",
@@ -206,7 +239,19 @@ fn unknown_key_is_named_with_its_line_and_the_nearest_one() {
         ),
         (
             "[[tls]]\nmode = \"none\"",
-            "1: tls is a section: write [tls], and its keys below",
+            "1: tls is one section: write [tls], and its keys below",
+        ),
+        (
+            "[exchange]\nissuer = \"i\"",
+            "1: there may be several exchange: write [[exchange]], and the keys of one below",
+        ),
+        (
+            "[[exchanges]]\nissuer = \"i\"",
+            "1: there is no section [[exchanges]]; did you mean [[exchange]]?",
+        ),
+        (
+            "exchange = 1",
+            "1: exchange are sections: write [[exchange]], and the keys of one below",
         ),
     ] {
         assert_eq!(problems(&read(text)), [said], "{text}");
@@ -254,7 +299,7 @@ fn wrong_value_is_named_with_its_line_and_what_is_allowed() {
         ),
         (
             "data = true",
-            "1: data is true or false; write the name of a directory",
+            "1: data is true; write the name of a directory",
         ),
         (
             "data = \"\"",
@@ -371,7 +416,7 @@ fn flag_wins_over_variable_and_that_over_the_file() {
 #[test]
 fn every_setting_has_a_variable_of_its_own() {
     let settings = Loaded::default().declared;
-    let names: BTreeSet<_> = settings.iter().map(Declared::variable).collect();
+    let names: BTreeSet<_> = settings.iter().filter_map(Declared::variable).collect();
     assert_eq!(names.len(), settings.len());
     assert!(names.contains("SEALWIRE_RELAY_DATA"));
     for one in &settings {
@@ -386,9 +431,10 @@ fn every_setting_has_a_variable_of_its_own() {
                 items.join(",")
             }
             Value::Number(number) => number.to_string(),
-            Value::Null | Value::Bool(_) | Value::Object(_) => panic!("{value}"),
+            Value::Bool(value) => value.to_string(),
+            Value::Null | Value::Object(_) => panic!("{value}"),
         };
-        let name = one.variable();
+        let name = one.variable().unwrap();
         let loaded = with("", &[(&name, &text)], Vec::new());
         assert_eq!(now(&loaded, &one.path()), (value, name));
     }
@@ -510,6 +556,168 @@ fn identity_provider_is_configured_whole_or_not_at_all() {
             .starts_with("/etc/sealwire/relay.toml:4: issuer.jwks is"),
         "{error}"
     );
+}
+
+const EXCHANGE: &str = "[[exchange]]
+issuer = \"https://id.example\"
+audience = \"chat\"
+jwks = \"keys.json\"
+";
+
+#[test]
+fn providers_whose_tokens_are_exchanged_reach_the_relay() {
+    let file = format!(
+        "require_tenant = true
+{EXCHANGE}scopes = \"sealwire:send sealwire:receive\"
+prefix = \"acme/\"
+prefix_is_tenant = true
+[[exchange]]
+issuer = \"https://other.example\"
+audience = \"chat\"
+jwks = \"/other.json\"
+algorithms = [\"ES256\"]
+prefix = \"other/\"
+typ = [\"JWT\", \"\"]
+id_tokens = true
+user = \"{{org}}/{{email}}\"
+scope_claim = \"realm_access.roles\"
+tenant_claim = \"org\"
+shared_users = true
+[exchange.scopes]
+chat = [\"sealwire:send\", \"sealwire:publish\"]
+\"chat.read\" = \"sealwire:receive\"
+"
+    );
+    let loaded = read(&file);
+    assert_eq!(problems(&loaded), [""; 0]);
+    let built = loaded
+        .configuration
+        .builder(Path::new("data"), None)
+        .unwrap();
+    let keys = |file, algorithms| KeySource::file(file, algorithms);
+    let expected = Relay::builder("data")
+        .exchange(
+            ExchangeIssuer::new(
+                "https://id.example",
+                "chat",
+                "acme/",
+                keys("/etc/sealwire/keys.json", Algorithms::PUBLIC_KEY),
+            )
+            .unwrap()
+            .scopes("sealwire:send sealwire:receive")
+            .unwrap()
+            .prefix_is_tenant(),
+        )
+        .exchange(
+            ExchangeIssuer::new(
+                "https://other.example",
+                "chat",
+                "other/",
+                keys("/other.json", Algorithms::of(&[Algorithm::Es256])),
+            )
+            .unwrap()
+            .types(&["JWT", ""])
+            .unwrap()
+            .id_tokens(true)
+            .user("{org}/{email}")
+            .unwrap()
+            .scope_claim("realm_access.roles")
+            .unwrap()
+            .scope("chat", "sealwire:send sealwire:publish")
+            .unwrap()
+            .scope("chat.read", "sealwire:receive")
+            .unwrap()
+            .tenant_claim("org")
+            .unwrap()
+            .shared_users(true),
+        )
+        .require_tenant(true);
+    assert_eq!(format!("{built:?}"), format!("{expected:?}"));
+
+    // Nothing that can be set was left out.
+    let set: BTreeSet<_> = loaded
+        .declared
+        .iter()
+        .filter(|one| one.number.is_some() && one.source != Source::Default)
+        .map(|one| one.key)
+        .collect();
+    let possible: BTreeSet<_> = loaded.possible.iter().map(|one| one.key).collect();
+    let unset: Vec<_> = possible.difference(&set).collect();
+    assert_eq!(unset, [&"jwks_trust"]);
+    assert_eq!(
+        now(&loaded, "exchange[1].scopes"),
+        (
+            json!({"chat": "sealwire:send sealwire:publish", "chat.read": "sealwire:receive"}),
+            "/etc/sealwire/relay.toml:21".to_owned()
+        )
+    );
+}
+
+#[test]
+fn what_is_wrong_with_one_of_several_providers_is_told_with_its_line() {
+    let first = format!("{EXCHANGE}scopes = \"sealwire:send\"\n");
+    for (second, said) in [
+        ("user = \"{sub\"", "10: exchange[1]: user \"{sub\""),
+        ("prefix = \"acme\"", "10: exchange[1]: prefix \"acme\""),
+        ("scopes = \"send\"", "10: exchange[1]: scopes \"send\""),
+        ("typ = []", "10: exchange[1]: typ"),
+        (
+            "tenant_claim = \"a..b\"",
+            "10: exchange[1]: tenant_claim \"a..b\"",
+        ),
+        (
+            "id_tokens = \"yes\"",
+            "10: exchange[1].id_tokens is \"yes\"; write true or false",
+        ),
+        (
+            "scopes = { chat = 5 }",
+            "10: exchange[1].scopes is a table; write a list of sealwire:send",
+        ),
+        (
+            "tennant_claim = \"org\"",
+            "10: there is no key exchange.tennant_claim; did you mean tenant_claim?",
+        ),
+    ] {
+        let other = EXCHANGE.replace("id.example", "other.example");
+        let scopes = if second.starts_with("scopes") {
+            ""
+        } else {
+            "shared_users = false\nscopes = \"sealwire:send\"\n"
+        };
+        let prefix = if second.starts_with("prefix") {
+            ""
+        } else {
+            "prefix = \"other/\"\n"
+        };
+        let loaded = read(&format!("{first}{other}{second}\n{scopes}{prefix}"));
+        let said_all = problems(&loaded);
+        assert_eq!(said_all.len(), 1, "{said_all:?}");
+        assert!(said_all[0].starts_with(said), "{said_all:?}");
+    }
+    let incomplete = problems(&read(&format!("{first}[[exchange]]\nprefix = \"a/\"\n")));
+    assert_eq!(
+        incomplete,
+        ["audience", "issuer", "jwks"].map(|key| format!(
+            "6: exchange[1].{key} is missing: an identity provider needs issuer, audience and jwks"
+        ))
+    );
+    for (second, said) in [
+        ("", "there are two exchange issuers https://id.example"),
+        (
+            "[issuer]\nissuer = \"i\"\naudience = \"a\"\njwks = \"k\"\n",
+            "tokens are exchanged for those of the built-in issuer",
+        ),
+    ] {
+        let second = if second.is_empty() { &first } else { second };
+        let together = problems(&read(&format!("{first}{second}")));
+        assert_eq!(together.len(), 1, "{together:?}");
+        assert!(together[0].contains(said), "{together:?}");
+    }
+    let nobody = problems(&read(EXCHANGE));
+    assert!(nobody[0].contains("say either what scopes"), "{nobody:?}");
+    // A variable is for what is there once.
+    let loaded = with("", &[("SEALWIRE_RELAY_EXCHANGE_ISSUER", "i")], Vec::new());
+    assert_eq!(loaded.problems.len(), 1);
 }
 
 #[test]
