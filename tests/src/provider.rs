@@ -74,13 +74,9 @@ impl Provider {
             "iat": now(),
             "exp": now() + 3_600,
         });
-        for (name, value) in changes.as_object().unwrap() {
-            claims[name] = value.clone();
-        }
-        claims
-            .as_object_mut()
-            .unwrap()
-            .retain(|_, value| !value.is_null());
+        let members = claims.as_object_mut().unwrap();
+        members.extend(changes.as_object().unwrap().clone());
+        members.retain(|_, value| !value.is_null());
         self.sign("JWT", &claims)
     }
 

@@ -112,9 +112,8 @@ impl Setting {
 }
 
 fn changed(mut claims: Value, changes: &Value) -> Value {
-    for (name, value) in changes.as_object().unwrap() {
-        claims[name] = value.clone();
-    }
+    let members = claims.as_object_mut().unwrap();
+    members.extend(changes.as_object().unwrap().clone());
     claims
 }
 

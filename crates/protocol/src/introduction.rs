@@ -135,7 +135,7 @@ mod tests {
     /// The bytes inside a line, changed, and as a line again.
     fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Result<Introduction, IntroductionError> {
         let line = introduction(Some([9; 32])).to_line();
-        let mut bytes = base64url::decode(line[PREFIX.len()..].as_bytes()).unwrap();
+        let mut bytes = base64url::decode(&line.as_bytes()[PREFIX.len()..]).unwrap();
         change(&mut bytes);
         Introduction::parse(&format!("{PREFIX}{}", base64url::encode(&bytes)))
     }

@@ -8,7 +8,6 @@
 //! through TLS, upgrade and Hello to a Finish that is none. Ends with 1 if the 99th percentile under attack is more than twice the quiet one.
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::panic,
     reason = "a measurement that cannot be made has failed"
 )]

@@ -64,7 +64,7 @@ pub(crate) fn run(join: Join, home: &Home, output: Output) -> Result<(), Failure
                 "this line says where the relay is and invites nobody; say where your identity provider's token is with --exchange-token-file or --exchange-command",
             ));
         };
-        With::Exchange(relay, sign_in)
+        With::Exchange(Box::new(relay), sign_in)
     } else {
         let invitation = Invitation::parse(line).map_err(Failure::usage)?;
         if sign_in.is_some() {
@@ -111,7 +111,7 @@ pub(crate) fn run(join: Join, home: &Home, output: Output) -> Result<(), Failure
 /// What somebody joins with.
 enum With {
     Invitation(Box<Invitation>),
-    Exchange(Introduction, SignIn),
+    Exchange(Box<Introduction>, SignIn),
 }
 
 impl With {

@@ -43,10 +43,11 @@ mod tests {
     use super::*;
 
     fn allowing(frames: u64, bytes: u64) -> Allowance {
-        let mut allowance = Allowance::default();
-        allowance.frames_per_minute = frames;
-        allowance.bytes_per_minute = bytes;
-        allowance
+        Allowance {
+            frames_per_minute: frames,
+            bytes_per_minute: bytes,
+            ..Allowance::default()
+        }
     }
 
     #[test]

@@ -257,6 +257,10 @@ impl Core {
 
     /// A place for `bytes` of records that follow each other.
     pub(super) fn place(&mut self, bytes: usize) -> Result<Place, NoRoom> {
+        // Before the queue: of a log that has failed it never empties, and nobody would wait for it.
+        if self.condition != Condition::Open {
+            return Err(NoRoom::Unavailable);
+        }
         let over = self.queued_bytes.saturating_add(bytes) > self.max_queued_bytes;
         if over && self.queued_bytes > 0 {
             return Err(NoRoom::Busy);

@@ -262,13 +262,12 @@ impl Shared {
                 silent |= publishes && act == Act::SilentOncePublished;
                 publishes_now |= publishes;
                 if self.saw_frame(&frame, act) {
-                    let code = match act {
-                        Act::CloseAtSend(code) | Act::CloseAtPrekeys(code) => code,
-                        Act::Leaves(after) => {
-                            say(socket, &mut link, &ToDevice::Leaving { after }).await;
-                            4000
-                        }
-                        _ => panic!(),
+                    if let Act::Leaves(after) = act {
+                        say(socket, &mut link, &ToDevice::Leaving { after }).await;
+                        return close(socket, 4000).await;
+                    }
+                    let (Act::CloseAtSend(code) | Act::CloseAtPrekeys(code)) = act else {
+                        panic!()
                     };
                     return close(socket, code).await;
                 }

@@ -732,6 +732,28 @@ async fn who_waits_is_told_of_a_failure() {
     mailboxes.room().await;
 }
 
+/// Whoever waits for room is told that there is some, as nothing will change any more: told of a full queue then, they would ask again for ever.
+#[test]
+fn nobody_waits_for_room_in_the_queue_of_a_log_that_has_failed() {
+    let disk = FaultyDisk::new();
+    let mailboxes = open(&disk).unwrap();
+    let mut sequence = 1;
+    while post(&mailboxes, sequence, 1, &[0; 10_000], PLENTY).is_ok() {
+        sequence += 1;
+    }
+    let refused = post(&mailboxes, sequence, 1, &[0; 10_000], PLENTY).unwrap_err();
+    assert_eq!(refused, PostError::Busy);
+    while post(&mailboxes, sequence, 1, b"x", PLENTY).is_ok() {
+        sequence += 1;
+    }
+    disk.fail_syncs(true);
+    mailboxes.flush();
+    let unavailable = PostError::Storage(StorageError::Unavailable);
+    assert_eq!(mailboxes.remove(&device(1), NOW), Err(unavailable));
+    let refused = post(&mailboxes, sequence, 1, b"x", PLENTY).unwrap_err();
+    assert_eq!(refused, unavailable);
+}
+
 #[test]
 fn a_full_disk_refuses_and_later_works() {
     refuses_and_later_works(FaultyDisk::fill);
