@@ -219,9 +219,8 @@ async fn who_is_enrolled_comes_back_by_itself_with_a_new_token() {
         user: None,
     };
     town.relay().revoke(everything).await.unwrap();
-    for device in [&alice, &bob] {
-        is_back(device).await;
-    }
+    // Both at once: of states that come while nobody looks, only the last is told.
+    tokio::join!(is_back(&alice), is_back(&bob));
     // Its card is there when a connection is.
     let bob = bob.leave().await.arrive().await;
     alice.send("bob", "hello again").await;

@@ -736,7 +736,11 @@ async fn who_waits_is_told_of_a_failure() {
 #[test]
 fn nobody_waits_for_room_in_the_queue_of_a_log_that_has_failed() {
     let disk = FaultyDisk::new();
-    let mailboxes = open(&disk).unwrap();
+    let options = MailOptions {
+        segment_bytes: 4 << 20,
+        ..options()
+    };
+    let mailboxes = Mailboxes::open_stepped(disk.shared(), &options).unwrap();
     let mut sequence = 1;
     while post(&mailboxes, sequence, 1, &[0; 10_000], PLENTY).is_ok() {
         sequence += 1;
