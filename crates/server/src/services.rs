@@ -7,7 +7,7 @@
 //!  Pusher ─▶ a bounded queue of each link ─▶ Push frames
 //! ```
 //! A call is sealed between its device and the relay and read here: it is not end to end. What runs it, and bounds it on each link, is
-//! [`crate::link`]; a handler bounds itself by what it is wrapped in (`tower::limit`, `tower::timeout`).
+//! `link.rs`; a handler bounds itself by what it is wrapped in (`tower::limit`, `tower::timeout`).
 mod push;
 
 use std::collections::HashMap;
