@@ -10,7 +10,7 @@
 mod apply;
 mod list;
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -21,6 +21,8 @@ use sealwire_protocol::token::TokenClaims;
 pub(crate) use apply::{revoke, watch};
 pub(crate) use list::List;
 pub use list::Revocation;
+
+use crate::data_dir::files::{give_to_owner, private, sync_directory};
 
 /// Bytes of the file.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -146,15 +148,8 @@ impl Revocations {
 /// [`RevocationsError::File`].
 pub fn append(path: &Path, revocation: &Revocation) -> Result<(), RevocationsError> {
     let write = || {
-        let mut options = OpenOptions::new();
-        options.create(true).read(true).append(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path)?;
-        #[cfg(unix)]
-        if let Some(directory) = path.parent() {
-            give_to_owner(&file, directory)?;
-        }
+        let mut file = private().create(true).read(true).append(true).open(path)?;
+        give_to_owner(&file, path)?;
         let before = file.metadata()?.len();
         let mut line = revocation.to_line();
         // Whoever wrote the last line may not have ended it.
@@ -171,24 +166,9 @@ pub fn append(path: &Path, revocation: &Revocation) -> Result<(), RevocationsErr
             file.set_len(before)?;
             return Err(error);
         }
-        #[cfg(unix)]
-        if let Some(directory) = path.parent() {
-            File::open(directory)?.sync_all()?;
-        }
-        Ok(())
+        sync_directory(path)
     };
     write().map_err(|error| failed(path, error))
-}
-
-/// The relay has to read what an administrator's account writes.
-#[cfg(unix)]
-fn give_to_owner(file: &File, directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-    let (own, owner) = (file.metadata()?, fs::metadata(directory)?);
-    if own.uid() != owner.uid() && own.len() == 0 {
-        fchown(file, Some(owner.uid()), Some(owner.gid()))?;
-    }
-    Ok(())
 }
 
 fn ends_with_newline(file: &mut File) -> io::Result<bool> {

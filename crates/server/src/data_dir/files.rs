@@ -16,6 +16,7 @@ pub(crate) fn private() -> OpenOptions {
 /// Makes a file that is not there yet; one that is there is an error and stays as it is.
 pub(super) fn create(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = private().write(true).create_new(true).open(path)?;
+    give_to_owner(&file, path)?;
     file.write_all(content)?;
     file.sync_all()?;
     sync_directory(path)
@@ -31,6 +32,26 @@ pub(super) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     create(&temporary, content)?;
     fs::rename(&temporary, path)?;
     sync_directory(path)
+}
+
+/// Gives a new file to whose directory it is in: the relay has to read what an administrator's account writes. Others cannot give files away, and keep
+/// theirs.
+pub(crate) fn give_to_owner(file: &File, path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt as _, fchown};
+        let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let (own, owner) = (file.metadata()?, fs::metadata(directory)?);
+        if own.uid() != owner.uid() && own.len() == 0 {
+            match fchown(file, Some(owner.uid()), Some(owner.gid())) {
+                Err(error) if error.kind() != io::ErrorKind::PermissionDenied => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+    #[cfg(not(unix))]
+    let _ = (file, path);
+    Ok(())
 }
 
 /// Makes a directory that only its owner can enter. One that is there keeps its mode: it may be somebody's for other things too, and

@@ -115,6 +115,22 @@ fn an_invitation_s_file_does_not_hold_the_code() {
     assert!(!fs::read_to_string(file.path()).unwrap().contains(&code));
 }
 
+/// As an administrator's account invites at a relay that has one of its own.
+#[cfg(unix)]
+#[test]
+fn an_invitation_s_file_is_its_relays_whoever_invites() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let made = init(dir.path());
+    // Only an administrator may do that, and for others there is nothing to see.
+    if chown(made.invites_path(), Some(12_345), None).is_err() {
+        return;
+    }
+    made.invite(&alice(), None, 60, NOW).unwrap();
+    let entry = fs::read_dir(made.invites_path()).unwrap().next();
+    assert_eq!(entry.unwrap().unwrap().metadata().unwrap().uid(), 12_345);
+}
+
 #[test]
 fn expired_invitations_are_cleared_away_by_the_next() {
     let dir = tempfile::tempdir().unwrap();

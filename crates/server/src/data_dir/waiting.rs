@@ -37,7 +37,7 @@ pub(crate) fn write(
 ) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if read_file(&path).is_some_and(|waiting| waiting.expires <= now) {
+        if read_file(&path).is_ok_and(|waiting| waiting.expires <= now) {
             drop(fs::remove_file(path));
         }
     }
@@ -50,7 +50,14 @@ pub(crate) fn write(
 
 /// The invitation with the hash of a code, if it waits here and its file is whole.
 pub(crate) fn read(dir: &Path, hash: &[u8; 32]) -> Option<WaitingInvite> {
-    read_file(&path(dir, hash))
+    match read_file(&path(dir, hash)) {
+        Ok(waiting) => Some(waiting),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => {
+            tracing::warn!(%error, "an invitation that waits in the data directory cannot be read");
+            None
+        }
+    }
 }
 
 /// Forgets an invitation that the store has taken over. A failure does no harm: the store's entry comes first.
@@ -64,16 +71,31 @@ fn path(dir: &Path, hash: &[u8; 32]) -> PathBuf {
     dir.join(format!("{}.json", base64url::encode(hash)))
 }
 
-fn read_file(path: &Path) -> Option<WaitingInvite> {
+fn read_file(path: &Path) -> io::Result<WaitingInvite> {
     let mut bytes = Vec::new();
-    fs::File::open(path)
-        .ok()?
+    fs::File::open(path)?
         .take(MAX_FILE_BYTES)
-        .read_to_end(&mut bytes)
-        .ok()?;
-    let file: WaitingFile = serde_json::from_slice(&bytes).ok()?;
-    Some(WaitingInvite {
-        user: User::new(&file.user).ok()?,
+        .read_to_end(&mut bytes)?;
+    let file: WaitingFile = serde_json::from_slice(&bytes)?;
+    Ok(WaitingInvite {
+        user: User::new(&file.user).map_err(|_| io::ErrorKind::InvalidData)?,
         expires: file.expires,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn invitation_that_is_not_there_is_told_from_one_that_cannot_be_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("invitation.json");
+        let kind = |path| read_file(path).unwrap_err().kind();
+        assert_eq!(kind(&path), io::ErrorKind::NotFound);
+        fs::write(&path, "{").unwrap();
+        assert_ne!(kind(&path), io::ErrorKind::NotFound);
+        fs::write(&path, "{\"user\":\"\",\"expires\":1}").unwrap();
+        assert_eq!(kind(&path), io::ErrorKind::InvalidData);
+    }
 }
