@@ -47,6 +47,7 @@ pub(crate) struct Failure {
     class: Class,
     code: &'static str,
     message: String,
+    json: bool,
 }
 
 impl Failure {
@@ -56,6 +57,7 @@ impl Failure {
             class,
             code: class.code(),
             message: message.to_string(),
+            json: false,
         }
     }
 
@@ -89,6 +91,11 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// The same failure, said as a JSON object if `json`, also where the command line does not ask for it.
+    pub(crate) fn beside_log(self, json: bool) -> Self {
+        Self { json, ..self }
+    }
+
     /// Its stable name.
     pub(crate) fn code(&self) -> &'static str {
         self.code
@@ -103,7 +110,7 @@ impl Failure {
     /// Says it on standard error, for a command that goes on.
     pub(crate) fn say(&self, json: bool) {
         // Nobody is left to tell if standard error is gone.
-        let _ = write_error(json, self.code, &self.message);
+        let _ = write_error(json || self.json, self.code, &self.message);
     }
 
     /// Says it on standard error, and gives the exit code.
@@ -133,6 +140,7 @@ impl From<sealwire_client::Error> for Failure {
             class,
             code: error.code(),
             message: error.to_string(),
+            json: false,
         }
     }
 }

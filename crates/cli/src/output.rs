@@ -13,11 +13,24 @@ use crate::exit::Failure;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Output {
     json: bool,
+    /// Whether standard error is a log of JSON objects, to which hints belong.
+    json_log: bool,
 }
 
 impl Output {
     pub(crate) const fn new(json: bool) -> Self {
-        Self { json }
+        Self {
+            json,
+            json_log: false,
+        }
+    }
+
+    /// The same, where the log may be JSON objects, one a line.
+    pub(crate) const fn beside_log(self, json: bool) -> Self {
+        Self {
+            json_log: json,
+            ..self
+        }
     }
 
     /// As the command line asks, where what was parsed of it is not at hand.
@@ -49,10 +62,16 @@ impl Output {
 
     /// Tells people what to do next, on standard error; programs know.
     pub(crate) fn hint(self, human: impl Display) {
-        if !self.json {
-            // It matters to nobody if standard error is gone.
-            let _ = io::stderr().write_all(format!("sealwire: {human}\n").as_bytes());
+        if self.json {
+            return;
         }
+        let line = if self.json_log {
+            json_line(&serde_json::json!({ "hint": human.to_string() })).unwrap_or_default()
+        } else {
+            format!("sealwire: {human}")
+        };
+        // It matters to nobody if standard error is gone.
+        let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
     }
 
     /// Tells what happened beside the results, on standard error.

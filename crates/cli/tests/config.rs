@@ -80,7 +80,26 @@ fn relay_logs_as_the_file_says() {
     let line = running.said("relay listening");
     let logged: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(logged["level"], "INFO");
-    assert!(running.stop("TERM").success());
+    let (ended, stdout, stderr) = running.ask_to_end("TERM").end();
+    assert!(ended.success());
+    assert_eq!(stdout, "");
+    // It is a log for programs to the end: hints and failures, too.
+    for line in stderr.lines() {
+        serde_json::from_str::<Value>(line).expect(line);
+    }
+    assert!(stderr.contains("{\"hint\":\"stopping"), "{stderr}");
+    let directory = [
+        "relay",
+        "run",
+        "--config",
+        "relay.toml",
+        "--data",
+        "missing",
+    ];
+    let failed = world.run(&directory);
+    assert_eq!(failed.stderr.lines().count(), 1);
+    let failure: Value = serde_json::from_str(&failed.stderr).unwrap();
+    assert!(failure["error"]["message"].is_string(), "{failed:?}");
 }
 
 #[test]

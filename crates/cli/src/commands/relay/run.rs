@@ -52,6 +52,12 @@ pub(super) async fn run(run: Run, logging: &Logging, output: Output) -> Result<(
     let loaded = run.options.load(logging, output.is_json())?;
     let configuration = loaded.good(output.is_json())?;
     logging::start(&configuration.log.filter, configuration.log.json)?;
+    let json = configuration.log.json;
+    let served = serve(&run, &configuration, output.beside_log(json)).await;
+    served.map_err(|failure| failure.beside_log(json))
+}
+
+async fn serve(run: &Run, configuration: &Configuration, output: Output) -> Result<(), Failure> {
     let mut stop = Stop::new()?;
     let listen = resolve(&configuration.listen.value).await?;
     if run.dev && !listen.ip().is_loopback() {
@@ -73,10 +79,8 @@ pub(super) async fn run(run: Run, logging: &Logging, output: Output) -> Result<(
             ));
         }
     };
-    let relay = builder(&configuration, &data, run.dev)?
-        .bind(listen)
-        .await?;
-    announce(&relay, &configuration, &data, output)?;
+    let relay = builder(configuration, &data, run.dev)?.bind(listen).await?;
+    announce(&relay, configuration, &data, output)?;
     tokio::select! {
         () = stop.requested() => {}
         () = end_of_input(), if run.until_eof => {}
