@@ -38,6 +38,11 @@ pub(crate) enum End {
     /// There is no built-in issuer (docs/protocol.md §3.6).
     #[error("an invite or a renewal, and this relay has no issuer of its own")]
     NoIssuer,
+    /// The device is one of another user than the token names (docs/protocol.md §3).
+    #[error(
+        "the device is another user's than the token names; each user needs a device key of its own"
+    )]
+    AnotherUser,
     /// The token expired and was not refreshed.
     #[error("the token expired")]
     Expired,
@@ -103,7 +108,8 @@ impl End {
             | Self::NoUpgradeToken
             | Self::Issuer(_)
             | Self::Exchange(_)
-            | Self::NoIssuer => CloseCode::NotAuthorised,
+            | Self::NoIssuer
+            | Self::AnotherUser => CloseCode::NotAuthorised,
             Self::Expired => CloseCode::TokenExpired,
             Self::TooManyLinks => CloseCode::Overloaded,
             Self::Revoked => CloseCode::Revoked,

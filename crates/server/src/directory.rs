@@ -13,7 +13,7 @@ use sealwire_protocol::{
 };
 
 use crate::card_check;
-use crate::storage::{CARDS, DeviceId, ENROLLED, PREKEYS, Storage, StorageError, Tables};
+use crate::storage::{CARDS, DEVICES, DeviceId, PREKEYS, Storage, StorageError, Tables};
 
 /// Bytes of a one-time prekey on the wire (docs/protocol.md §6.2).
 pub const PREKEY_BYTES: usize = 4 + 32 + 1_184 + 64;
@@ -76,6 +76,16 @@ pub struct PublishedState {
     pub prekeys: usize,
 }
 
+/// Whether a device may have a link as a user's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    /// It was removed, whosever it was.
+    Removed,
+    /// It is the device of somebody else (docs/protocol.md §3).
+    AnotherUsers,
+}
+
 /// Why a card or prekeys were not stored. Nothing has changed then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -83,7 +93,7 @@ pub enum PublishError {
     /// The card's `id` or `iat` is not after that of the card before (docs/protocol.md §6.1).
     #[error("the card is not newer than the device's last one; publish one with a higher id")]
     NotNewer,
-    /// The device has a card of another user.
+    /// The device is another user's (docs/protocol.md §3).
     #[error("the device belongs to another user; use a device key of its own for each user")]
     AnotherUser,
     /// A card or a prekey is not of the protocol's size, or a list of prekeys names an id twice.
@@ -221,14 +231,22 @@ impl Directory {
             .collect())
     }
 
-    /// Whether a device has a card or is enrolled, and was not removed.
+    /// Whether there is a device, which was not removed.
     pub(crate) fn is_known(&self, device: &Thumbprint) -> Result<bool, StorageError> {
-        self.storage.read(|read| {
-            let enrolled = read.open_table(ENROLLED)?.get(device.as_bytes())?;
-            Ok(match enrolled {
-                Some(row) => !row.value().2,
-                None => read.open_table(CARDS)?.get(device.as_bytes())?.is_some(),
-            })
+        let known = self.storage.device(device)?;
+        Ok(known.is_some_and(|known| !known.removed))
+    }
+
+    /// Whether a device that has proved its key may have a link as the device of `user`.
+    pub(crate) fn standing(
+        &self,
+        device: &Thumbprint,
+        user: &User,
+    ) -> Result<Standing, StorageError> {
+        Ok(match self.storage.device(device)? {
+            Some(known) if known.removed => Standing::Removed,
+            Some(known) if known.user != user.as_str() => Standing::AnotherUsers,
+            Some(_) | None => Standing::Good,
         })
     }
 
@@ -246,10 +264,8 @@ impl Directory {
     /// # Errors
     /// [`StorageError::Unreadable`].
     pub fn is_removed(&self, device: &Thumbprint) -> Result<bool, StorageError> {
-        self.storage.read(|read| {
-            let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
-            Ok(row.is_some_and(|row| row.value().2))
-        })
+        let known = self.storage.device(device)?;
+        Ok(known.is_some_and(|known| known.removed))
     }
 
     /// Whether a device was removed that was `user`'s: who does not know whether it was done asks again.
@@ -258,13 +274,8 @@ impl Directory {
         device: &Thumbprint,
         user: &User,
     ) -> Result<bool, StorageError> {
-        self.storage.read(|read| {
-            let row = read.open_table(ENROLLED)?.get(device.as_bytes())?;
-            Ok(row.is_some_and(|row| {
-                let (owner, _, removed) = row.value();
-                removed && owner == user.as_str()
-            }))
-        })
+        let known = self.storage.device(device)?;
+        Ok(known.is_some_and(|known| known.removed && known.user == user.as_str()))
     }
 
     /// Devices that were removed, so that what a crash left of one is found.
@@ -274,7 +285,7 @@ impl Directory {
     pub(crate) fn removed(&self) -> Result<Vec<Thumbprint>, StorageError> {
         self.storage.read(|read| {
             let mut removed = Vec::new();
-            for entry in read.open_table(ENROLLED)?.iter()? {
+            for entry in read.open_table(DEVICES)?.iter()? {
                 let (device, row) = entry?;
                 if row.value().2 {
                     removed.push(Thumbprint::from_bytes(*device.value()));
@@ -412,15 +423,15 @@ impl Tables<'_> {
         device: &DeviceId,
         new: &VerifiedCard,
     ) -> Result<Result<Published, PublishError>, redb::Error> {
-        if self.is_removed(device)? {
-            return Ok(Err(PublishError::Removed));
-        }
         let user = user.as_str();
+        let known = self.device(device)?;
+        match &known {
+            Some(known) if known.removed => return Ok(Err(PublishError::Removed)),
+            Some(known) if known.user != user => return Ok(Err(PublishError::AnotherUser)),
+            Some(_) | None => {}
+        }
         if let Some(stored) = self.cards.get(device)? {
-            let (owner, id, issued, card) = stored.value();
-            if owner != user {
-                return Ok(Err(PublishError::AnotherUser));
-            }
+            let (_, id, issued, card) = stored.value();
             if card == new.card {
                 return Ok(Ok(Published { new_device: false }));
             }
@@ -437,6 +448,9 @@ impl Tables<'_> {
         let new_device = !was_current;
         if new_device && self.current_devices(user, new.attested)? >= limits::MAX_DEVICES {
             return Ok(Err(PublishError::TooManyDevices));
+        }
+        if known.is_none() {
+            self.devices.insert(device, (user, None, false))?;
         }
         self.cards
             .insert(device, (user, new.id, new.issued, new.card.as_slice()))?;
@@ -462,7 +476,7 @@ impl Tables<'_> {
         prekeys: &[VerifiedPrekey],
         replace: bool,
     ) -> Result<Result<(), PublishError>, redb::Error> {
-        if self.is_removed(device)? {
+        if self.device(device)?.is_some_and(|known| known.removed) {
             return Ok(Err(PublishError::Removed));
         }
         let highest = self.prekey_ids.get(device)?.map(|id| id.value());
@@ -544,39 +558,25 @@ impl Tables<'_> {
         Ok(withdrawn)
     }
 
-    /// Whether the device was removed.
-    fn is_removed(&self, device: &DeviceId) -> Result<bool, redb::Error> {
-        Ok(self.enrolled.get(device)?.is_some_and(|row| row.value().2))
-    }
-
     fn remove_device(
         &mut self,
         device: &DeviceId,
         of: Option<&User>,
     ) -> Result<Option<User>, redb::Error> {
-        let enrolled = self.enrolled.get(device)?.and_then(|row| {
-            let (user, enrolled, removed) = row.value();
-            (!removed).then(|| (user.to_owned(), enrolled))
-        });
-        let card = self
-            .cards
-            .get(device)?
-            .map(|card| card.value().0.to_owned());
-        let owner = enrolled.as_ref().map(|(user, _)| user).or(card.as_ref());
-        let Some(owner) = owner.and_then(|owner| User::new(owner).ok()) else {
+        let Some(known) = self.device(device)?.filter(|known| !known.removed) else {
+            return Ok(None);
+        };
+        let Some(owner) = User::new(&known.user).ok() else {
             return Ok(None);
         };
         if of.is_some_and(|of| *of != owner) {
             return Ok(None);
         }
-        // Also where another issuer enrols: that it was removed is remembered.
-        let enrolled = enrolled.map_or(0, |(_, enrolled)| enrolled);
-        self.enrolled
-            .insert(device, (owner.as_str(), enrolled, true))?;
-        if let Some(user) = card {
-            self.cards.remove(device)?;
-            self.user_devices.remove((user.as_str(), device))?;
-            self.changed_users.push(user);
+        let user = owner.as_str();
+        self.devices.insert(device, (user, known.enrolled, true))?;
+        if self.cards.remove(device)?.is_some() {
+            self.user_devices.remove((user, device))?;
+            self.changed_users.push(user.to_owned());
         }
         self.prekeys
             .retain_in((device, 0)..=(device, u32::MAX), |_, _| false)?;

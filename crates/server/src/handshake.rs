@@ -120,10 +120,7 @@ impl Accepting {
                 (minted.verified.clone(), Some(minted))
             }
         };
-        let claims = token.claims();
-        if shared.revocations.cover(claims) || shared.directory.is_removed(&claims.device)? {
-            return Err(End::Revoked);
-        }
+        shared.admit(token.claims())?;
         // Authorisation: the token is the presented one and names the proved key.
         let link = proven.authorise(token)?;
         Ok(Established { link, minted })

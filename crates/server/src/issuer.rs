@@ -29,7 +29,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::data_dir::waiting::{self, WaitingInvite};
 use crate::exchange::{Names, NotInvited};
-use crate::storage::{DeviceId, ENROLLED, INVITES, Storage, StorageError, Tables};
+use crate::storage::{DEVICES, DeviceId, INVITES, Storage, StorageError, Tables};
 
 /// Seconds for which a token of the built-in issuer is good.
 pub const TOKEN_LIFETIME_SECONDS: u64 = 60 * 60;
@@ -86,8 +86,8 @@ pub enum IssuerError {
         "the invitation was used by another device; ask for a new one, and find out who used this one"
     )]
     InviteUsed,
-    /// The device key is enrolled for another user.
-    #[error("the device key is enrolled for another user; make a new one")]
+    /// The device is another user's.
+    #[error("the device is another user's; make a new device key")]
     AnotherUser,
     /// The device was removed.
     #[error("the device was removed; make a new device key and ask for an invitation")]
@@ -254,10 +254,10 @@ impl Issuer {
     /// # Errors
     /// [`IssuerError`].
     pub fn renew(&self, device: &PublicKey, now: u64) -> Result<Minted, IssuerError> {
-        match self.enrolled(device)? {
-            None => Err(IssuerError::NotEnrolled),
-            Some((_, true)) => Err(IssuerError::Removed),
-            Some((user, false)) => self.mint(&user, device, now),
+        match self.storage.device(&device.thumbprint())? {
+            Some(known) if known.removed => Err(IssuerError::Removed),
+            Some(known) if known.enrolled.is_some() => self.mint(&known.user, device, now),
+            Some(_) | None => Err(IssuerError::NotEnrolled),
         }
     }
 
@@ -272,21 +272,11 @@ impl Issuer {
         device: &PublicKey,
         now: u64,
     ) -> Result<Minted, IssuerError> {
-        match self.enrolled(device)? {
-            Some((_, true)) => Err(IssuerError::Removed),
-            Some((user, false)) if user != grant.user.as_str() => Err(IssuerError::AnotherUser),
-            Some((_, false)) | None => self.sign(grant, device, now),
+        match self.storage.device(&device.thumbprint())? {
+            Some(known) if known.removed => Err(IssuerError::Removed),
+            Some(known) if known.user != grant.user.as_str() => Err(IssuerError::AnotherUser),
+            Some(_) | None => self.sign(grant, device, now),
         }
-    }
-
-    /// Whose a device is that was invited or removed, and whether it was removed.
-    fn enrolled(&self, device: &PublicKey) -> Result<Option<(String, bool)>, StorageError> {
-        self.storage.read(|read| {
-            let row = read
-                .open_table(ENROLLED)?
-                .get(device.thumbprint().as_bytes())?;
-            Ok(row.map(|row| (row.value().0.to_owned(), row.value().2)))
-        })
     }
 
     /// The tenant of somebody who is invited, and whether they may be.
@@ -304,10 +294,10 @@ impl Issuer {
     pub fn devices(&self, user: &User) -> Result<Vec<EnrolledDevice>, StorageError> {
         self.storage.read(|read| {
             let mut devices = Vec::new();
-            for entry in read.open_table(ENROLLED)?.iter()? {
+            for entry in read.open_table(DEVICES)?.iter()? {
                 let (device, row) = entry?;
                 let (owner, enrolled, removed) = row.value();
-                if owner == user.as_str() {
+                if let (true, Some(enrolled)) = (owner == user.as_str(), enrolled) {
                     devices.push(EnrolledDevice {
                         device: Thumbprint::from_bytes(*device.value()),
                         enrolled,
@@ -546,17 +536,18 @@ impl Tables<'_> {
         if redeemed_by.is_some_and(|by| by != *device) {
             return Ok(Err(IssuerError::InviteUsed));
         }
-        let enrolled = match self.enrolled.get(device)? {
-            Some(row) if row.value().2 => return Ok(Err(IssuerError::Removed)),
-            Some(row) if row.value().0 != user => return Ok(Err(IssuerError::AnotherUser)),
-            row => row.is_some(),
-        };
+        let known = self.device(device)?;
+        match &known {
+            Some(known) if known.removed => return Ok(Err(IssuerError::Removed)),
+            Some(known) if known.user != user => return Ok(Err(IssuerError::AnotherUser)),
+            Some(_) | None => {}
+        }
         self.invites.retain(|_, (_, expires, _)| expires > now)?;
         self.invites
             .insert(hash, (user.as_str(), expires, Some(device)))?;
-        if !enrolled {
-            self.enrolled.insert(device, (user.as_str(), now, false))?;
-        }
+        let enrolled = known.and_then(|known| known.enrolled).unwrap_or(now);
+        self.devices
+            .insert(device, (user.as_str(), Some(enrolled), false))?;
         Ok(Ok(user))
     }
 }

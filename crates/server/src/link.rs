@@ -168,10 +168,8 @@ impl Link {
 
     fn greet(&mut self, minted: Option<Minted>, now: Now) -> Result<(), End> {
         let device = self.requester.device();
-        // A removal or revocation between the handshake's look and the hub's entry rang nobody.
-        if self.requester.is_revoked() || self.requester.shared.directory.is_removed(&device)? {
-            return Err(End::Revoked);
-        }
+        // What has changed between the handshake's look and the hub's entry rang nobody.
+        self.requester.admit()?;
         // The hub knows the link already, so mail that comes after this look rings.
         let mailboxes = &self.requester.shared.mailboxes;
         mailboxes.limit(&device, self.requester.allowance.mailbox);
@@ -253,6 +251,9 @@ impl Link {
         }
         if rung.news.has(News::REVOCATIONS) && self.requester.is_revoked() {
             return Err(End::Revoked);
+        }
+        if rung.news.has(News::OWNER) {
+            self.requester.admit()?;
         }
         if rung.news.has(News::WITHDRAWN) {
             return Err(End::Withdrawn);

@@ -26,9 +26,10 @@ use sealwire_protocol::token::TokenClaims;
 
 use crate::bounds::{PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE};
 use crate::card_check::{self, CardError, PrekeyError};
+use crate::closing::End;
 use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
 use crate::exchange::ExchangeError;
-use crate::hub::Registration;
+use crate::hub::{News, Registration};
 use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
 use crate::policy::Allowance;
@@ -179,6 +180,11 @@ impl Requester {
         self.shared.revocations.cover(self.link.token().claims())
     }
 
+    /// Whether the device may have this link.
+    pub(crate) fn admit(&self) -> Result<(), End> {
+        self.shared.admit(self.link.token().claims())
+    }
+
     /// Has the link hear of changes of the user's devices; of those of its own user it hears anyway.
     fn watch(&mut self, user: &User) {
         if user != self.user() {
@@ -272,6 +278,8 @@ impl Requester {
             let id = card.id;
             match shared.directory.publish_card(&user, &device, card).await {
                 Ok(published) => {
+                    // A newer link of the device may be another user's, and have looked whose it is before that was there.
+                    shared.hub.ring(device.as_bytes(), News::OWNER);
                     // Whoever revoked it meanwhile may have looked before it was there.
                     if shared.revocations.cover(&attestation) {
                         return match shared.directory.withdraw_card(&device, id).await {

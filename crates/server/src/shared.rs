@@ -8,12 +8,14 @@ use std::time::Duration;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, User};
+use sealwire_protocol::token::TokenClaims;
 use tokio::sync::watch;
 
 use crate::authority::{Authority, Keys};
 use crate::blobs::Blobs;
 use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
-use crate::directory::Directory;
+use crate::closing::End;
+use crate::directory::{Directory, Standing};
 use crate::drain::{Drain, Draining};
 use crate::exchange::Exchange;
 use crate::http::Origins;
@@ -200,6 +202,18 @@ impl Shared {
             issuer.respect(Arc::clone(names));
         }
         self.exchange = exchange;
+    }
+
+    /// Whether a device that has proved its key may have a link with a token that says this (docs/protocol.md §3, §5.6).
+    pub(crate) fn admit(&self, claims: &TokenClaims) -> Result<(), End> {
+        if self.revocations.cover(claims) {
+            return Err(End::Revoked);
+        }
+        match self.directory.standing(&claims.device, &claims.user)? {
+            Standing::Good => Ok(()),
+            Standing::Removed => Err(End::Revoked),
+            Standing::AnotherUsers => Err(End::AnotherUser),
+        }
     }
 
     /// Removes a device, if it is one of `of` where that is given, and tells everybody whom it concerns (docs/protocol.md §5.1,

@@ -13,6 +13,7 @@
 //!
 //! What the tables mean is left to [`crate::directory`] and [`crate::issuer`]. Mail is elsewhere ([`crate::mail`]).
 mod schema;
+mod upgrade;
 mod user_devices;
 
 use std::fs::{File, OpenOptions, TryLockError};
@@ -26,6 +27,7 @@ use redb::{
     Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _, StorageBackend,
     TableError,
 };
+use sealwire_protocol::key::Thumbprint;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::unconstrained;
 
@@ -38,8 +40,8 @@ use user_devices::UserDevices;
 pub const STORE_FILE: &str = "relay.redb";
 /// What it is called until it is whole.
 const UNFINISHED_FILE: &str = "relay.redb.new";
-/// The format this code writes; a store of another is refused.
-pub const FORMAT_VERSION: u32 = 3;
+/// The format this code writes. A store of the one before is taken over when it is opened, one of another is refused.
+pub const FORMAT_VERSION: u32 = 4;
 /// Bytes of pages that redb keeps in memory, by default.
 pub const DEFAULT_CACHE_BYTES: usize = 64 << 20;
 /// Writes that may wait for the writer thread.
@@ -318,6 +320,14 @@ impl Storage {
         })
     }
 
+    /// What is known of a device.
+    pub(crate) fn device(&self, device: &Thumbprint) -> Result<Option<KnownDevice>, StorageError> {
+        self.read(|read| {
+            let row = read.open_table(DEVICES)?.get(device.as_bytes())?;
+            Ok(row.map(|row| row.value().into()))
+        })
+    }
+
     /// Runs `work` on a snapshot of the last commit.
     pub(crate) fn read<T>(
         &self,
@@ -371,7 +381,7 @@ pub enum OpenError {
         /// The format it has.
         found: u32,
     },
-    /// It was written by an older version of this program, whose stores are not taken over.
+    /// It was written by a much older version of this program, whose stores are not taken over.
     #[error("{} has format {found}, older than this program reads ({FORMAT_VERSION}); use the older program, or begin with a new data directory", .path.display())]
     Older {
         /// The store's file.
@@ -461,7 +471,7 @@ fn open_database(
     Ok(Arc::new(database))
 }
 
-/// Checks the format of a store that has one, or writes that of an empty one.
+/// Checks the format of a store that has one and takes over an older one, or writes that of an empty one.
 fn prepare(database: &Database, path: &Path) -> Result<(), OpenError> {
     let failed = |error: redb::Error| OpenError::Database {
         path: path.to_owned(),
@@ -472,6 +482,7 @@ fn prepare(database: &Database, path: &Path) -> Result<(), OpenError> {
         Format::Empty => write_format(database).map_err(failed),
         Format::Foreign => Err(OpenError::NotAStore { path }),
         Format::Known(FORMAT_VERSION) => Ok(()),
+        Format::Known(upgrade::OLDER_FORMAT) => upgrade::upgrade(database).map_err(failed),
         Format::Known(found) if found > FORMAT_VERSION => Err(OpenError::Newer { path, found }),
         Format::Known(found) => Err(OpenError::Older { path, found }),
     }

@@ -704,6 +704,29 @@ fn older_link_hears_that_it_is_replaced() {
     assert_eq!(newer.hear(world.now), None);
 }
 
+// docs/protocol.md §3.8: the newer link's token was looked at before the older one's card was there
+#[test]
+fn a_link_whose_device_turns_out_to_be_anothers_ends() {
+    let world = World::new();
+    let mut alices = world.connect(new_key(), "alice");
+    let card = card(&alices.key, &alices.key, 1, &alices.token);
+    let publish = ToRelay::PublishCard {
+        request: 1,
+        card: card.as_bytes(),
+    };
+    alices.say(&publish, world.now).unwrap();
+    let key = SigningKey::from_seed(&alices.key.seed());
+    let mut mallorys = world.connect(key, "mallory");
+    let ended = alices.drain(world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::Replaced));
+    let mut closing = Box::pin(alices.link.close());
+    assert_eq!((&mut closing).now_or_never(), None);
+    world.relay.flush_directory();
+    assert_eq!(closing.now_or_never(), Some(()));
+    let ended = mallorys.drain(world.now).unwrap_err();
+    assert_eq!(ended.code, Some(CloseCode::NotAuthorised));
+}
+
 // docs/protocol.md §5.2: what the newer link is refused is not sent by the older one after all
 #[test]
 fn a_link_that_was_replaced_posts_nothing_more() {

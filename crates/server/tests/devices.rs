@@ -13,8 +13,11 @@ mod support;
 use std::time::Duration;
 
 use sealwire_protocol::close::RefusalCode;
+use sealwire_protocol::handshake::Credential;
 use sealwire_protocol::key::SigningKey;
+use sealwire_protocol::name::User;
 use sealwire_server::Relay;
+use sealwire_server::revocations::Revocation;
 use serde_json::json;
 use support::*;
 
@@ -68,6 +71,28 @@ async fn card_that_is_not_the_devices_own_is_refused() {
         panic!()
     };
     assert_eq!(cards, [(next.into_bytes(), None)]);
+}
+
+// docs/protocol.md §3.8
+#[tokio::test]
+async fn device_of_one_user_gets_no_link_as_anothers() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let alice = Device::join(&relay, &issuer, "alice").await;
+    let mallorys = issuer.token("mallory", &alice.key);
+    let another = async || {
+        let credential = Credential::Token(mallorys.as_bytes());
+        refusal(&relay, &alice.key, credential).await
+    };
+    let not_authorised = code(4100, "not_authorised");
+    assert_eq!(another().await, not_authorised);
+    // Whose it is outlives its card.
+    let alices = Revocation::IssuedBefore {
+        before: now() + 1,
+        user: Some(User::new("alice").unwrap()),
+    };
+    relay.revoke(alices).await.unwrap();
+    assert_eq!(another().await, not_authorised);
 }
 
 // docs/protocol.md §6.2

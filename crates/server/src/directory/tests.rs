@@ -145,6 +145,20 @@ async fn a_device_of_one_user_is_not_taken_over_by_another() {
         .await;
     assert_eq!(taken, Err(PublishError::AnotherUser));
     assert_eq!(directory.devices(&user("mallory"), 100), Ok(vec![]));
+    // Nor when it has no card any more.
+    directory.withdraw_card(&device(1), 1).await.unwrap();
+    let taken = directory
+        .publish_card(&user("mallory"), &device(1), card(9, 900, b"mine"))
+        .await;
+    assert_eq!(taken, Err(PublishError::AnotherUser));
+    assert_eq!(
+        directory.standing(&device(1), &user("mallory")),
+        Ok(Standing::AnotherUsers)
+    );
+    assert_eq!(
+        directory.standing(&device(1), &user("alice")),
+        Ok(Standing::Good)
+    );
 }
 
 // docs/protocol.md §12

@@ -30,6 +30,8 @@ impl News {
     pub(crate) const WITHDRAWN: Self = Self(128);
     /// The relay is being drained.
     pub(crate) const LEAVING: Self = Self(256);
+    /// The device may have become somebody's: another's than the link's user.
+    pub(crate) const OWNER: Self = Self(512);
 
     /// Whether `other` is part of this.
     pub(crate) fn has(self, other: Self) -> bool {

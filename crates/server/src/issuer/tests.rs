@@ -232,6 +232,49 @@ async fn a_device_of_one_user_is_not_enrolled_for_another() {
     issuer.redeem(code.expose(), &device(2), NOW).await.unwrap();
 }
 
+// docs/protocol.md §3.8
+#[tokio::test]
+async fn a_device_that_another_issuer_brought_is_enrolled_for_its_user_only() {
+    let storage = Storage::in_memory().unwrap();
+    let issuer = issuer_in(&storage);
+    let directory = Directory::new(storage);
+    let (key, thumbprint) = (device(1), device(1).thumbprint());
+    let card = VerifiedCard {
+        id: 1,
+        issued: NOW,
+        attested: NOW,
+        card: b"card".to_vec(),
+    };
+    let published = directory
+        .publish_card(&user("alice"), &thumbprint, card)
+        .await;
+    published.unwrap();
+    // Whose it is outlives its card.
+    directory.withdraw_card(&thumbprint, 1).await.unwrap();
+    assert_eq!(
+        issuer.renew(&key, NOW).unwrap_err(),
+        IssuerError::NotEnrolled
+    );
+    let code = issuer.invite(&user("mallory"), HOUR, NOW).await.unwrap();
+    let refused = issuer.redeem(code.expose(), &key, NOW).await;
+    assert_eq!(refused.unwrap_err(), IssuerError::AnotherUser);
+    assert_eq!(issuer.devices(&user("alice")), Ok(vec![]));
+    enrolled(&issuer, "alice", 1).await;
+    issuer.renew(&key, NOW).unwrap();
+    // And the reverse.
+    enrolled(&issuer, "bob", 2).await;
+    let card = VerifiedCard {
+        id: 1,
+        issued: NOW,
+        attested: NOW,
+        card: b"card".to_vec(),
+    };
+    let taken = directory
+        .publish_card(&user("mallory"), &device(2).thumbprint(), card)
+        .await;
+    assert_eq!(taken, Err(PublishError::AnotherUser));
+}
+
 #[tokio::test]
 async fn an_enrolled_device_gets_new_tokens() {
     let issuer = issuer();

@@ -1,5 +1,5 @@
 //! The tables, all of them, with what their columns mean. Keys of devices are thumbprints (docs/protocol.md §1.3).
-use redb::{Table, TableDefinition, WriteTransaction};
+use redb::{ReadableTable as _, Table, TableDefinition, WriteTransaction};
 
 pub(crate) type DeviceId = [u8; 32];
 /// What the store is: `format` (u32, big-endian).
@@ -22,9 +22,31 @@ pub(crate) const PREKEY_IDS: TableDefinition<'_, &DeviceId, u32> =
 /// SHA-256 of the code → (user, expiry in seconds, device that redeemed it).
 pub(crate) const INVITES: TableDefinition<'_, &[u8; 32], (&str, u64, Option<&DeviceId>)> =
     TableDefinition::new("invites");
-/// device → (user, enrolled at in seconds, removed). One that was removed has a row whoever enrolled it.
-pub(crate) const ENROLLED: TableDefinition<'_, &DeviceId, (&str, u64, bool)> =
-    TableDefinition::new("enrolled");
+
+/// device → (whose it is, when the built-in issuer enrolled it in seconds, removed). A row is made by a device's first card or its enrolment, and is for good: a
+/// device does not change hands (docs/protocol.md §3.8).
+pub(crate) const DEVICES: TableDefinition<'_, &DeviceId, (&str, Option<u64>, bool)> =
+    TableDefinition::new("devices");
+
+/// What is known of a device that has published a card or is enrolled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KnownDevice {
+    /// Whose it is, for good.
+    pub(crate) user: String,
+    /// When the built-in issuer enrolled it, in seconds since 1970.
+    pub(crate) enrolled: Option<u64>,
+    pub(crate) removed: bool,
+}
+
+impl From<(&str, Option<u64>, bool)> for KnownDevice {
+    fn from((user, enrolled, removed): (&str, Option<u64>, bool)) -> Self {
+        Self {
+            user: user.to_owned(),
+            enrolled,
+            removed,
+        }
+    }
+}
 
 /// Every table but `meta`, open in one write transaction.
 pub(crate) struct Tables<'tx> {
@@ -34,12 +56,16 @@ pub(crate) struct Tables<'tx> {
     pub(crate) prekey_ids: Table<'tx, &'static DeviceId, u32>,
     pub(crate) invites:
         Table<'tx, &'static [u8; 32], (&'static str, u64, Option<&'static DeviceId>)>,
-    pub(crate) enrolled: Table<'tx, &'static DeviceId, (&'static str, u64, bool)>,
+    pub(crate) devices: Table<'tx, &'static DeviceId, (&'static str, Option<u64>, bool)>,
     /// Users whose rows in `user_devices` a job has changed: for it to say.
     pub(crate) changed_users: Vec<String>,
 }
 
 impl<'tx> Tables<'tx> {
+    pub(crate) fn device(&self, device: &DeviceId) -> Result<Option<KnownDevice>, redb::Error> {
+        Ok(self.devices.get(device)?.map(|row| row.value().into()))
+    }
+
     pub(super) fn open(write: &'tx WriteTransaction) -> Result<Self, redb::Error> {
         Ok(Self {
             cards: write.open_table(CARDS)?,
@@ -47,7 +73,7 @@ impl<'tx> Tables<'tx> {
             prekeys: write.open_table(PREKEYS)?,
             prekey_ids: write.open_table(PREKEY_IDS)?,
             invites: write.open_table(INVITES)?,
-            enrolled: write.open_table(ENROLLED)?,
+            devices: write.open_table(DEVICES)?,
             changed_users: Vec::new(),
         })
     }

@@ -5,6 +5,7 @@ use std::sync::mpsc as blocking;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use redb::{ReadableTable as _, TableDefinition};
+use sealwire_protocol::key::{Seed, SigningKey};
 
 use super::*;
 
@@ -300,7 +301,7 @@ fn another_format_is_refused_and_says_which_program_reads_it() {
         refused.to_string().contains("use the newer program"),
         "{refused}"
     );
-    for older in 0..FORMAT_VERSION {
+    for older in 0..upgrade::OLDER_FORMAT {
         let dir = meta(&[(META_FORMAT, &older.to_be_bytes())]);
         let before = std::fs::read(dir.path().join(STORE_FILE)).unwrap();
         let refused = open(dir.path()).unwrap_err();
@@ -313,6 +314,140 @@ fn another_format_is_refused_and_says_which_program_reads_it() {
             std::fs::read(dir.path().join(STORE_FILE)).unwrap().len(),
             before.len()
         );
+    }
+}
+
+/// A store that the program before wrote, with these devices, named by the seeds of their keys: 1 of alice, enrolled, with a card and a prekey; 2 of bob, enrolled; 3 of
+/// carol, with a card; 4 of dora, enrolled and removed; 5 of erin, who had a card, removed; 6 enrolled for frank, with a card of gina.
+const FORMAT_3: &[u8] = include_bytes!("tests/format-3.store");
+
+/// Memory that takes some writes more, and then none.
+#[derive(Debug, Clone)]
+struct Stopping {
+    memory: Arc<InMemoryBackend>,
+    writes_left: Arc<AtomicUsize>,
+}
+
+impl Stopping {
+    /// A disk with this on it.
+    fn with(bytes: &[u8]) -> Self {
+        let memory = InMemoryBackend::new();
+        memory.set_len(bytes.len() as u64).unwrap();
+        memory.write(0, bytes).unwrap();
+        Self {
+            memory: Arc::new(memory),
+            writes_left: Arc::new(AtomicUsize::new(usize::MAX)),
+        }
+    }
+
+    fn write_one(&self) -> io::Result<()> {
+        let order = Ordering::SeqCst;
+        let one_less = |left: usize| left.checked_sub(1);
+        match self.writes_left.fetch_update(order, order, one_less) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::other("the machine has stopped")),
+        }
+    }
+
+    fn open(&self) -> Result<Storage, OpenError> {
+        let options = StorageOptions::default();
+        Storage::with_backend(self.clone(), &options, Path::new("(test)"))
+    }
+}
+
+impl StorageBackend for Stopping {
+    fn len(&self) -> io::Result<u64> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.write_one()?;
+        self.memory.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.memory.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_one()?;
+        self.memory.write(offset, data)
+    }
+}
+
+fn thumbprint(seed: u8) -> Thumbprint {
+    SigningKey::from_seed(&Seed::new([seed; 32])).thumbprint()
+}
+
+fn assert_taken_over(storage: &Storage) {
+    let known = |user: &str, enrolled, removed| {
+        Some(KnownDevice {
+            user: user.to_owned(),
+            enrolled,
+            removed,
+        })
+    };
+    let devices = [
+        known("alice", Some(1_000), false),
+        known("bob", Some(1_000), false),
+        known("carol", None, false),
+        known("dora", Some(1_000), true),
+        known("erin", None, true),
+        known("frank", Some(1_000), false),
+        None,
+    ];
+    for (seed, known) in (1..).zip(devices) {
+        assert_eq!(storage.device(&thumbprint(seed)).unwrap(), known, "{seed}");
+    }
+    let cards = storage.read(|read| {
+        let cards = read.open_table(CARDS)?;
+        let mut of = Vec::new();
+        for row in cards.iter()? {
+            of.push(row?.1.value().0.to_owned());
+        }
+        of.sort();
+        Ok(of)
+    });
+    assert_eq!(cards.unwrap(), ["alice", "carol"]);
+    for (user, devices) in [("alice", 1), ("carol", 1), ("frank", 0), ("gina", 0)] {
+        let found = storage.user_devices(user).unwrap();
+        assert_eq!(found.iter().count(), devices, "{user}");
+    }
+    let prekeys = storage.read(|read| {
+        Ok(redb::ReadableTableMetadata::len(
+            &read.open_table(PREKEYS)?,
+        )?)
+    });
+    assert_eq!(prekeys.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_store_of_the_format_before_is_taken_over() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join(STORE_FILE), FORMAT_3).unwrap();
+    for expected in 1..=2 {
+        let storage = open(dir.path()).unwrap();
+        assert_taken_over(&storage);
+        assert_eq!(count(&storage).await, Ok(expected));
+    }
+}
+
+#[test]
+fn a_crash_while_a_store_is_taken_over_loses_nothing() {
+    for writes in 0.. {
+        let disk = Stopping::with(FORMAT_3);
+        disk.writes_left.store(writes, Ordering::SeqCst);
+        let whole = disk.open().is_ok();
+        disk.writes_left.store(usize::MAX, Ordering::SeqCst);
+        assert_taken_over(&disk.open().unwrap());
+        if whole {
+            assert!(writes > 5, "it has to write something");
+            return;
+        }
     }
 }
 
