@@ -12,9 +12,13 @@ mod world;
 use serde_json::Value;
 use world::World;
 
-const COMMANDS: [&[&str]; 16] = [
+const COMMANDS: [&[&str]; 20] = [
     &["relay", "init"],
     &["relay", "run"],
+    &["relay", "stats"],
+    &["relay", "users"],
+    &["relay", "devices"],
+    &["relay", "mailboxes"],
     &["relay", "config", "default"],
     &["relay", "config", "show"],
     &["relay", "config", "check"],
@@ -101,6 +105,8 @@ fn wrong_arguments_are_usage_errors() {
         &["verify"],
         &["doctor", "--audience", "a"],
         &["relay", "run", "--plain"],
+        &["relay", "stats"],
+        &["relay", "devices", "--data", "r", "--user", ""],
         &["relay", "config"],
         &["relay", "config", "show", "--config", "missing.toml"],
         &["relay", "config", "check"],

@@ -7,14 +7,18 @@
 //! | `/readyz` | 200, or 503 with what is missing: no device should be sent here now |
 //! | `/metrics` | Prometheus' text format 0.0.4 |
 use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
@@ -25,12 +29,42 @@ use crate::bounds::{
 use crate::http;
 use crate::shared::{Shared, Unready};
 
-/// Serves until the relay stops.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    shared: Arc<Shared>,
+/// Where the operator's connections come from.
+pub(crate) trait Door: Send + 'static {
+    type Connection: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection; `None`: one that is not let in.
+    fn next(&self) -> impl Future<Output = io::Result<Option<Self::Connection>>> + Send;
+}
+
+impl Door for TcpListener {
+    type Connection = TcpStream;
+
+    async fn next(&self) -> io::Result<Option<TcpStream>> {
+        let (tcp, _) = self.accept().await?;
+        Ok(Some(tcp))
+    }
+}
+
+/// Serves the port until the relay stops.
+pub(crate) async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: watch::Receiver<bool>) {
+    let answer = move |request: Request<Incoming>| {
+        let answer = answer(&request, &shared);
+        async move { answer }
+    };
+    serve_door(&listener, answer, stop).await;
+}
+
+/// Gives every request that comes through `door` an answer, until the relay stops.
+pub(crate) async fn serve_door<A, F, B>(
+    door: &impl Door,
+    answer: A,
     mut stop: watch::Receiver<bool>,
-) {
+) where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + Send + 'static,
+{
     let room = Arc::new(Semaphore::new(MAX_ADMIN_CONNECTIONS));
     let mut tasks = JoinSet::new();
     loop {
@@ -38,10 +72,11 @@ pub(crate) async fn serve(
             biased;
             _ = stop.wait_for(|stop| *stop) => break,
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = door.next() => accepted,
         };
-        let tcp = match accepted {
-            Ok((tcp, _)) => tcp,
+        let connection = match accepted {
+            Ok(Some(connection)) => connection,
+            Ok(None) => continue,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection of the operator's");
                 tokio::time::sleep(ACCEPT_BACK_OFF).await;
@@ -50,23 +85,30 @@ pub(crate) async fn serve(
         };
         let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
             tracing::warn!(
-                "the operator's port has {MAX_ADMIN_CONNECTIONS} connections; one more is dropped"
+                "the operator has {MAX_ADMIN_CONNECTIONS} connections; one more is dropped"
             );
             continue;
         };
-        let shared = Arc::clone(&shared);
+        let answer = answer.clone();
         tasks.spawn(async move {
             let _permit = permit;
-            speak_http(tcp, shared).await;
+            speak_http(connection, answer).await;
         });
     }
     tasks.shutdown().await;
 }
 
-async fn speak_http(tcp: TcpStream, shared: Arc<Shared>) {
-    let service = service_fn(|request| {
-        let answer = answer(&request, &shared);
-        async move { Ok::<_, Infallible>(answer) }
+async fn speak_http<A, F, B>(
+    connection: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    answer: A,
+) where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Response<B>>,
+    B: Body<Data: Send, Error: Into<Box<dyn StdError + Send + Sync>>> + 'static,
+{
+    let service = service_fn(move |request| {
+        let answer = answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut builder = http1::Builder::new();
     builder
@@ -74,13 +116,15 @@ async fn speak_http(tcp: TcpStream, shared: Arc<Shared>) {
         .header_read_timeout(ADMIN_IDLE)
         .max_buf_size(MAX_HTTP_HEADER_BYTES)
         .max_headers(MAX_HTTP_HEADERS);
-    let served = builder.serve_connection(TokioIo::new(tcp), service).await;
+    let served = builder
+        .serve_connection(TokioIo::new(connection), service)
+        .await;
     if let Err(error) = served {
-        tracing::debug!(%error, "HTTP of the operator's port failed");
+        tracing::debug!(%error, "HTTP of the operator's failed");
     }
 }
 
-fn answer<B>(request: &Request<B>, shared: &Shared) -> Response<Full<Bytes>> {
+pub(crate) fn answer<B>(request: &Request<B>, shared: &Shared) -> Response<Full<Bytes>> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
     match request.uri().path() {
         path @ ("/healthz" | "/readyz" | "/metrics") if !is_read => {

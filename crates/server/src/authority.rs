@@ -105,6 +105,11 @@ impl Authority {
         self.require_tenant = required;
     }
 
+    /// The issuer.
+    pub(crate) fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
     /// The keys, if they are fetched.
     pub(crate) fn fetched(&self) -> Option<&Arc<IssuerKeys>> {
         self.keys.fetched()

@@ -26,8 +26,12 @@ use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::{spawn_blocking, unconstrained};
 
 use self::file::{BlobFile, Description, Found, Opened, SYNC_BYTES};
+#[cfg(unix)]
+use self::index::Usage;
 use self::index::{Body, Entry, Index, State};
 use self::room::Room;
+#[cfg(unix)]
+pub(crate) use self::room::free_on_disk;
 use crate::bounds::{MAX_BLOB_JOBS, MAX_SWEPT_BLOBS};
 use crate::data_dir::files::private_directory;
 
@@ -472,6 +476,12 @@ impl Blobs {
             }
         }
         false
+    }
+
+    /// How much there is of all users.
+    #[cfg(unix)]
+    pub(crate) fn usage(&self) -> Usage {
+        self.index().usage()
     }
 
     /// Does what takes a disk's time on a thread that may wait for it.

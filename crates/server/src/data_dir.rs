@@ -10,6 +10,7 @@
 //!   invites/        invitations that nobody has redeemed
 //!   blobs/          sealed files that devices have left; made when the relay first runs
 //!   issuer-keys-*   the last good key set of an outside issuer
+//!   admin.sock      where a relay that runs answers its operator
 //!   relay.json      what this is; written last, so that an interrupted `init` is noticed
 //! ```
 //! Keys are never replaced: a directory that has any is refused by [`DataDir::init`]. The files are not encrypted; whoever can

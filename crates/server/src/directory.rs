@@ -586,7 +586,7 @@ impl Tables<'_> {
 
 /// Whether others still accept an attestation of this age. A device whose is older has been away: nobody can write to it, and it must
 /// not keep them from writing to the user's other devices.
-fn is_current(attested: u64, now: u64) -> bool {
+pub(crate) fn is_current(attested: u64, now: u64) -> bool {
     now.saturating_sub(attested) <= limits::MAX_ATTESTATION_AGE_SECONDS
 }
 

@@ -54,6 +54,11 @@ impl Hub {
         }
     }
 
+    /// Whether a device has a link.
+    pub(crate) fn has(&self, device: &Thumbprint) -> bool {
+        self.shard(device).contains_key(device)
+    }
+
     /// Tells a device's link, if there is one.
     pub(crate) fn ring(&self, device: &Thumbprint, news: News) {
         let doorbell = self.shard(device).get(device).cloned();

@@ -54,6 +54,8 @@ mod mounted;
     allow(unreachable_pub, reason = "a simulation tells the time from outside")
 )]
 mod now;
+#[cfg(unix)]
+pub mod operator;
 pub mod policy;
 mod relay;
 mod requests;

@@ -257,6 +257,21 @@ pub struct MailboxStatus {
     pub waiting: u64,
 }
 
+/// A mailbox, for the operator.
+#[cfg(unix)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Overview {
+    pub(crate) device: Thumbprint,
+    /// Messages and notices held.
+    pub(crate) waiting: u64,
+    pub(crate) messages: u64,
+    /// Bytes of the messages.
+    pub(crate) bytes: u64,
+    /// When the first of what is held is given up.
+    pub(crate) expires_millis: Option<u64>,
+    pub(crate) sent: u64,
+}
+
 /// What a sweep or a removal did.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
@@ -497,6 +512,13 @@ impl Mailboxes {
         let swept = self.inner.shared.remove(device, now_millis);
         self.after_change();
         swept
+    }
+
+    /// At most `at_most` mailboxes from number `from` on, in the order in which they were begun.
+    #[cfg(unix)]
+    pub(crate) fn overview(&self, from: usize, at_most: usize) -> Vec<Overview> {
+        let core = self.inner.shared.lock();
+        core.index.overview(from, at_most).collect()
     }
 
     /// How much of what has bounds there is.

@@ -32,6 +32,8 @@ use crate::issuer_keys::{KeySource, KeySourceError};
 use crate::mail::disk::{DirectoryDisk, DiskError};
 use crate::mail::{MailOpenError, MailOptions, Mailboxes};
 use crate::mounted::{Arrival, HttpService};
+#[cfg(unix)]
+use crate::operator::{self, Operator};
 use crate::policy::{Allowance, ConnectionLimits};
 use crate::revocations::{self, Revocation, Revocations, RevocationsError};
 use crate::services::{BoxError, Call, Pusher, ServiceError, Services};
@@ -443,6 +445,8 @@ impl RelayBuilder {
             tls,
             certificate,
             address,
+            #[cfg(unix)]
+            directory,
         } = opened.map_err(|_| RelayError::Interrupted)??;
 
         let acceptor = tls.as_ref().map(Certificate::acceptor).transpose()?;
@@ -466,6 +470,17 @@ impl RelayBuilder {
             tasks.push(tokio::spawn(serving));
             address
         });
+        #[cfg(unix)]
+        if let Some(directory) = directory {
+            let operator = Operator::of_relay(Arc::clone(&shared), directory);
+            match operator::listen(operator, stopped.clone()) {
+                Ok(serving) => tasks.push(tokio::spawn(serving)),
+                // Devices have nothing to do with it.
+                Err(error) => {
+                    tracing::warn!(%error, "no socket for the operator: `sealwire relay stats` and its like find nobody");
+                }
+            }
+        }
         tasks.extend([
             tokio::spawn(sweep_mail(Arc::clone(&shared), stopped.clone())),
             tokio::spawn(sweep_blobs(Arc::clone(&shared), stopped.clone())),
@@ -589,6 +604,8 @@ impl RelayBuilder {
             tls,
             certificate,
             address,
+            #[cfg(unix)]
+            directory: kept_keys,
         })
     }
 
@@ -729,6 +746,9 @@ struct Opened {
     tls: Option<Arc<Certificate>>,
     certificate: Option<SelfSigned>,
     address: Address,
+    /// The data directory.
+    #[cfg(unix)]
+    directory: Option<PathBuf>,
 }
 
 /// The relay's own tasks; dropping them ends them.

@@ -109,12 +109,14 @@ pub(super) struct Index {
     bytes: u64,
 }
 
+/// How much there is of one user, or of all.
 #[derive(Debug, Default, Clone, Copy)]
-struct Usage {
-    blobs: u64,
-    bytes: u64,
+pub(crate) struct Usage {
+    pub(crate) blobs: u64,
+    /// As if all were whole.
+    pub(crate) bytes: u64,
     /// Blobs that are not whole yet.
-    uploads: u64,
+    pub(crate) uploads: u64,
 }
 
 impl Index {
@@ -212,6 +214,16 @@ impl Index {
             if usage.blobs == 0 {
                 self.users.remove(user);
             }
+        }
+    }
+
+    /// How much there is of all users.
+    #[cfg(unix)]
+    pub(super) fn usage(&self) -> Usage {
+        Usage {
+            blobs: self.blobs.len() as u64,
+            bytes: self.bytes,
+            uploads: self.uploads.len() as u64,
         }
     }
 

@@ -35,8 +35,9 @@ impl fmt::Debug for Room {
     }
 }
 
+/// Bytes that this process may still use where `directory` is.
 #[cfg(unix)]
-fn free_on_disk(directory: &Path) -> io::Result<u64> {
+pub(crate) fn free_on_disk(directory: &Path) -> io::Result<u64> {
     let disk = rustix::fs::statvfs(directory)?;
     Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }

@@ -8,6 +8,8 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::ops::RangeInclusive;
 
 use hashbrown::HashTable;
+#[cfg(unix)]
+use sealwire_protocol::key::Thumbprint;
 
 use super::MailboxLimits;
 use super::record::Place;
@@ -715,6 +717,27 @@ impl Index {
     /// Devices that are known.
     pub(super) fn devices(&self) -> usize {
         self.slots.len()
+    }
+
+    /// At most `at_most` mailboxes from number `from` on.
+    #[cfg(unix)]
+    pub(super) fn overview(
+        &self,
+        from: usize,
+        at_most: usize,
+    ) -> impl Iterator<Item = super::Overview> {
+        self.slots.iter().skip(from).take(at_most).map(|slot| {
+            let held = slot.held.as_deref();
+            let first = held.and_then(|held| held.entries.front());
+            super::Overview {
+                device: Thumbprint::from_bytes(slot.id),
+                waiting: held.map_or(0, |held| held.entries.len() as u64),
+                messages: held.map_or(0, |held| held.messages.into()),
+                bytes: held.map_or(0, |held| held.bytes),
+                expires_millis: first.map(|first| first.expires_millis),
+                sent: slot.sent,
+            }
+        })
     }
 
     /// A device as a checkpoint keeps it.

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod init;
 mod options;
+mod queries;
 mod revoke;
 mod run;
 mod settings;
@@ -26,6 +27,14 @@ pub(crate) enum Command {
     Run(run::Run),
     /// Revoke a device, a user or tokens, also while the relay runs
     Revoke(revoke::Revoke),
+    /// Show how a relay is: links, devices, what waits, the disk
+    Stats(queries::Stats),
+    /// List a relay's users
+    Users(queries::Users),
+    /// List a relay's devices
+    Devices(queries::Devices),
+    /// List a relay's mailboxes and what waits in them
+    Mailboxes(queries::Mailboxes),
     /// Print a configuration file, show what is configured, and check it
     #[command(subcommand)]
     Config(config::Command),
@@ -40,6 +49,12 @@ pub(crate) fn run(command: Command, logging: &Logging, output: Output) -> Result
         Command::Init(init) => init::run(&init, output),
         Command::Run(run) => super::runtime()?.block_on(run::run(run, logging, output)),
         Command::Revoke(revoke) => revoke::run(&revoke, output),
+        Command::Stats(stats) => super::runtime()?.block_on(queries::stats(&stats, output)),
+        Command::Users(users) => super::runtime()?.block_on(queries::users(&users, output)),
+        Command::Devices(devices) => super::runtime()?.block_on(queries::devices(&devices, output)),
+        Command::Mailboxes(mailboxes) => {
+            super::runtime()?.block_on(queries::mailboxes(&mailboxes, output))
+        }
         Command::Config(command) => config::run(command, logging, output),
     }
 }
