@@ -1,6 +1,6 @@
 //! What can be wrong with a key, a key set or a JWE, and who has to do something about it.
 
-use sealwire_protocol::{TokenError, json::JsonError, key::PublicKeyError};
+use sealwire_protocol::{TokenError, json::JsonError, jwe::JweFault, key::PublicKeyError};
 
 /// Why a key or a key set is not taken. Whoever configured or generated it has to act.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -132,51 +132,4 @@ pub enum OpenError {
         "the JWE does not open with this key; ask the sender to seal it again to your present key"
     )]
     Decrypt,
-}
-
-/// What in a JWE is not of the accepted form.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum JweFault {
-    /// Longer than 1 MiB.
-    #[error("it is longer than 1 MiB")]
-    TooLong,
-    /// Not five parts (RFC 7516 §7.1).
-    #[error("it does not have the five parts of a compact JWE")]
-    Parts,
-    /// A part is not canonical base64url.
-    #[error("a part is not canonical base64url")]
-    Base64url,
-    /// The header is longer than [`crate::jwe::MAX_HEADER_BYTES`].
-    #[error("its header is longer than 2048 bytes")]
-    HeaderTooLong,
-    /// The header is not strict JSON.
-    #[error("{0}")]
-    Json(JsonError),
-    /// `alg` is not `ECDH-ES+A256KW`.
-    #[error("its \"alg\" is not ECDH-ES+A256KW")]
-    Alg,
-    /// `enc` is not `A256GCM`.
-    #[error("its \"enc\" is not A256GCM")]
-    Enc,
-    /// `epk` is not an X25519 public key and nothing else.
-    #[error("its \"epk\" is not an X25519 public key")]
-    Epk,
-    /// A header member that is never accepted: compression, criticality, work factors, key sources.
-    #[error(
-        "its header has a member that is not accepted (zip, crit, p2c, p2s, jku, jwk, x5u, x5c)"
-    )]
-    Forbidden,
-    /// `typ`, `cty`, `kid`, `apu` or `apv` is not a short string.
-    #[error("its \"{0}\" is not a string of at most 255 bytes")]
-    Member(&'static str),
-    /// The encrypted key is not 40 bytes (RFC 3394 of 32 bytes).
-    #[error("its encrypted key does not have 40 bytes")]
-    EncryptedKey,
-    /// The initialization vector is not 12 bytes (RFC 7518 §5.3).
-    #[error("its initialization vector does not have 12 bytes")]
-    Iv,
-    /// The tag is not 16 bytes (RFC 7518 §5.3).
-    #[error("its authentication tag does not have 16 bytes")]
-    Tag,
 }

@@ -8,42 +8,15 @@
 //! first and leaves none of that to it.
 
 use josekit::jwe::{ECDH_ES_A256KW, JweHeader};
-use sealwire_protocol::{
-    base64url,
-    json::{Object, Value},
-    limits::MAX_NAME_BYTES,
-};
+use sealwire_protocol::limits::MAX_NAME_BYTES;
 use zeroize::Zeroizing;
 
-use crate::{
-    JweFault, KeyError, OpenError, PrivateKey, PublicKey, SealError, key::wipe, material::Material,
-};
+pub use sealwire_protocol::jwe::{Header, UnopenedJwe};
+pub use sealwire_protocol::limits::MAX_STANDARD_JWE_BYTES as MAX_JWE_BYTES;
 
-/// Bytes of a JWE that is made or opened.
-pub const MAX_JWE_BYTES: usize = 1_048_576;
-/// Bytes of a JWE's header, decoded: room for `kid`, `typ`, `cty`, `apu` and `apv` at their largest.
-pub const MAX_HEADER_BYTES: usize = 2_048;
+use crate::{KeyError, OpenError, PrivateKey, PublicKey, SealError, key::wipe, material::Material};
 
-const ALG: &str = "ECDH-ES+A256KW";
 const ENC: &str = "A256GCM";
-/// The content encryption key, wrapped (RFC 3394 §2.2.1).
-const ENCRYPTED_KEY_BYTES: usize = 40;
-const IV_BYTES: usize = 12;
-const TAG_BYTES: usize = 16;
-
-/// Header members that are refused whatever their value: compression, work factors, extensions, key sources.
-const FORBIDDEN: [&str; 8] = ["zip", "crit", "p2c", "p2s", "jku", "jwk", "x5u", "x5c"];
-
-/// Header members beside those that the algorithms need (RFC 7516 §4.1).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Header {
-    /// `typ`: of the whole JWE; at most 255 bytes.
-    pub typ: Option<String>,
-    /// `cty`: of the plaintext; `JWT` for a signed JWT. At most 255 bytes.
-    pub cty: Option<String>,
-    /// `kid`: of the recipient's key; at most 255 bytes.
-    pub kid: Option<String>,
-}
 
 /// What a JWE held.
 pub struct Opened {
@@ -118,50 +91,6 @@ pub fn open_with(key: &PrivateKey, compact: &[u8]) -> Result<Opened, OpenError> 
     })
 }
 
-/// A JWE of the accepted form, which nobody has opened yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnopenedJwe {
-    /// The header's other members, not authenticated yet.
-    pub header: Header,
-    /// `epk`: the sender's ephemeral key.
-    pub ephemeral: [u8; 32],
-    /// Bytes of the plaintext.
-    pub plaintext_len: usize,
-}
-
-impl UnopenedJwe {
-    /// Reads a compact JWE and checks every rule that needs no key (`docs/protocol.md` §10).
-    ///
-    /// # Errors
-    /// Says which rule is broken.
-    pub fn parse(compact: &[u8]) -> Result<Self, JweFault> {
-        if compact.len() > MAX_JWE_BYTES {
-            return Err(JweFault::TooLong);
-        }
-        let mut parts = compact.split(|&byte| byte == b'.');
-        let mut next = || parts.next();
-        let (Some(header), Some(encrypted_key), Some(iv), Some(ciphertext), Some(tag), None) =
-            (next(), next(), next(), next(), next(), next())
-        else {
-            return Err(JweFault::Parts);
-        };
-        if header.len() > base64url::encoded_len(MAX_HEADER_BYTES) {
-            return Err(JweFault::HeaderTooLong);
-        }
-        exactly::<ENCRYPTED_KEY_BYTES>(encrypted_key, JweFault::EncryptedKey)?;
-        exactly::<IV_BYTES>(iv, JweFault::Iv)?;
-        exactly::<TAG_BYTES>(tag, JweFault::Tag)?;
-        let plaintext_len = decode(ciphertext)?.len();
-        let header = Object::parse(&decode(header)?).map_err(JweFault::Json)?;
-        let (header, ephemeral) = read_header(&header)?;
-        Ok(Self {
-            header,
-            ephemeral,
-            plaintext_len,
-        })
-    }
-}
-
 impl core::fmt::Debug for Opened {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(
@@ -171,70 +100,4 @@ impl core::fmt::Debug for Opened {
             self.header
         )
     }
-}
-
-fn read_header(header: &Object) -> Result<(Header, [u8; 32]), JweFault> {
-    if FORBIDDEN.iter().any(|name| header.member(name).is_some()) {
-        return Err(JweFault::Forbidden);
-    }
-    // Compared with constants, never followed: RFC 8725 §3.1.
-    if !is(header, "alg", ALG) {
-        return Err(JweFault::Alg);
-    }
-    if !is(header, "enc", ENC) {
-        return Err(JweFault::Enc);
-    }
-    for name in ["apu", "apv"] {
-        if let Some(party) = short_string(header, name)? {
-            base64url::decode(party.as_bytes()).map_err(|_| JweFault::Member(name))?;
-        }
-    }
-    let ephemeral = ephemeral_key(header).ok_or(JweFault::Epk)?;
-    let member = |name| short_string(header, name).map(|text| text.map(Into::into));
-    Ok((
-        Header {
-            typ: member("typ")?,
-            cty: member("cty")?,
-            kid: member("kid")?,
-        },
-        ephemeral,
-    ))
-}
-
-/// `epk`: exactly `kty`, `crv` and `x` of an X25519 key that gives a secret (RFC 7518 §4.6.1.1, RFC 8037 §3.2, RFC 7748 §6.1).
-fn ephemeral_key(header: &Object) -> Option<[u8; 32]> {
-    let Value::Object(epk) = header.member("epk")? else {
-        return None;
-    };
-    let Value::String(x) = epk.member("x")? else {
-        return None;
-    };
-    if epk.len() != 3 || !is(epk, "kty", "OKP") || !is(epk, "crv", "X25519") {
-        return None;
-    }
-    let key = base64url::decode_array(x.as_bytes()).ok()?;
-    PublicKey::from_x25519(&key).is_ok().then_some(key)
-}
-
-fn is(object: &Object, name: &str, expected: &str) -> bool {
-    matches!(object.member(name), Some(Value::String(value)) if value == expected)
-}
-
-fn short_string<'o>(header: &'o Object, name: &'static str) -> Result<Option<&'o str>, JweFault> {
-    match header.member(name) {
-        None => Ok(None),
-        Some(Value::String(text)) if text.len() <= MAX_NAME_BYTES => Ok(Some(text)),
-        Some(_) => Err(JweFault::Member(name)),
-    }
-}
-
-fn decode(part: &[u8]) -> Result<Vec<u8>, JweFault> {
-    base64url::decode(part).map_err(|_| JweFault::Base64url)
-}
-
-fn exactly<const N: usize>(part: &[u8], fault: JweFault) -> Result<[u8; N], JweFault> {
-    if part.len() != base64url::encoded_len(N) {
-        return Err(fault);
-    }
-    base64url::decode_array(part).map_err(|_| JweFault::Base64url)
 }

@@ -61,7 +61,7 @@ fn sealed_opens_with_its_header() {
         assert_eq!(opened.plaintext.as_slice(), plaintext);
         assert_eq!(opened.header, header);
         assert_eq!(
-            UnopenedJwe::parse(jwe.as_bytes()).unwrap().plaintext_len,
+            UnopenedJwe::parse(jwe.as_bytes()).unwrap().ciphertext.len(),
             plaintext.len()
         );
         assert_eq!(

@@ -21,6 +21,7 @@ pub mod handshake;
 pub mod introduction;
 pub mod invite;
 pub mod json;
+pub mod jwe;
 pub mod jws;
 pub mod key;
 pub mod key_set;

@@ -12,6 +12,10 @@ pub const MAX_PROOF_BYTES: usize = 2_048;
 pub const MAX_CARD_BYTES: usize = 16_384;
 /// Bytes of a JWS header, decoded.
 pub const MAX_JWS_HEADER_BYTES: usize = 1_024;
+/// Bytes of a standard JWE (§10).
+pub const MAX_STANDARD_JWE_BYTES: usize = 1_048_576;
+/// Bytes of its header, decoded: room for `kid`, `typ`, `cty`, `apu` and `apv` at their largest.
+pub const MAX_STANDARD_JWE_HEADER_BYTES: usize = 2_048;
 /// Levels of nesting in JSON.
 pub const MAX_JSON_DEPTH: usize = 8;
 /// Members in one JSON object.

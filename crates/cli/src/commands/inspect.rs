@@ -49,7 +49,7 @@ pub(crate) fn run(command: &Inspect, output: Output) -> Result<(), Failure> {
         return sealed(&binary, output);
     }
     match UnopenedJwe::parse(text) {
-        Ok(jwe) => standard(text, jwe.plaintext_len, output),
+        Ok(jwe) => standard(text, jwe.ciphertext.len(), output),
         Err(_) => sealed(text, output),
     }
 }

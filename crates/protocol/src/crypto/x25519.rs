@@ -23,6 +23,15 @@ impl X25519PublicKey {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+
+    /// Whether it gives zeros with every secret (RFC 7748 §6.1). Where it is used with a secret, that finds it out too.
+    #[must_use]
+    pub fn is_low_order(&self) -> bool {
+        // Any scalar: clamping makes each a multiple of the cofactor, and none of them of the group's order.
+        let any = StaticSecret::from([1; 32]);
+        !any.diffie_hellman(&PublicKey::from(self.0))
+            .was_contributory()
+    }
 }
 
 /// An X25519 secret key. Erased on drop.
@@ -90,7 +99,9 @@ mod tests {
         for test in set.test_groups.iter().flat_map(|group| &group.tests) {
             let secret = X25519Secret::from_secret(&Secret::from_slice(&test.private_key).unwrap());
             let theirs = X25519PublicKey::from_bytes(test.public_key[..].try_into().unwrap());
-            if test.shared_secret.iter().all(|&byte| byte == 0) {
+            let is_zero = test.shared_secret.iter().all(|&byte| byte == 0);
+            assert_eq!(theirs.is_low_order(), is_zero, "test {}", test.tc_id);
+            if is_zero {
                 assert_eq!(
                     secret.diffie_hellman(&theirs),
                     Err(LowOrder),
