@@ -54,6 +54,7 @@ pub fn jws(data: &[u8]) {
         JwtType::DeviceProof,
         JwtType::Card,
         JwtType::Session,
+        JwtType::Message,
     ] {
         let _ = UnverifiedJws::parse(data, &[jwt_type]);
     }

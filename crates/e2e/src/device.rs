@@ -66,6 +66,10 @@ impl DeviceKeys {
         self.standard_jwe.public_key()
     }
 
+    pub(crate) const fn standard_jwe(&self) -> &X25519Secret {
+        &self.standard_jwe
+    }
+
     /// The secret half, `d` of its JWK: whoever has these 32 bytes reads every standard JWE to this device. For opening
     /// one, and for nothing else; sessions do not depend on it.
     #[must_use]

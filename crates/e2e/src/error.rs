@@ -3,7 +3,7 @@
 //! Decryption has one reason, without detail (docs/protocol.md §13). Every other reason is decided from public
 //! values alone, so naming it tells an attacker nothing.
 
-use sealwire_protocol::TokenError;
+use sealwire_protocol::{TokenError, jwe::JweFault};
 
 use crate::message::SealError;
 
@@ -50,6 +50,12 @@ pub enum Malformed {
     /// An initiator's proof is not a strict JWT with exactly the claims of docs/protocol.md §7.3.
     #[error("the first message's proof is malformed; its sender must start a new session")]
     Proof,
+    /// A standard JWE is not of the one form that is accepted (docs/protocol.md §10).
+    #[error("the standard JWE is malformed: {0}")]
+    StandardJwe(JweFault),
+    /// What is in a standard JWE is not a strict JWT with exactly the claims of docs/protocol.md §10.1.
+    #[error("the message in a standard JWE is malformed; it was refused")]
+    StandardMessage,
 }
 
 /// Something that an honest device or relay does not do.
@@ -100,6 +106,21 @@ pub enum Misbehaved {
     /// The session id is not the one that the agreement gives (docs/protocol.md §7.3).
     #[error("the first message names another session than its keys give; it was refused")]
     SessionId,
+    /// A message in a standard JWE is not signed by the device it is said to be from (docs/protocol.md §10.1).
+    #[error("the message is not signed by its sender's device; it was refused")]
+    MessageSignature,
+    /// A message in a standard JWE names another sender or recipient (docs/protocol.md §10.1).
+    #[error("the message names another sender or recipient; it was refused")]
+    MessageParties,
+    /// A message in a standard JWE came under another id than its sender gave it (docs/protocol.md §10.1).
+    #[error("the message came under another id than its own; the relay may be at fault")]
+    MessageId,
+    /// A message in a standard JWE is older than 30 days (docs/protocol.md §10.1).
+    #[error("the message was written more than 30 days ago; it was refused")]
+    MessageTooOld,
+    /// A message in a standard JWE is more than 60 seconds in the future (docs/protocol.md §10.1).
+    #[error("the message is from the future; check both devices' clocks")]
+    MessageInFuture,
     /// A first message repeats an ephemeral key (docs/protocol.md §7.4).
     #[error("the first message was seen before; it was refused")]
     Replay,

@@ -16,6 +16,7 @@ pub mod padding;
 pub mod peer;
 pub mod prekeys;
 pub mod safety;
+pub mod standard;
 
 mod agreement;
 mod ratchet;

@@ -16,7 +16,8 @@ use crate::{
     json::{JsonError, Object, Value},
     key::{PublicKey, SigningKey},
     limits::{
-        MAX_CARD_BYTES, MAX_JWS_HEADER_BYTES, MAX_NAME_BYTES, MAX_PROOF_BYTES, MAX_TOKEN_BYTES,
+        MAX_CARD_BYTES, MAX_JWS_HEADER_BYTES, MAX_MESSAGE_JWT_BYTES, MAX_NAME_BYTES,
+        MAX_PROOF_BYTES, MAX_TOKEN_BYTES,
     },
 };
 
@@ -38,6 +39,8 @@ pub enum JwtType {
     Card,
     /// Initiator's proof, by the device that starts a session.
     Session,
+    /// Message in a standard JWE, by the device that sends it.
+    Message,
 }
 
 impl JwtType {
@@ -51,6 +54,7 @@ impl JwtType {
             Self::DeviceProof => "sealwire-device-proof+jwt",
             Self::Card => "sealwire-card+jwt",
             Self::Session => "sealwire-session+jwt",
+            Self::Message => "sealwire-message+jwt",
         }
     }
 
@@ -61,6 +65,7 @@ impl JwtType {
             Self::AccessToken | Self::Attestation => MAX_TOKEN_BYTES,
             Self::RelayProof | Self::DeviceProof | Self::Session => MAX_PROOF_BYTES,
             Self::Card => MAX_CARD_BYTES,
+            Self::Message => MAX_MESSAGE_JWT_BYTES,
         }
     }
 
@@ -467,13 +472,14 @@ mod tests {
     use super::*;
     use crate::key::Seed;
 
-    const TYPES: [JwtType; 6] = [
+    const TYPES: [JwtType; 7] = [
         JwtType::AccessToken,
         JwtType::Attestation,
         JwtType::RelayProof,
         JwtType::DeviceProof,
         JwtType::Card,
         JwtType::Session,
+        JwtType::Message,
     ];
 
     fn key() -> SigningKey {

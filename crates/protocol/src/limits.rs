@@ -10,6 +10,8 @@ pub const MAX_TOKEN_BYTES: usize = 8_192;
 pub const MAX_PROOF_BYTES: usize = 2_048;
 /// Bytes of a device card.
 pub const MAX_CARD_BYTES: usize = 16_384;
+/// Bytes of the message in a standard JWE: more does not fit into a message that a relay takes (§10.1).
+pub const MAX_MESSAGE_JWT_BYTES: usize = MAX_SEALED_MESSAGE_BYTES / 4 * 3;
 /// Bytes of a JWS header, decoded.
 pub const MAX_JWS_HEADER_BYTES: usize = 1_024;
 /// Bytes of a standard JWE (§10).

@@ -372,13 +372,14 @@ fn rfc_7516_example_is_no_jws() {
     );
 }
 
-const ALL: [JwtType; 6] = [
+const ALL: [JwtType; 7] = [
     JwtType::AccessToken,
     JwtType::Attestation,
     JwtType::RelayProof,
     JwtType::DeviceProof,
     JwtType::Card,
     JwtType::Session,
+    JwtType::Message,
 ];
 
 fn x25519(scalar: [u8; 32], point: [u8; 32]) -> Result<[u8; 32], LowOrder> {
