@@ -151,6 +151,7 @@ fn message(
         device,
         sent_at,
         redelivered,
+        forward_secrecy,
         message,
         ..
     } = received;
@@ -161,6 +162,7 @@ fn message(
         "device": device.to_string(),
         "sent_at": sent_at,
         "redelivered": redelivered,
+        "forward_secrecy": forward_secrecy,
         "media_type": message.media_type(),
     });
     let (member, value): (&str, Value) = match (file, message.as_text()) {
@@ -187,7 +189,12 @@ fn message(
     };
     let time = Moment::from_millis(*sent_at).time_of_day();
     let again = if *redelivered { " (perhaps again)" } else { "" };
-    output.line(&object, format_args!("{time} {who}{again}: {what}"))
+    let how = if *forward_secrecy {
+        ""
+    } else {
+        " (without forward secrecy)"
+    };
+    output.line(&object, format_args!("{time} {who}{again}{how}: {what}"))
 }
 
 /// Whether a message is about a file, also where it is in no form that is known here.

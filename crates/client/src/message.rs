@@ -169,6 +169,10 @@ pub struct Received {
     pub sent_at: u64,
     /// Whether it was in the store when the client was opened, so that the application may have had it before.
     pub redelivered: bool,
+    /// Whether it came in a session, whose keys are erased when they have been used. `false` for a standard JWE (`docs/protocol.md §10.1`), such as a
+    /// backend sends: whoever gets the device's keys later reads it too. Its sender is verified all the same, and hears neither that it has
+    /// arrived nor that it was read.
+    pub forward_secrecy: bool,
     /// What was sent.
     pub message: Message,
     pub(crate) handle: Option<Handle>,
@@ -199,6 +203,7 @@ impl PartialEq for Received {
         (self.id, &self.from, self.device, self.sent_at)
             == (other.id, &other.from, other.device, other.sent_at)
             && self.redelivered == other.redelivered
+            && self.forward_secrecy == other.forward_secrecy
             && self.message == other.message
     }
 }
@@ -213,6 +218,7 @@ impl fmt::Debug for Received {
             .field("device", &self.device)
             .field("sent_at", &self.sent_at)
             .field("redelivered", &self.redelivered)
+            .field("forward_secrecy", &self.forward_secrecy)
             .field("message", &self.message)
             .finish_non_exhaustive()
     }

@@ -285,8 +285,13 @@ impl Engine {
             if !self.inbox.events.get(&number).is_some_and(needs_ack) {
                 continue;
             }
+            // §10.1: who sends without a session is told nothing.
             if let Some(Event::Message(Received {
-                id, from, device, ..
+                id,
+                from,
+                device,
+                forward_secrecy: true,
+                ..
             })) = self.inbox.remove(txn, number)
                 && read
             {

@@ -27,6 +27,7 @@ mod receiving;
 mod records;
 mod repair;
 mod sealing;
+mod standard;
 mod trust;
 mod txn;
 mod undelivered;

@@ -3,7 +3,7 @@
 //! ```text
 //!  Deliver ──▶ open ──┬── no ──▶ shown before? nothing.  Lost? asked for again (`repair`).  Else Undecryptable ──▶ position
 //!                     │ yes
-//!                     ▼
+//!                     ▼             (a standard JWE: `standard`)
 //!                  content ──▶ shown before? confirmed once more.  Else Message, Copy, receipts, repairs ──▶ position
 //! ```
 //!
@@ -16,6 +16,7 @@ use sealwire_e2e::content::{Body, Content, Kind, MessageIds};
 use sealwire_e2e::error::{Error as E2eError, Misbehaved};
 use sealwire_e2e::message::SealedMessage;
 use sealwire_e2e::peer::{Local, Opened, SessionId};
+use sealwire_e2e::standard;
 use sealwire_protocol::frame::{Deliver, Undelivered};
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::{ClaimDefect, TokenError};
@@ -115,7 +116,7 @@ impl Seen {
 
 /// Why a message was not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum NotOpened {
+pub(super) enum NotOpened {
     /// Its session or key is not here: a new session may help.
     Lost,
     /// It comes from the future: a clock is wrong, here or there, and will be right.
@@ -173,6 +174,9 @@ impl Engine {
 
     fn receive(&mut self, txn: &mut Txn, deliver: &Deliver<'_>, now: Moment) -> Result<(), Fatal> {
         let user: Arc<str> = deliver.user.into();
+        if standard::is_standard(deliver.message) {
+            return self.receive_standard(txn, deliver, user, now);
+        }
         if !self.admits_device(txn, &user, deliver.device)? {
             // The directory was asked: it may have taken the place of another.
             return self.not_opened(txn, deliver, user, NotOpened::Lost);
@@ -278,6 +282,7 @@ impl Engine {
             device,
             sent_at: content.time,
             redelivered: false,
+            forward_secrecy: true,
             message: Message::new(body.media_type, body.bytes),
             handle: None,
         };
@@ -434,7 +439,7 @@ impl Engine {
     }
 
     /// A message that does not open: nothing if it was shown before, asked for again where that may help, and told otherwise.
-    fn not_opened(
+    pub(super) fn not_opened(
         &mut self,
         txn: &mut Txn,
         deliver: &Deliver<'_>,

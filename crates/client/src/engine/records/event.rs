@@ -13,7 +13,10 @@ use crate::message::{Message, MessageId, Received};
 impl Record for Event {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
         match self {
-            Self::Message(received) => write_received(writer.u8(0), received)?,
+            Self::Message(received) => {
+                let kind = if received.forward_secrecy { 0 } else { 12 };
+                write_received(writer.u8(kind), received)?;
+            }
             Self::Copy { to, message } => {
                 write_received(writer.u8(1).vec8(to.as_bytes(), 1..=255)?, message)?;
             }
@@ -183,6 +186,10 @@ impl Record for Event {
                 _ => return Err(DecodeError::UnknownValue),
             }),
             11 => Self::StoreRestored,
+            12 => Self::Message(Received {
+                forward_secrecy: false,
+                ..read_received(reader)?
+            }),
             _ => return Err(DecodeError::UnknownValue),
         })
     }
@@ -206,6 +213,7 @@ fn read_received(reader: &mut Reader<'_>) -> Result<Received, DecodeError> {
         device: device(reader)?,
         sent_at: reader.u64()?,
         redelivered: false,
+        forward_secrecy: true,
         handle: None,
         message: Message::new(
             text(reader.vec8(0..=255)?)?,
@@ -282,11 +290,16 @@ mod tests {
             device,
             sent_at: 5,
             redelivered: false,
+            forward_secrecy: true,
             handle: None,
             message: Message::text("hello"),
         };
         let mut events = vec![
             Event::Message(received.clone()),
+            Event::Message(Received {
+                forward_secrecy: false,
+                ..received.clone()
+            }),
             Event::Copy {
                 to: "carol".into(),
                 message: received,

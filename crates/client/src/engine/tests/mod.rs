@@ -4,6 +4,7 @@ mod copies;
 mod receiving;
 mod repair;
 mod sending;
+mod standard;
 mod trust;
 
 use std::collections::{BTreeMap, BTreeSet};
