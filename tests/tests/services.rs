@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use sealwire_client::error::Refusal;
 use sealwire_client::{CallError, Closed, ConnectionState, Event};
 use sealwire_protocol::name::User;
@@ -172,6 +173,20 @@ async fn failure_of_a_service_is_told_without_its_reason_and_time_is_bounded_at_
     assert_eq!(over.unwrap_err().code(), "too_large");
     let largest = vec![7; 1 << 20];
     assert!(alice.client.call("echo", largest.clone()).await == Ok(largest));
+}
+
+/// Both ends write more than the network holds: neither may wait with reading until it has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn largest_calls_and_results_cross_each_other() {
+    const CALLS: usize = 16;
+    let town = Town::with(echo).await;
+    let alice = town.join("alice").await;
+    let large = vec![7; 1 << 20];
+    let calls = (0..CALLS).map(|_| alice.client.call("echo", large.clone()).into_future());
+    let results = within("the results", join_all(calls)).await;
+    assert_eq!(results.len(), CALLS);
+    assert!(results.iter().all(|result| result.as_ref() == Ok(&large)));
+    assert_eq!(alice.client.connection(), ConnectionState::Connected);
 }
 
 #[tokio::test]

@@ -146,12 +146,14 @@ impl<'a> Drive<'a> {
         Ok(self.link.flush().await?)
     }
 
+    /// Whether the relay may get one more request, with one left for a refresh.
+    fn may_ask(&self) -> bool {
+        self.core.engine.open_requests() + 1 < MAX_OPEN_REQUESTS
+    }
+
     /// Sends what transfers of files ask, as much of it as the relay may get.
     async fn push_transfers(&mut self) -> Result<(), Stop> {
-        while self.core.transfers.has_next()
-            && self.core.engine.is_ready()
-            && self.core.engine.open_requests() < MAX_OPEN_REQUESTS
-        {
+        while self.core.transfers.has_next() && self.core.engine.is_ready() && self.may_ask() {
             let request = self.core.engine.reserve_request();
             if let Some(ask) = self.core.transfers.next(request) {
                 self.patience.asked(request, Instant::now());
@@ -163,8 +165,10 @@ impl<'a> Drive<'a> {
 
     /// Sends calls of services, as many as the relay may get. They have their own time: a slow service says nothing about the link.
     async fn push_calls(&mut self) -> Result<(), Stop> {
+        // What the relay will not read on this link waits for the next: then it is known not to have been carried out.
         while self.core.engine.is_ready()
-            && self.core.engine.open_requests() < MAX_OPEN_REQUESTS
+            && !self.core.is_left()
+            && self.may_ask()
             && let Some(asked) = self.core.calls.next()
         {
             let request = self.core.engine.reserve_request();

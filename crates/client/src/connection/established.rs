@@ -1,9 +1,13 @@
 //! A connection whose link handshake is done: frames in, frames out, and the WebSocket's own pings and closes.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::{SinkExt as _, StreamExt as _};
+use futures_util::{Sink as _, SinkExt as _, StreamExt as _};
 use sealwire_e2e::device::DeviceKeys;
 use sealwire_protocol::address::Address;
 use sealwire_protocol::batch::Batch;
@@ -96,6 +100,9 @@ pub(super) struct Established {
     socket: Socket,
     pub(super) link: DeviceLink,
     batch: Batch<DeviceToRelay>,
+    /// What was read while something was written.
+    ahead: VecDeque<Read>,
+    ahead_bytes: usize,
     /// When something last arrived.
     pub(super) heard: Instant,
     /// The link has failed here: what to tell the relay (`docs/protocol.md §13`).
@@ -122,6 +129,8 @@ impl Established {
                 socket,
                 link,
                 batch: Batch::new(),
+                ahead: VecDeque::new(),
+                ahead_bytes: 0,
                 heard: Instant::now(),
                 failed: None,
             }),
@@ -133,12 +142,22 @@ impl Established {
     /// The next record, sealed as it came. Dropping the future loses nothing.
     pub(super) async fn receive(&mut self) -> Result<Vec<u8>, End> {
         loop {
-            let message = next_message(&mut self.socket).await.inspect_err(|end| {
+            let message = match self.ahead.pop_front() {
+                Some(read) => {
+                    self.ahead_bytes = self.ahead_bytes.saturating_sub(length(&read));
+                    read
+                }
+                None => {
+                    let read = self.socket.next().await;
+                    self.heard = Instant::now();
+                    read
+                }
+            };
+            let message = understood(message).inspect_err(|end| {
                 if is_malformed(end) {
                     self.failed = Some(CloseCode::Malformed);
                 }
             })?;
-            self.heard = Instant::now();
             if let Some(record) = message {
                 return Ok(record);
             }
@@ -163,11 +182,12 @@ impl Established {
     /// Sends what was pushed.
     pub(super) async fn flush(&mut self) -> Result<(), End> {
         self.feed().await?;
-        in_time(self.socket.flush()).await
+        self.written(Socket::poll_flush).await
     }
 
     pub(super) async fn ping(&mut self) -> Result<(), End> {
-        in_time(self.socket.send(Message::Ping(Bytes::new()))).await
+        self.give(Message::Ping(Bytes::new())).await?;
+        self.written(Socket::poll_flush).await
     }
 
     /// The link has ended with an error of this side.
@@ -211,8 +231,57 @@ impl Established {
         }
         let batch = std::mem::replace(&mut self.batch, Batch::new());
         let record = self.link.seal(batch).map_err(link_error)?;
-        in_time(self.socket.feed(Message::Binary(record.into()))).await
+        self.give(Message::Binary(record.into())).await
     }
+
+    async fn give(&mut self, message: Message) -> Result<(), End> {
+        self.written(Socket::poll_ready).await?;
+        self.socket.start_send_unpin(message).map_err(|_| broken())
+    }
+
+    /// Waits until the socket has written enough, and reads meanwhile: a relay that waits until what it has written is read may not read either.
+    async fn written(&mut self, poll: PollWrite) -> Result<(), End> {
+        let writing = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(written) = poll(Pin::new(&mut self.socket), cx) {
+                    return Poll::Ready(written);
+                }
+                if self.ahead_bytes >= MAX_AHEAD_BYTES || self.ahead.back().is_some_and(is_last) {
+                    return Poll::Pending;
+                }
+                let Poll::Ready(read) = self.socket.poll_next_unpin(cx) else {
+                    return Poll::Pending;
+                };
+                self.heard = Instant::now();
+                self.ahead_bytes = self.ahead_bytes.saturating_add(length(&read));
+                self.ahead.push_back(read);
+            }
+        });
+        in_time(writing).await
+    }
+}
+
+/// What a sink is asked: whether it takes more, whether it has written all.
+type PollWrite = fn(Pin<&mut Socket>, &mut Context<'_>) -> Poll<Result<(), WsError>>;
+
+/// What the socket gave.
+type Read = Option<Result<Message, WsError>>;
+
+/// Bytes that are read while something is written, beyond which the relay has to wait: the largest record, and what goes on beside it.
+const MAX_AHEAD_BYTES: usize = 4 << 20;
+
+/// About what it takes, so that many empty messages are bounded, too.
+fn length(read: &Read) -> usize {
+    let bytes = match read {
+        Some(Ok(message)) => message.len(),
+        Some(Err(_)) | None => 0,
+    };
+    bytes.saturating_add(size_of::<Read>())
+}
+
+/// Whether nothing comes after it.
+fn is_last(read: &Read) -> bool {
+    !matches!(read, Some(Ok(message)) if !message.is_close())
 }
 
 /// What ends a link because of an error of its own.
@@ -307,7 +376,12 @@ fn is_malformed(end: &End) -> bool {
 
 /// The next binary message; `None` for a ping or pong.
 async fn next_message(socket: &mut Socket) -> Result<Option<Vec<u8>>, End> {
-    match socket.next().await {
+    understood(socket.next().await)
+}
+
+/// What a message is for the link.
+fn understood(read: Read) -> Result<Option<Vec<u8>>, End> {
+    match read {
         Some(Ok(Message::Binary(message))) => Ok(Some(message.into())),
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
         // §3.1: a text message is malformed.
@@ -317,8 +391,12 @@ async fn next_message(socket: &mut Socket) -> Result<Option<Vec<u8>>, End> {
         }
         // Larger than any record: the other end does not follow the protocol.
         Some(Err(WsError::Capacity(_))) => Err(RelayFault::Record.into()),
-        Some(Err(_)) | None => Err(End::Retry(Unreachable::Broken)),
+        Some(Err(_)) | None => Err(broken()),
     }
+}
+
+fn broken() -> End {
+    End::Retry(Unreachable::Broken)
 }
 
 /// What a relay's close code means for this device (`docs/protocol.md §13`).
@@ -340,7 +418,7 @@ fn closed_with(code: u16) -> End {
 async fn in_time(write: impl Future<Output = Result<(), WsError>>) -> Result<(), End> {
     match tokio::time::timeout(WRITE_TIMEOUT, write).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) | Err(_) => Err(End::Retry(Unreachable::Broken)),
+        Ok(Err(_)) | Err(_) => Err(broken()),
     }
 }
 

@@ -52,7 +52,7 @@ pub(super) struct Core {
     pushes_first: bool,
     state: watch::Sender<ConnectionState>,
     /// How long the relay asked to be left alone once the link is closed.
-    stays_away: Duration,
+    stays_away: Option<Duration>,
     /// A state that the application has not seen as an event.
     unseen: Option<ConnectionState>,
     /// Who waits for the next event.
@@ -111,7 +111,7 @@ impl Task {
             calls: Calls::default(),
             pushes_first: false,
             state,
-            stays_away: Duration::ZERO,
+            stays_away: None,
             unseen: None,
             next: None,
             first,
@@ -137,6 +137,7 @@ impl Task {
         self.dialer.start();
         loop {
             self.core.enter(ConnectionState::Connecting);
+            self.core.stays_away = None;
             let (stop, lasted) = self.connect_and_drive().await;
             self.core.engine.handle_disconnected();
             self.core.transfers.link_lost();
@@ -223,7 +224,7 @@ impl Task {
                 After::Close(Closed::NotAuthorised(reason), Error::NotAuthorised(reason))
             }
             Stop::Link(End::Retry(reason)) => {
-                let asked = std::mem::take(&mut self.core.stays_away);
+                let asked = self.core.stays_away.unwrap_or_default();
                 After::Wait(self.backoff.next_delay(rng).max(asked), reason)
             }
             Stop::Link(End::Replaced) => {
@@ -270,7 +271,12 @@ impl Core {
     /// The relay is about to stop, and says how many milliseconds it takes until it is back. No relay keeps a device away for longer than the
     /// longest back-off.
     pub(super) fn stay_away(&mut self, millis: u32) {
-        self.stays_away = Duration::from_millis(millis.into()).min(backoff::CAP);
+        self.stays_away = Some(Duration::from_millis(millis.into()).min(backoff::CAP));
+    }
+
+    /// Whether the relay reads nothing more on this link.
+    pub(super) fn is_left(&self) -> bool {
+        self.stays_away.is_some()
     }
 
     /// When the engine has to settle again, or a call is too late, although nothing has happened.
