@@ -190,3 +190,19 @@ async fn relay_that_stops_closes_its_links_and_the_application_goes_on() {
     assert_eq!(application.status("/", "").await, "200");
     assert_eq!(application.status("/v1", UPGRADE).await, "503");
 }
+
+/// docs/protocol.md §5.2: Leaving
+#[tokio::test]
+async fn relay_that_is_drained_sends_devices_away_and_the_application_goes_on() {
+    let mut application = Application::example().await;
+    let alice = application.join("alice").await;
+    let relay = application.relay.take().unwrap();
+    let draining = relay.drain(sealwire_server::Drain::default());
+    within("the relay's end", draining).await;
+    let calling = alice
+        .call("orders.create", "two")
+        .timeout(Duration::from_millis(20));
+    assert_eq!(calling.await.unwrap_err().code(), "not_sent");
+    assert_eq!(application.status("/", "").await, "200");
+    assert_eq!(application.status("/v1", UPGRADE).await, "503");
+}

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderMap};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,7 +25,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use crate::bounds::{
-    ACCEPT_BACK_OFF, ADMIN_IDLE, MAX_ADMIN_CONNECTIONS, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS,
+    ACCEPT_BACK_OFF, ADMIN_PATIENCE, MAX_ADMIN_CONNECTIONS, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS,
 };
 use crate::http;
 use crate::shared::{Shared, Unready};
@@ -113,7 +114,7 @@ async fn speak_http<A, F, B>(
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(ADMIN_IDLE)
+        .header_read_timeout(ADMIN_PATIENCE)
         .max_buf_size(MAX_HTTP_HEADER_BYTES)
         .max_headers(MAX_HTTP_HEADERS);
     let served = builder
@@ -126,6 +127,10 @@ async fn speak_http<A, F, B>(
 
 pub(crate) fn answer<B>(request: &Request<B>, shared: &Shared) -> Response<Full<Bytes>> {
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
+    if is_of_a_page(request.headers()) {
+        tracing::debug!("request of a web page to the operator's port refused");
+        return text(StatusCode::FORBIDDEN, "not for web pages\n");
+    }
     match request.uri().path() {
         path @ ("/healthz" | "/readyz" | "/metrics") if !is_read => {
             tracing::debug!(path, method = %request.method(), "request of the operator's refused");
@@ -148,6 +153,13 @@ pub(crate) fn answer<B>(request: &Request<B>, shared: &Shared) -> Response<Full<
             "here are /healthz, /readyz and /metrics\n",
         ),
     }
+}
+
+/// Whether a page of a browser asks, which may have been given a name for this address: no monitoring has these fields, nor has a person who types the
+/// address in (Fetch Metadata, `Sec-Fetch-Site: none`).
+fn is_of_a_page(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site");
+    headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none")
 }
 
 /// Prometheus' text format.

@@ -226,6 +226,10 @@ impl IssuerKeys {
         KeySet::parse(&file, self.source.algorithms).ok()
     }
 
+    fn had_now(&self) {
+        *self.had_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
     /// How it is doing.
     pub(crate) fn state(&self) -> State {
         let had_at = *self.had_at.read().unwrap_or_else(PoisonError::into_inner);
@@ -299,6 +303,10 @@ impl IssuerKeys {
                     .and_then(|metadata| metadata.modified())
                     .ok();
                 if changed.is_some() && changed == looking.changed {
+                    // It is as fresh as it can be.
+                    if looking.failures == 0 {
+                        self.had_now();
+                    }
                     return Ok(());
                 }
                 let set = read(path).and_then(|file| {
@@ -318,7 +326,7 @@ impl IssuerKeys {
             Ok(set) => {
                 looking.failures = 0;
                 *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
-                *self.had_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                self.had_now();
                 self.found.send_modify(|found| *found += 1);
                 Ok(())
             }

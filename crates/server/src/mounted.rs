@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, RwLock, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
@@ -39,6 +39,8 @@ pub struct HttpService {
     shared: Weak<Shared>,
     doors: Arc<Doors>,
     arrivals: mpsc::Sender<Arrival>,
+    /// Held for reading by whoever answers, so that the relay's end waits for them.
+    answering: Arc<RwLock<()>>,
 }
 
 /// A device whose request was granted.
@@ -50,15 +52,25 @@ pub(crate) struct Arrival {
 }
 
 impl HttpService {
-    pub(crate) fn new(shared: &Arc<Shared>, arrivals: mpsc::Sender<Arrival>) -> Self {
+    pub(crate) fn new(
+        shared: &Arc<Shared>,
+        arrivals: mpsc::Sender<Arrival>,
+        answering: Arc<RwLock<()>>,
+    ) -> Self {
         Self {
             shared: Arc::downgrade(shared),
             doors: Arc::new(Doors::new(&shared.settings.connections, false)),
             arrivals,
+            answering,
         }
     }
 
     async fn answer<B>(self, request: Request<B>) -> Response<Full<Bytes>> {
+        let _answering = self.answering.read().await;
+        // Looked at in this order: see the end of `serve`.
+        if self.arrivals.is_closed() {
+            return unavailable("the relay stops");
+        }
         let Some(shared) = self.shared.upgrade() else {
             return unavailable("the relay has stopped");
         };
@@ -138,6 +150,7 @@ pub(crate) fn arrivals() -> (mpsc::Sender<Arrival>, mpsc::Receiver<Arrival>) {
 /// Serves what arrives until `stop` turns true, then waits for the connections to end.
 pub(crate) async fn serve(
     mut arrivals: mpsc::Receiver<Arrival>,
+    answering: Arc<RwLock<()>>,
     shared: Arc<Shared>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -164,6 +177,8 @@ pub(crate) async fn serve(
     }
     drop(arrivals);
     listener::finish(tasks, stop).await;
+    // Whoever answers now has the stores; whoever comes later finds the door closed.
+    drop(answering.write().await);
 }
 
 async fn connection(arrival: Arrival, shared: Arc<Shared>, stop: watch::Receiver<bool>) {

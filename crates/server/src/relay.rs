@@ -17,7 +17,7 @@ use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::name::{Issuer as IssuerName, NameError, User};
 use tokio::net::{TcpListener, ToSocketAddrs};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLock, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use crate::authority::OutsideKeys;
@@ -195,7 +195,8 @@ impl Relay {
     }
 
     /// Stops without haste: takes no more connections, has every link answer what is open, tells each device when to come back and closes its link with
-    /// 4000, one after another, and then stops as [`Relay::shutdown`]. Links that have not left a few seconds after their time are dropped.
+    /// 4000, one after another, and then stops as [`Relay::shutdown`]. Links that have not left 10 seconds after their time are dropped, with the
+    /// handlers of services that still run for them.
     /// Whoever stops waiting for this drops the relay.
     pub async fn drain(mut self, drain: Drain) {
         let draining = self.shared.drain(drain, clock::now());
@@ -216,7 +217,7 @@ impl Relay {
     }
 
     /// Stops: accepts nothing more, closes every link with 4000, waits until what was accepted is durable, and returns. The data directory
-    /// can be opened again then.
+    /// can be opened again then. Handlers of services have 10 seconds to end, and are dropped then.
     pub async fn shutdown(self) {
         let Self {
             shared,
@@ -423,8 +424,10 @@ impl RelayBuilder {
     ) -> Result<(Relay, HttpService), RelayError> {
         self.tls = Tls::Plain;
         let (sender, arrivals) = mounted::arrivals();
-        let relay = self.start(local_addr, Door::Application(arrivals)).await?;
-        let service = HttpService::new(&relay.shared, sender);
+        let answering = Arc::default();
+        let door = Door::Application(arrivals, Arc::clone(&answering));
+        let relay = self.start(local_addr, door).await?;
+        let service = HttpService::new(&relay.shared, sender, answering);
         Ok((relay, service))
     }
 
@@ -493,9 +496,12 @@ impl RelayBuilder {
                 Arc::clone(&shared),
                 stopped,
             )),
-            Door::Application(arrivals) => {
-                tokio::spawn(mounted::serve(arrivals, Arc::clone(&shared), stopped))
-            }
+            Door::Application(arrivals, answering) => tokio::spawn(mounted::serve(
+                arrivals,
+                answering,
+                Arc::clone(&shared),
+                stopped,
+            )),
         };
         let serving = Tasks(vec![serving]);
         let tasks = Tasks(tasks);
@@ -718,8 +724,8 @@ pub enum RelayError {
 enum Door {
     /// A port of the relay's own.
     Port(TcpListener),
-    /// The application's server.
-    Application(mpsc::Receiver<Arrival>),
+    /// The application's server, and what those hold who answer its requests.
+    Application(mpsc::Receiver<Arrival>, Arc<RwLock<()>>),
 }
 
 /// Where keys and messages live.

@@ -61,8 +61,13 @@ struct Contents {
     key: Zeroizing<Vec<u8>>,
 }
 
-/// Tells two contents of the files apart without keeping a key for it.
-type Digest = [u8; 32];
+/// What a look at the files has found, to tell from it whether the next finds something else; no key is kept for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Found {
+    Contents([u8; 32]),
+    /// They cannot be read.
+    Nothing,
+}
 
 impl Files {
     fn read(&self) -> Result<Contents, RelayError> {
@@ -83,12 +88,12 @@ impl Contents {
         CertifiedKey::from_der(chain, key, &provider()).map_err(|_| RelayError::Certificate)
     }
 
-    fn digest(&self) -> Digest {
-        Sha256::new()
+    fn found(&self) -> Found {
+        let digest = Sha256::new()
             .chain_update(Sha256::digest(&self.certificates))
             .chain_update(Sha256::digest(&self.key))
-            .finalize()
-            .into()
+            .finalize();
+        Found::Contents(digest.into())
     }
 }
 
@@ -136,14 +141,12 @@ impl Certificate {
                 ticks.tick().await;
                 let certificate = Arc::clone(&self);
                 let look = tokio::task::spawn_blocking(move || certificate.look(last));
-                let Ok(looked) = look.await else {
+                let Ok((found, changed)) = look.await else {
                     continue;
                 };
-                if let Some((digest, changed)) = looked {
-                    last = Some(digest);
-                    if let Some(is_good) = changed {
-                        reloaded(is_good);
-                    }
+                last = Some(found);
+                if let Some(is_good) = changed {
+                    reloaded(is_good);
                 }
             }
         };
@@ -154,33 +157,34 @@ impl Certificate {
         }
     }
 
-    /// Reads the files, and shows what is in them unless it was so at the last look. `None`: they cannot be read, as when one is just being replaced.
-    fn look(&self, last: Option<Digest>) -> Option<(Digest, Option<bool>)> {
+    /// Reads the files, and shows what is in them unless it was so at the last look. Also whether something has changed, and is good.
+    fn look(&self, last: Option<Found>) -> (Found, Option<bool>) {
         let contents = match self.files.read() {
             Ok(contents) => contents,
+            Err(_) if last == Some(Found::Nothing) => return (Found::Nothing, None),
             Err(error) => {
-                tracing::warn!(%error, "TLS certificate not looked at; the one before stays in use");
-                return None;
+                tracing::warn!(%error, "TLS certificate cannot be read; the one before stays in use");
+                return (Found::Nothing, Some(false));
             }
         };
-        let digest = contents.digest();
-        if last == Some(digest) {
-            return Some((digest, None));
+        let found = contents.found();
+        if last == Some(found) {
+            return (found, None);
         }
         match contents.parse() {
             Ok(new) => {
                 let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
                 if shown.cert == new.cert {
-                    return Some((digest, None));
+                    return (found, None);
                 }
                 *shown = Arc::new(new);
                 tracing::info!("TLS certificate replaced; open connections go on");
-                Some((digest, Some(true)))
+                (found, Some(true))
             }
             // Certificate and key are two files: between their changes they do not belong together.
             Err(error) => {
                 tracing::warn!(%error, "new TLS certificate not used; the one before stays in use");
-                Some((digest, Some(false)))
+                (found, Some(false))
             }
         }
     }
