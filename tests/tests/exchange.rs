@@ -314,7 +314,7 @@ async fn refreshed_exchange_takes_the_place_of_the_old_one() {
         let claims = if narrow.load(Ordering::SeqCst) {
             json!({"roles": ["reader"]})
         } else {
-            json!({"roles": ["writer", "reader"], "exp": now() + 62})
+            json!({"roles": ["writer", "reader"], "exp": now() + 4})
         };
         Ok(asking.token("alice", &claims))
     });

@@ -16,8 +16,8 @@ pub(crate) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
 /// Connections at one time to the operator's port.
 pub(crate) const MAX_ADMIN_CONNECTIONS: usize = 32;
-/// How long one of them may be idle.
-pub(crate) const ADMIN_IDLE: Duration = Duration::from_secs(60);
+/// How long one of them may take to ask.
+pub(crate) const ADMIN_PATIENCE: Duration = Duration::from_secs(5);
 
 // HTTP
 

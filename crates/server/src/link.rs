@@ -203,11 +203,20 @@ impl Link {
     fn warn(&mut self, now: Now) -> Result<(), End> {
         let token = self.requester.link.token();
         let (hash, expires) = (*token.hash(), token.claims().expires);
-        if self.warned == Some(hash) || now.seconds().saturating_add(EXPIRING_SECONDS) < expires {
+        if self.warned == Some(hash) || now.seconds() < self.expiring() {
             return Ok(());
         }
         self.warned = Some(hash);
         self.say(&ToDevice::Expiring { expires })
+    }
+
+    /// When the device is told that its token expires, in seconds since 1970: a token that does not live long is not asked for again right away.
+    fn expiring(&self) -> u64 {
+        let claims = self.requester.link.token().claims();
+        let life = claims.expires.saturating_sub(claims.issued);
+        claims
+            .expires
+            .saturating_sub(EXPIRING_SECONDS.min(life / 4))
     }
 
     /// Takes a binary message, and opens it in place.
@@ -235,8 +244,8 @@ impl Link {
     }
 
     /// The answer to a ping came.
-    pub(crate) fn handle_pong(&mut self, now: Now) {
-        self.keep_alive.heard(now.steady_millis);
+    pub(crate) fn handle_pong(&mut self, now: Now) -> Result<(), End> {
+        self.keep_alive.ponged(now.steady_millis)
     }
 
     /// The socket has taken all that was given to it.
@@ -328,6 +337,10 @@ impl Link {
             return Err(End::Expired);
         }
         self.warn(now)?;
+        if !self.takes_records() {
+            // It is not read, so what it says is not heard.
+            self.keep_alive.heard(now.steady_millis);
+        }
         match self.keep_alive.check(now.steady_millis)? {
             Due::Nothing => {}
             Due::Ping => self.ping_due = true,
@@ -357,7 +370,7 @@ impl Link {
         if self.warned == Some(*token.hash()) {
             self.expires()
         } else {
-            token.claims().expires.saturating_sub(EXPIRING_SECONDS)
+            self.expiring()
         }
     }
 
@@ -390,6 +403,7 @@ impl Link {
                 return Poll::Ready(Err(end));
             }
         }
+        some |= self.calls.poll_ended(cx);
         some |= self.requester.pushes.poll_grown(cx);
         if some {
             Poll::Ready(Ok(()))
@@ -420,7 +434,7 @@ impl Link {
         self.reads_at.is_none()
             && self.leaving != Leaving::Now
             && self.letters.is_empty()
-            && self.waiting_bytes < MAX_WAITING_BYTES
+            && self.waiting_bytes.saturating_add(self.calls.bytes()) < MAX_WAITING_BYTES
             && self.outbox.bytes() < MAX_BACKLOG_BYTES
     }
 
@@ -514,7 +528,6 @@ impl Link {
         match self.requester.call(call, now) {
             Ok((handler, called)) => {
                 self.requests += 1;
-                self.waiting_bytes = self.waiting_bytes.saturating_add(call.payload.len());
                 let limit = self.requester.shared.services.timeout;
                 self.calls.begin(call.request, handler, called, limit);
                 Ok(())
@@ -524,7 +537,6 @@ impl Link {
     }
 
     fn on_answered(&mut self, answered: &Answered) -> Result<(), End> {
-        self.waiting_bytes = self.waiting_bytes.saturating_sub(answered.bytes);
         let reply = match answered.answer {
             Answer::Accepted => Reply::Accepted(answered.request),
             Answer::Refused(code) => Reply::Refused(answered.request, code),
@@ -678,7 +690,8 @@ impl Link {
 
     /// Says what was pushed.
     fn push(&mut self, room: usize) -> Result<(), End> {
-        while self.outbox.bytes() < room
+        while self.leaving != Leaving::Now
+            && self.outbox.bytes() < room
             && let Some(push) = self.requester.pushes.take()
         {
             self.say(&ToDevice::Push(Push {

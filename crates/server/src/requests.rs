@@ -150,10 +150,13 @@ impl Requester {
         // What an older link of the device is sending has been sent when this returns, and it sends nothing more.
         shared.after_sending();
         let claims = link.token().claims();
-        let pushes = shared
-            .services
-            .pushes
-            .enter(claims.device, &claims.user, &claims.permissions);
+        let pushes =
+            shared
+                .services
+                .pushes
+                .enter(claims.device, &claims.user, &claims.permissions, || {
+                    registration.doorbell().end().is_some()
+                });
         Self {
             pushes,
             registration,

@@ -315,8 +315,11 @@ impl Link {
     }
 
     /// Takes the answer to a ping.
-    pub fn handle_pong(&mut self, now: Now) {
-        self.link.handle_pong(now);
+    ///
+    /// # Errors
+    /// The link has ended.
+    pub fn handle_pong(&mut self, now: Now) -> Result<(), Ended> {
+        Ok(self.link.handle_pong(now)?)
     }
 
     /// The connection has taken all that was given to it.

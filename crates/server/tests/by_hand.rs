@@ -164,6 +164,17 @@ impl World {
     }
 
     fn with(change: impl FnOnce(&mut MailOptions)) -> Self {
+        Self::changed(change, |_| {})
+    }
+
+    fn allowing(change: impl FnOnce(&mut Allowance)) -> Self {
+        Self::changed(|_| {}, change)
+    }
+
+    fn changed(
+        change_mail: impl FnOnce(&mut MailOptions),
+        change_allowance: impl FnOnce(&mut Allowance),
+    ) -> Self {
         let issuer = Issuer::new();
         let faults = Arc::new(Faults::default());
         let disk = Failing {
@@ -176,9 +187,10 @@ impl World {
         };
         let mut mail = MailOptions::default();
         mail.identity = Some([7; 32]);
-        change(&mut mail);
+        change_mail(&mut mail);
         let mut allowance = Allowance::default();
         allowance.mailbox.retention_seconds = RETENTION_SECONDS;
+        change_allowance(&mut allowance);
         let config = Config {
             relay_key: new_key(),
             issuer: IssuerName::new(ISSUER).unwrap(),
@@ -611,7 +623,7 @@ fn device_is_told_once_that_its_token_expires() {
     assert_eq!(alice.hear(world.now), Some(Said::Expiring(end)));
     for _ in 0..100 {
         world.pass(seconds(1));
-        alice.link.handle_pong(world.now);
+        alice.link.handle_pong(world.now).unwrap();
         alice.link.handle_timeout(world.now).unwrap();
         assert_eq!(alice.hear(world.now), None);
         assert!(alice.link.deadline(world.now) > world.now.steady_millis);
@@ -644,14 +656,53 @@ fn device_whose_token_is_nearly_over_is_told_right_after_ready() {
     let world = World::new();
     let key = new_key();
     let end = world.now.seconds() + 60;
-    let claims = json!({ "iat": now() - 60, "exp": end });
+    let claims = json!({ "iat": now() - 600, "exp": end });
     let token = world.issuer.token_with("alice", &key, &claims);
     let mut alice = world.connect_with(key, token).unwrap();
     assert_eq!(alice.hear(world.now), Some(Said::Expiring(end)));
     assert_eq!(alice.hear(world.now), None);
 }
 
-// docs/protocol.md §5.2: the newer wins
+// docs/protocol.md §5.4: or it would be told of a token that has just come, and of the next
+#[test]
+fn device_is_told_of_a_short_token_when_a_quarter_of_it_is_left() {
+    let mut world = World::new();
+    let key = new_key();
+    let end = world.now.seconds() + 40;
+    let claims = json!({ "iat": world.now.seconds(), "exp": end });
+    let token = world.issuer.token_with("alice", &key, &claims);
+    let mut alice = world.connect_with(key, token).unwrap();
+    for (seconds, told) in [(29, None), (1, Some(Said::Expiring(end))), (1, None)] {
+        world.pass(Duration::from_secs(seconds));
+        alice.link.handle_timeout(world.now).unwrap();
+        assert_eq!(alice.hear(world.now), told, "after {seconds} s more");
+    }
+}
+
+// docs/protocol.md §5.5: who sends too fast is read later
+#[test]
+fn silence_of_a_device_that_is_not_read_is_not_its_own() {
+    let mut world = World::allowing(|allowance| allowance.bytes_per_minute = 6);
+    let mut alice = world.connect(new_key(), "alice");
+    let blob = [7; 32];
+    let discard = ToRelay::Discard { request: 1, blob };
+    alice.say(&discard, world.now).unwrap();
+    let mut seconds = 0;
+    while !alice.link.takes_records() {
+        world.pass(Duration::from_secs(1));
+        seconds += 1;
+        alice.link.handle_timeout(world.now).unwrap();
+        alice.drain(world.now).unwrap();
+    }
+    let silence = KEEP_ALIVE + WRITE_TIMEOUT;
+    assert!(Duration::from_secs(seconds) > 2 * silence, "{seconds} s");
+    // From now on it is.
+    world.pass(KEEP_ALIVE);
+    alice.link.handle_timeout(world.now).unwrap();
+    world.pass(KEEP_ALIVE);
+    assert!(alice.link.handle_timeout(world.now).is_err());
+}
+
 // docs/protocol.md §5.2: Leaving
 #[test]
 fn drained_link_answers_what_it_has_taken_and_then_leaves() {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::ToRelay;
 use sealwire_protocol::handshake::Credential;
+use sealwire_protocol::key::SigningKey;
 use sealwire_server::issuer_keys::KeySource;
 use sealwire_server::policy::{Allowance, ConnectionLimits};
 use sealwire_server::{Drain, Relay, RelayError, Tls};
@@ -40,8 +41,12 @@ async fn ask(relay: &Relay, method: &str, path: &str) -> (u16, String) {
 }
 
 async fn ask_at(port: SocketAddr, method: &str, path: &str) -> (u16, String) {
+    ask_with(port, method, path, "").await
+}
+
+async fn ask_with(port: SocketAddr, method: &str, path: &str, fields: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(port).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     within(stream.read_to_string(&mut answer)).await.unwrap();
@@ -77,6 +82,16 @@ async fn health_readiness_and_nothing_else_is_on_the_operators_port() {
     assert_eq!(get(&relay, "/readyz").await, ok);
     assert_eq!(get(&relay, "/v1").await.0, 404);
     assert_eq!(ask(&relay, "POST", "/healthz").await.0, 405);
+    let port = relay.admin_addr().unwrap();
+    for (status, fields) in [
+        (200, "sec-fetch-site: none\r\n"),
+        (403, "sec-fetch-site: same-origin\r\n"),
+        (403, "sec-fetch-site: cross-site\r\n"),
+        (403, "origin: http://localhost:9090\r\n"),
+    ] {
+        let answer = ask_with(port, "GET", "/metrics", fields).await;
+        assert_eq!(answer.0, status, "{fields}");
+    }
     let taken = Relay::in_memory().admin(relay.admin_addr().unwrap());
     assert!(matches!(
         taken.bind(LOOPBACK).await,
@@ -171,7 +186,12 @@ async fn user_with_too_many_links_is_told_to_come_back_later() {
     let refused = support::refusal(&relay, &third, credential()).await;
     assert_eq!(refused, code(4002, "overloaded"));
     Device::join(&relay, &issuer, "bob").await;
+    // One that is here already takes its own place.
+    let key = SigningKey::from_seed(&first.key.seed());
+    let again = Device::connect(&relay, key, first.token.clone()).await;
     drop(first);
+    becomes(&relay, "sealwire_links_open", 2).await;
+    drop(again);
     becomes(&relay, "sealwire_links_open", 1).await;
     Device::connect(&relay, third, token).await;
 }
@@ -187,6 +207,7 @@ async fn device_that_sends_too_fast_is_read_later_and_loses_nothing() {
     let mut alice = Device::join(&relay, &issuer, "alice").await;
     let mut bob = Device::join(&relay, &issuer, "bob").await;
     let mut asked = Vec::new();
+    let began = std::time::Instant::now();
     for _ in 0..3 {
         for _ in 0..40 {
             let request = alice.request();
@@ -202,6 +223,8 @@ async fn device_that_sends_too_fast_is_read_later_and_loses_nothing() {
             alice.next().await;
         }
     }
+    // A second's worth may come at once, the other seventy at their rate.
+    assert!(began.elapsed() > Duration::from_secs(1));
     assert!(metric(&relay, "sealwire_links_throttled_total").await > 0);
     let unknown = "sealwire_requests_refused_total{code=\"unknown_blob\"}";
     assert_eq!(metric(&relay, unknown).await, asked.len() as u64);
@@ -295,6 +318,13 @@ async fn new_certificate_is_shown_and_no_link_drops() {
     put(&key, &new_key);
     becomes(&relay, &changes("ok"), 1).await;
     assert!(shows(&relay, &new).await && !shows(&relay, &old).await);
+    // It cannot be read: that is said once, and so is that it can again.
+    std::fs::remove_file(&chain).unwrap();
+    becomes(&relay, &changes("failed"), 2).await;
+    put(&chain, &old);
+    put(&key, &old_key);
+    becomes(&relay, &changes("ok"), 2).await;
+    assert_eq!(metric(&relay, &changes("failed")).await, 2);
     // The link goes on.
     let said = alice.fetch("nobody", false).await;
     assert_eq!(refused(said), RefusalCode::UnknownUser);

@@ -552,12 +552,12 @@ async fn pushes_that_a_link_has_no_room_for_are_dropped_and_counted() {
     alice.nothing_waits().await;
 }
 
-// Neither waits for the other for good: the mailbox and what is pushed take turns.
+// None waits for another for good: the mailbox, what is pushed, and what the device itself says take turns.
 #[tokio::test(flavor = "multi_thread")]
-async fn mail_comes_though_pushes_never_end() {
+async fn mail_and_answers_come_though_pushes_never_end() {
     const PATIENCE: usize = 200;
     let issuer = Issuer::new();
-    let relay = bind(issuer.relay()).await;
+    let relay = bind(issuer.relay().service("echo", service_fn(echo))).await;
     let mut alice = Device::join(&relay, &issuer, "alice").await;
     let mut bob = Device::join(&relay, &issuer, "bob").await;
     let (pusher, device) = (relay.pusher(), alice.id());
@@ -574,17 +574,53 @@ async fn mail_comes_though_pushes_never_end() {
     });
     assert!(matches!(alice.next().await, Said::Push(..)));
     assert_accepted(&bob.send("alice", 1, &[alice.id()], b"hello").await);
-    let mut mail = None;
+    let request = alice.ask("echo", true, b"heard").await;
+    let mut others = Vec::new();
     for _ in 0..PATIENCE {
         let said = alice.next().await;
         if !matches!(said, Said::Push(..)) {
-            mail = Some(said);
+            others.push(said);
+        }
+        if others.len() == 2 {
             break;
         }
     }
     enough.store(1, Ordering::Relaxed);
     pushing.join().unwrap();
-    assert_eq!(mail, Some(delivery(1, 1, &bob, "bob", b"hello")));
+    assert!(others.contains(&delivery(1, 1, &bob, "bob", b"hello")));
+    let heard = Said::Result(request, b"heard".to_vec());
+    assert!(others.contains(&heard), "the device is heard meanwhile");
+}
+
+// docs/protocol.md §5.2: Leaving: what was taken is answered, and all of it is read before the close
+#[tokio::test]
+async fn drained_link_gives_the_results_that_it_owes_and_no_more_pushes() {
+    const CALLS: usize = 8;
+    let issuer = Issuer::new();
+    let (service, mut begins, gate) = gated();
+    let relay = bind(issuer.relay().service("gated", service)).await;
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let large = vec![7; MAX_SERVICE_PAYLOAD_BYTES / 4];
+    let mut owed = Vec::new();
+    for _ in 0..CALLS {
+        owed.push(alice.ask("gated", true, &large).await);
+        within(begins.recv()).await.unwrap();
+    }
+    let (pusher, device) = (relay.pusher(), alice.id());
+    let draining = tokio::spawn(relay.drain(sealwire_server::Drain::default()));
+    assert!(matches!(alice.next().await, Said::Leaving(_)));
+    pusher.push_to_device(&device, "news", "too late").unwrap();
+    gate.add_permits(CALLS);
+    for _ in 0..CALLS {
+        let said = alice.next().await;
+        let Said::Result(request, result) = said else {
+            panic!("{said:?}")
+        };
+        assert!(owed.contains(&request) && result == large);
+        owed.retain(|other| *other != request);
+    }
+    assert_eq!(alice.closed().await, code(4000, "going_away"));
+    within(draining).await.unwrap();
 }
 
 #[tokio::test]

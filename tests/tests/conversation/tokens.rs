@@ -186,9 +186,9 @@ async fn refreshed_token_takes_the_place_of_the_old_one() {
         .arrive()
         .await;
     let credential = issuer.grants_in_turn(vec![
-        // A minute before its end the relay has the device ask for the next.
+        // When a quarter of it is left, the relay has the device ask for the next.
         Wish {
-            expires: 64,
+            expires: 4,
             ..Wish::of("alice")
         },
         Wish {

@@ -11,6 +11,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -34,6 +35,8 @@ pub(super) struct Calls {
     places: Arc<Semaphore>,
     /// Dropping it ends them where they wait.
     tasks: JoinSet<()>,
+    /// Bytes of calls whose tasks have not ended, whatever has been told of them.
+    bytes: Arc<AtomicUsize>,
     answers: FuturesUnordered<Answering>,
     results: VecDeque<(RequestId, Bytes, OwnedSemaphorePermit)>,
 }
@@ -42,8 +45,6 @@ pub(super) struct Calls {
 #[derive(Debug)]
 pub(super) struct Answered {
     pub(super) request: RequestId,
-    /// Bytes that came with it.
-    pub(super) bytes: usize,
     pub(super) answer: Answer,
 }
 
@@ -69,18 +70,17 @@ enum Told {
 #[derive(Debug)]
 struct Answering {
     request: RequestId,
-    bytes: usize,
     told: oneshot::Receiver<Told>,
 }
 
 impl Future for Answering {
-    type Output = (RequestId, usize, Told);
+    type Output = (RequestId, Told);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.told.poll_unpin(cx).map(|told| {
-            // A task that ends without a word was ended.
-            let told = told.unwrap_or(Told::Failed(RefusalCode::Unavailable));
-            (self.request, self.bytes, told)
+            // A task that ends without a word has panicked where nothing catches it: its handler may have done what it was to do.
+            let told = told.unwrap_or(Told::Failed(RefusalCode::ServiceFailed));
+            (self.request, told)
         })
     }
 }
@@ -90,6 +90,7 @@ impl Calls {
         Self {
             places: Arc::new(Semaphore::new(MAX_RUNNING_CALLS)),
             tasks: JoinSet::new(),
+            bytes: Arc::default(),
             answers: FuturesUnordered::new(),
             results: VecDeque::new(),
         }
@@ -104,19 +105,18 @@ impl Calls {
         limit: Duration,
     ) {
         let (tell, told) = oneshot::channel();
-        self.answers.push(Answering {
-            request,
-            bytes: call.payload().len(),
-            told,
-        });
+        self.answers.push(Answering { request, told });
         let places = Arc::clone(&self.places);
-        self.tasks.spawn(serve(places, handler, call, limit, tell));
+        let held = Held::new(&self.bytes, call.payload().len());
+        self.tasks.spawn(async move {
+            let _held = held;
+            serve(places, handler, call, limit, tell).await;
+        });
     }
 
     /// The next call of which there is something to say.
     pub(super) fn poll_answered(&mut self, cx: &mut Context<'_>) -> Poll<Answered> {
-        while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {}
-        let Poll::Ready(Some((request, bytes, told))) = self.answers.poll_next_unpin(cx) else {
+        let Poll::Ready(Some((request, told))) = self.answers.poll_next_unpin(cx) else {
             return Poll::Pending;
         };
         let answer = match told {
@@ -127,11 +127,21 @@ impl Calls {
                 Answer::Result
             }
         };
-        Poll::Ready(Answered {
-            request,
-            bytes,
-            answer,
-        })
+        Poll::Ready(Answered { request, answer })
+    }
+
+    /// Whether the task of a call has ended since this was asked.
+    pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut some = false;
+        while let Poll::Ready(Some(_)) = self.tasks.poll_join_next(cx) {
+            some = true;
+        }
+        some
+    }
+
+    /// Bytes that calls hold whose handlers have not ended.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Takes a result, and frees its place.
@@ -145,6 +155,23 @@ impl Calls {
         self.places.close();
         self.results.clear();
         while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Counts the bytes of a call for as long as its task lives, however it ends.
+#[derive(Debug)]
+struct Held(Arc<AtomicUsize>, usize);
+
+impl Held {
+    fn new(bytes: &Arc<AtomicUsize>, count: usize) -> Self {
+        bytes.fetch_add(count, Ordering::Relaxed);
+        Self(Arc::clone(bytes), count)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.fetch_sub(self.1, Ordering::Relaxed);
     }
 }
 
@@ -204,5 +231,60 @@ async fn serve(
     };
     if let Some(tell) = tell.take() {
         let _ = tell.send(told);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, poll_fn};
+
+    use tower::service_fn;
+    use tower::util::BoxCloneService;
+
+    use sealwire_protocol::key::Thumbprint;
+    use sealwire_protocol::name::{Issuer, User};
+    use sealwire_protocol::permissions::Permissions;
+    use sealwire_protocol::service::ServiceName;
+    use sealwire_protocol::token::TokenClaims;
+
+    use super::*;
+    use crate::services;
+
+    fn claims() -> TokenClaims {
+        TokenClaims {
+            issuer: Issuer::new("https://issuer.example").unwrap(),
+            user: User::new("alice").unwrap(),
+            audience: Vec::new(),
+            expires: 0,
+            issued: 0,
+            not_before: None,
+            id: None,
+            device: Thumbprint::from_bytes([1; 32]),
+            permissions: Permissions::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn call_counts_with_its_bytes_until_its_handler_has_ended() {
+        let handler = service_fn(|call: services::Call| async move {
+            let _held = call;
+            pending::<Result<Bytes, services::BoxError>>().await
+        });
+        let mut calls = Calls::new();
+        let name = ServiceName::new("log").unwrap();
+        let call = services::Call::new(claims(), name, Bytes::from("12345"), false);
+        let limit = Duration::from_secs(3_600);
+        calls.begin(1, BoxCloneService::new(handler), call, limit);
+        // It is a notification, and Accepted as soon as it is taken.
+        let answered = poll_fn(|cx| calls.poll_answered(cx)).await;
+        assert!(matches!(answered.answer, Answer::Accepted));
+        assert_eq!(calls.bytes(), 5);
+        calls.tasks.abort_all();
+        poll_fn(|cx| match calls.poll_ended(cx) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+        .await;
+        assert_eq!(calls.bytes(), 0);
     }
 }

@@ -77,17 +77,17 @@ pub(crate) async fn run(
     // Enough to tell links apart in a log, and no more.
     let device = device.get(..8).unwrap_or_default();
     tracing::debug!(device, "link open");
-    let Some(share) = shared.links.take(established.user().clone()) else {
+    let share = shared.links.take(established.user().clone());
+    // A device that is here has its older link closed for this one.
+    if share.is_none() && !shared.hub.has(established.link.device().as_bytes()) {
         tracing::debug!(device, end = %End::TooManyLinks, "link closed");
         shared.metrics.refused(&End::TooManyLinks);
         close(socket, &End::TooManyLinks).await;
         return;
-    };
+    }
     let metrics = Arc::clone(&shared);
     let metrics = &metrics.metrics;
-    let _open = metrics.link();
-    // Given back before the link counts as ended.
-    let _share = share;
+    let open = metrics.link();
     let link = match Link::open(established, shared, clock::now()) {
         Ok(link) => link,
         Err(end) => {
@@ -109,6 +109,8 @@ pub(crate) async fn run(
     };
     tracing::debug!(device, %end, "link closed");
     metrics.closed(&end);
+    // Given back before what its services still do has ended.
+    drop((share, open));
     futures_util::future::join(close(driver.socket, &end), driver.link.close()).await;
 }
 
@@ -167,7 +169,7 @@ impl Driver {
     async fn serve(&mut self, stop: &mut watch::Receiver<bool>) -> Result<Infallible, End> {
         loop {
             self.transmit()?;
-            if self.link.has_left() {
+            if self.link.has_left() && self.socket.backlog() == 0 {
                 return Err(End::Stopping);
             }
             // Before whatever else there is to do, and after the answer to a device that has removed itself.
@@ -179,7 +181,15 @@ impl Driver {
                 Event::Time => self.link.handle_timeout(clock::now())?,
                 Event::News(rung) => self.link.handle_news(rung)?,
                 Event::Finished => {}
-                Event::Flushed => self.link.handle_flushed(),
+                Event::Flushed => {
+                    self.link.handle_flushed();
+                    // There may be more to send for ever: in between, the device is heard.
+                    if self.takes_records()
+                        && let Some(incoming) = self.socket.receive_now().await?
+                    {
+                        self.on_incoming(incoming).await?;
+                    }
+                }
                 Event::Incoming(incoming) => self.on_incoming(incoming).await?,
             }
         }
@@ -223,7 +233,7 @@ impl Driver {
                     records += 1;
                 }
                 Incoming::Ping => self.link.handle_ping(now)?,
-                Incoming::Pong => self.link.handle_pong(now),
+                Incoming::Pong => self.link.handle_pong(now)?,
             }
             let room = records < MAX_RECORDS_AT_ONCE && self.takes_records();
             next = if room {

@@ -60,6 +60,15 @@ impl KeepAlive {
         Ok(())
     }
 
+    /// An answer to a ping came; one that nobody has asked for is like a ping.
+    pub(super) fn ponged(&mut self, now: u64) -> Result<(), End> {
+        if self.pinged_at.is_none() {
+            return self.pinged(now);
+        }
+        self.heard(now);
+        Ok(())
+    }
+
     /// Something was given to the socket.
     pub(super) fn owed(&mut self, now: u64) {
         self.owed_since.get_or_insert(now);
@@ -108,6 +117,19 @@ fn milliseconds(duration: Duration) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_that_nobody_asked_for_are_bounded_as_pings_are() {
+        let mut device = new();
+        for _ in 0..MAX_PINGS {
+            device.ponged(2_000).unwrap();
+        }
+        assert!(matches!(device.ponged(2_000), Err(End::TooManyPings)));
+        let mut device = new();
+        assert_eq!(device.check(31_000).unwrap(), Due::Ping);
+        device.ponged(31_001).unwrap();
+        assert_eq!(device.deadline(), 61_001);
+    }
 
     fn new() -> KeepAlive {
         KeepAlive::new(Duration::from_secs(30), Duration::from_secs(10), 1_000)

@@ -127,21 +127,26 @@ struct Links {
 }
 
 impl Pushes {
-    /// Enters a link. It leaves when what comes back is dropped; one that is entered for the same device later takes its place before.
+    /// Enters a link, unless it `is_over`: a newer one of the device may have been entered before. It leaves when what comes back is dropped; one that is
+    /// entered for the same device later takes its place before.
     pub(crate) fn enter(
         self: &Arc<Self>,
         device: Thumbprint,
         user: &User,
         permissions: &Permissions,
+        is_over: impl FnOnce() -> bool,
     ) -> PushQueue {
         let queue = Arc::new(Queue::default());
         queue.waiting().permit(permissions);
         let mut links = self.links();
-        if let Some(older) = links.by_device.insert(device, Arc::clone(&queue)) {
-            links.forget(user, &older);
+        // Looked at under the lock: whoever replaces it after this comes here after this.
+        if !is_over() {
+            if let Some(older) = links.by_device.insert(device, Arc::clone(&queue)) {
+                links.forget(user, &older);
+            }
+            let of_user = links.by_user.entry(user.clone()).or_default();
+            of_user.push(Arc::clone(&queue));
         }
-        let of_user = links.by_user.entry(user.clone()).or_default();
-        of_user.push(Arc::clone(&queue));
         drop(links);
         PushQueue {
             pushes: Arc::clone(self),
@@ -323,9 +328,9 @@ mod tests {
     fn push_reaches_the_links_that_are_meant_in_order() {
         let (pushes, pusher, alice) = world();
         let bob = User::new("bob").unwrap();
-        let phone = pushes.enter(device(1), &alice, &calling());
-        let laptop = pushes.enter(device(2), &alice, &calling());
-        let other = pushes.enter(device(3), &bob, &calling());
+        let phone = pushes.enter(device(1), &alice, &calling(), || false);
+        let laptop = pushes.enter(device(2), &alice, &calling(), || false);
+        let other = pushes.enter(device(3), &bob, &calling(), || false);
         assert_eq!(pusher.push_to_user(&alice, "news", "one"), pushed(2, 0));
         assert_eq!(
             pusher.push_to_device(&device(1), "news", "two"),
@@ -346,7 +351,7 @@ mod tests {
     #[test]
     fn queue_is_bounded_in_number_and_in_bytes_and_what_does_not_fit_is_counted() {
         let (pushes, pusher, alice) = world();
-        let link = pushes.enter(device(1), &alice, &calling());
+        let link = pushes.enter(device(1), &alice, &calling(), || false);
         for _ in 0..MAX_QUEUED_PUSHES {
             assert_eq!(pusher.push_to_user(&alice, "news", ""), pushed(1, 0));
         }
@@ -378,7 +383,7 @@ mod tests {
     #[test]
     fn push_of_a_service_that_the_token_does_not_allow_is_given_to_nobody() {
         let (pushes, pusher, alice) = world();
-        let link = pushes.enter(device(1), &alice, &Permissions::default());
+        let link = pushes.enter(device(1), &alice, &Permissions::default(), || false);
         assert_eq!(pusher.push_to_user(&alice, "news", "x"), pushed(0, 0));
         link.permit(&calling());
         assert_eq!(pusher.push_to_user(&alice, "news", "x"), pushed(1, 0));
@@ -399,8 +404,8 @@ mod tests {
     #[test]
     fn newer_link_of_a_device_takes_the_older_ones_place_and_survives_its_end() {
         let (pushes, pusher, alice) = world();
-        let older = pushes.enter(device(1), &alice, &calling());
-        let newer = pushes.enter(device(1), &alice, &calling());
+        let older = pushes.enter(device(1), &alice, &calling(), || false);
+        let newer = pushes.enter(device(1), &alice, &calling(), || false);
         assert_eq!(pusher.push_to_user(&alice, "news", "x"), pushed(1, 0));
         drop(older);
         assert_eq!(pusher.push_to_device(&device(1), "news", "y"), pushed(1, 0));
@@ -413,9 +418,21 @@ mod tests {
     }
 
     #[test]
+    fn older_link_that_is_entered_last_does_not_take_the_newer_ones_place() {
+        let (pushes, pusher, alice) = world();
+        let newer = pushes.enter(device(1), &alice, &calling(), || false);
+        let older = pushes.enter(device(1), &alice, &calling(), || true);
+        assert_eq!(pusher.push_to_user(&alice, "news", "x"), pushed(1, 0));
+        drop(older);
+        assert_eq!(pusher.push_to_device(&device(1), "news", "y"), pushed(1, 0));
+        assert_eq!(newer.take().unwrap().payload, "x");
+        assert_eq!(newer.take().unwrap().payload, "y");
+    }
+
+    #[test]
     fn link_is_told_once_that_something_came() {
         let (pushes, pusher, alice) = world();
-        let link = pushes.enter(device(1), &alice, &calling());
+        let link = pushes.enter(device(1), &alice, &calling(), || false);
         let cx = &mut Context::from_waker(Waker::noop());
         assert!(!link.poll_grown(cx));
         pusher.push_to_user(&alice, "news", "x").unwrap();

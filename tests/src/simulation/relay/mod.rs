@@ -230,10 +230,7 @@ impl Relay {
                 context.send(id, End::Relay, Wire::Pong);
                 process.with_link(id, context, |link| link.handle_ping(steady));
             }
-            Wire::Pong => process.with_link(id, context, |link| {
-                link.handle_pong(steady);
-                Ok(())
-            }),
+            Wire::Pong => process.with_link(id, context, |link| link.handle_pong(steady)),
             Wire::Record(record) => {
                 if connection.unread.len() < MAX_UNREAD {
                     connection.unread.push_back(record);

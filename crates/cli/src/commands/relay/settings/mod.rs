@@ -50,6 +50,10 @@ const MAX_DRAIN_SECONDS: u64 = 600;
 const MAX_BYTES: u64 = 1 << 50;
 /// Bytes of a sealed message that every relay takes: the first one to a device carries an attestation.
 const MIN_MESSAGE_BYTES: u64 = 16 << 10;
+/// Frames of a device, at least, that are read in a minute.
+const MIN_FRAMES_PER_MINUTE: u64 = 60;
+/// Bytes of a device's frames, at least, that are read in a minute: the largest record is read in three.
+const MIN_BYTES_PER_MINUTE: u64 = 1 << 20;
 /// Seconds, at most, for which a relay holds what nobody fetches.
 const MAX_RETENTION_SECONDS: u64 = 366 * 86_400;
 /// Seconds, at least, for which it does.
@@ -624,7 +628,10 @@ impl Limits {
                 "frames_per_minute",
                 "Frames of a device that are read in a minute; who sends more is read later.",
             ),
-            &number,
+            &Count {
+                least: MIN_FRAMES_PER_MINUTE,
+                most: MAX_NUMBER,
+            },
             |allowance| &mut allowance.frames_per_minute,
         );
         set(
@@ -632,7 +639,10 @@ impl Limits {
                 "bytes_per_minute",
                 "Bytes of a device's frames that are read in a minute; who sends more is read later.",
             ),
-            &size,
+            &Size {
+                least: MIN_BYTES_PER_MINUTE,
+                most: MAX_BYTES,
+            },
             |allowance| &mut allowance.bytes_per_minute,
         );
         let connections = read_connections(keys);

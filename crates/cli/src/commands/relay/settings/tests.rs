@@ -92,7 +92,7 @@ fn every_setting_reaches_the_relay() {
         blob_upload_time = 114
         blob_reserved_bytes = 115
         frames_per_minute = 119
-        bytes_per_minute = 120
+        bytes_per_minute = 2000000
         connections = 121
         unauthenticated = 122
         unauthenticated_per_address = 123
@@ -139,7 +139,7 @@ fn every_setting_reaches_the_relay() {
     allowance.blobs.upload_seconds = 114;
     allowance.blobs.reserved_bytes = 115;
     allowance.frames_per_minute = 119;
-    allowance.bytes_per_minute = 120;
+    allowance.bytes_per_minute = 2_000_000;
     let mut connections = ConnectionLimits::default();
     connections.connections = 121;
     connections.unauthenticated = 122;
