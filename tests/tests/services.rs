@@ -7,7 +7,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -175,13 +175,31 @@ async fn failure_of_a_service_is_told_without_its_reason_and_time_is_bounded_at_
     assert!(alice.client.call("echo", largest.clone()).await == Ok(largest));
 }
 
+/// Ends what goes on until then, however the test ends.
+#[derive(Default)]
+struct Stop(Arc<AtomicBool>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Both ends write more than the network holds: neither may wait with reading until it has written.
 #[tokio::test(flavor = "multi_thread")]
-async fn largest_calls_and_results_cross_each_other() {
+async fn largest_calls_results_and_pushes_cross_each_other() {
     const CALLS: usize = 16;
     let town = Town::with(echo).await;
     let alice = town.join("alice").await;
     let large = vec![7; 1 << 20];
+    let (pusher, device, done) = (town.relay().pusher(), alice.thumbprint(), Stop::default());
+    let until = Arc::clone(&done.0);
+    std::thread::spawn(move || {
+        while !until.load(Ordering::Relaxed) {
+            let news = vec![0; 1 << 20];
+            pusher.push_to_device(&device, "news", news).unwrap();
+        }
+    });
     let calls = (0..CALLS).map(|_| alice.client.call("echo", large.clone()).into_future());
     let results = within("the results", join_all(calls)).await;
     assert_eq!(results.len(), CALLS);
