@@ -97,17 +97,18 @@ impl<'a> Drive<'a> {
     /// device connects the next time.
     async fn finish(&mut self) -> Result<(), Stop> {
         loop {
-            self.pump().await?;
+            self.pump()?;
             if !self.core.engine.is_ready() || self.core.engine.open_requests() == 0 {
-                return Ok(());
+                return Ok(self.link.written().await?);
             }
-            let mut record = self.link.receive().await?;
-            self.handle_record(&mut record)?;
+            if let Some(mut record) = self.link.turn(true).await? {
+                self.handle_record(&mut record)?;
+            }
         }
     }
 
     async fn step(&mut self) -> Result<(), Stop> {
-        self.pump().await?;
+        self.pump()?;
         self.core.give_event();
         let may_read = self.core.engine.may_read();
         self.patience.read(may_read, Instant::now());
@@ -117,54 +118,59 @@ impl<'a> Drive<'a> {
         }
         let deadline = self.deadline();
         tokio::select! {
-            record = self.link.receive(), if may_read => self.handle_records(record?),
+            turned = self.link.turn(may_read) => match turned? {
+                Some(record) => self.handle_records(record),
+                None => Ok(()),
+            },
             command = self.core.commands.recv() => self.core.handle_commands(command),
             () = self.acks.some() => Ok(()),
             token = answer(&mut self.asked), if self.asked.is_some() => {
                 self.asked = None;
-                self.refresh_with(token).await
+                self.refresh_with(token)
             }
-            () = tokio::time::sleep_until(deadline) => self.handle_timeout().await,
+            () = tokio::time::sleep_until(deadline) => self.handle_timeout(),
         }
     }
 
     /// Commits what has happened, and sends everything that the engine has to send.
-    async fn pump(&mut self) -> Result<(), Stop> {
+    fn pump(&mut self) -> Result<(), Stop> {
         self.core.engine.settle(now())?;
         self.core.calls.give_up(Instant::now());
-        while let Some(request) = self.core.engine.poll_request() {
-            self.push(&request).await?;
+        while self.link.has_room()
+            && let Some(request) = self.core.engine.poll_request()
+        {
+            self.push(&request)?;
         }
-        self.push_transfers().await?;
-        self.push_calls().await?;
+        self.push_transfers()?;
+        self.push_calls()?;
         let position = self.core.engine.position();
         let engine = &self.core.engine;
         if engine.is_ready() && engine.has_room() && position > self.acknowledged {
             self.acknowledged = position;
-            self.link.push(&ToRelay::Ack { position }).await?;
+            self.link.push(&ToRelay::Ack { position })?;
         }
-        Ok(self.link.flush().await?)
+        Ok(self.link.flush()?)
     }
 
     /// Whether the relay may get one more request, with one left for a refresh.
     fn may_ask(&self) -> bool {
-        self.core.engine.open_requests() + 1 < MAX_OPEN_REQUESTS
+        self.link.has_room() && self.core.engine.open_requests() + 1 < MAX_OPEN_REQUESTS
     }
 
     /// Sends what transfers of files ask, as much of it as the relay may get.
-    async fn push_transfers(&mut self) -> Result<(), Stop> {
+    fn push_transfers(&mut self) -> Result<(), Stop> {
         while self.core.transfers.has_next() && self.core.engine.is_ready() && self.may_ask() {
             let request = self.core.engine.reserve_request();
             if let Some(ask) = self.core.transfers.next(request) {
                 self.patience.asked(request, Instant::now());
-                self.link.push(&ask.frame(request)).await?;
+                self.link.push(&ask.frame(request))?;
             }
         }
         Ok(())
     }
 
     /// Sends calls of services, as many as the relay may get. They have their own time: a slow service says nothing about the link.
-    async fn push_calls(&mut self) -> Result<(), Stop> {
+    fn push_calls(&mut self) -> Result<(), Stop> {
         // What the relay will not read on this link waits for the next: then it is known not to have been carried out.
         while self.core.engine.is_ready()
             && !self.core.is_left()
@@ -172,14 +178,14 @@ impl<'a> Drive<'a> {
             && let Some(asked) = self.core.calls.next()
         {
             let request = self.core.engine.reserve_request();
-            let pushed = self.link.push(&calls::frame(&asked, request)).await;
+            let pushed = self.link.push(&calls::frame(&asked, request));
             self.core.calls.sent(request, asked);
             pushed?;
         }
         Ok(())
     }
 
-    async fn push(&mut self, request: &Request) -> Result<(), Stop> {
+    fn push(&mut self, request: &Request) -> Result<(), Stop> {
         let (Request::PublishCard {
             request: number, ..
         }
@@ -202,7 +208,7 @@ impl<'a> Drive<'a> {
                     request: *request,
                     card: card.as_bytes(),
                 };
-                self.link.push(&frame).await?;
+                self.link.push(&frame)?;
             }
             Request::PublishPrekeys {
                 request,
@@ -221,7 +227,7 @@ impl<'a> Drive<'a> {
                     replace: *replace,
                     prekeys: List::from(&prekeys),
                 };
-                self.link.push(&frame).await?;
+                self.link.push(&frame)?;
             }
             Request::FetchCards {
                 request,
@@ -233,7 +239,7 @@ impl<'a> Drive<'a> {
                     user,
                     take: *take,
                 };
-                self.link.push(&frame).await?;
+                self.link.push(&frame)?;
             }
             Request::Send { request, entry } => {
                 let Some(send) = self.core.engine.outgoing(*entry) else {
@@ -248,14 +254,14 @@ impl<'a> Drive<'a> {
                     parts: List::from(&send.parts),
                     copies: List::from(&send.copies),
                 });
-                self.link.push(&frame).await?;
+                self.link.push(&frame)?;
             }
             Request::RemoveDevice { request, device } => {
                 let frame = ToRelay::RemoveDevice {
                     request: *request,
                     device: *device,
                 };
-                self.link.push(&frame).await?;
+                self.link.push(&frame)?;
             }
         }
         Ok(())
@@ -269,8 +275,8 @@ impl<'a> Drive<'a> {
             if !self.core.engine.may_read() {
                 return Ok(());
             }
-            match self.link.receive().now_or_never() {
-                Some(next) => record = next?,
+            match self.link.turn(true).now_or_never().transpose()?.flatten() {
+                Some(next) => record = next,
                 None => return Ok(()),
             }
         }
@@ -413,13 +419,16 @@ impl<'a> Drive<'a> {
 
     fn deadline(&self) -> Instant {
         let late = self.patience.deadline();
-        [self.core.deadline(), late, self.ready_by, self.refresh_at]
+        let written_by = self.link.written_by().map(Instant::from_std);
+        let own = [self.ready_by, self.refresh_at, written_by];
+        [self.core.deadline(), late]
             .into_iter()
+            .chain(own)
             .flatten()
             .fold(self.next_ping, Instant::min)
     }
 
-    async fn handle_timeout(&mut self) -> Result<(), Stop> {
+    fn handle_timeout(&mut self) -> Result<(), Stop> {
         let time = Instant::now();
         // Pings and pongs count too.
         self.patience.heard(Instant::from_std(self.link.heard));
@@ -427,23 +436,27 @@ impl<'a> Drive<'a> {
         if late.into_iter().flatten().any(|by| by <= time) {
             return Err(End::Retry(Unreachable::Timeout).into());
         }
+        let written_by = self.link.written_by().map(Instant::from_std);
+        if written_by.is_some_and(|by| by <= time) {
+            return Err(End::Retry(Unreachable::Broken).into());
+        }
         if self.next_ping <= time {
             self.next_ping = time + PING_INTERVAL;
-            self.link.ping().await?;
+            self.link.ping();
         }
         if self.refresh_at.is_some_and(|at| at <= time) {
             self.refresh_at = None;
             self.refresh_after = time + self.dialer.refresh_floor;
             match self.dialer.ask() {
                 Some(asked) => self.asked = Some(asked),
-                None => self.refresh(Zeroizing::new(String::new()), None).await?,
+                None => self.refresh(Zeroizing::new(String::new()), None)?,
             }
         }
         Ok(())
     }
 
     /// The application's source of tokens has answered.
-    async fn refresh_with(&mut self, token: Option<Zeroizing<String>>) -> Result<(), Stop> {
+    fn refresh_with(&mut self, token: Option<Zeroizing<String>>) -> Result<(), Stop> {
         let Some(token) = token else {
             self.refresh_at = Some(Instant::now() + REFRESH_RETRY);
             return Ok(());
@@ -453,15 +466,11 @@ impl<'a> Drive<'a> {
             self.core.engine.handle_token(&token, now())?;
         }
         let expires = self.dialer.remember(&token);
-        self.refresh(token, expires).await
+        self.refresh(token, expires)
     }
 
     /// Refreshes in-band (`docs/protocol.md §5.4`); an empty token asks the built-in issuer for one.
-    async fn refresh(
-        &mut self,
-        token: Zeroizing<String>,
-        expires: Option<u64>,
-    ) -> Result<(), Stop> {
+    fn refresh(&mut self, token: Zeroizing<String>, expires: Option<u64>) -> Result<(), Stop> {
         let request = self.core.engine.reserve_request();
         self.patience.asked(request, Instant::now());
         let keys = self.core.engine.keys();
@@ -474,7 +483,7 @@ impl<'a> Drive<'a> {
             proof: proof.as_bytes(),
             token: token.as_bytes(),
         };
-        self.link.push(&frame).await?;
+        self.link.push(&frame)?;
         self.refreshing = Some((request, expires));
         Ok(())
     }

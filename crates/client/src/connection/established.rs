@@ -2,12 +2,11 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use futures_util::{Sink as _, SinkExt as _, StreamExt as _};
+use futures_util::{SinkExt as _, StreamExt as _};
 use sealwire_e2e::device::DeviceKeys;
 use sealwire_protocol::address::Address;
 use sealwire_protocol::batch::Batch;
@@ -100,9 +99,11 @@ pub(super) struct Established {
     socket: Socket,
     pub(super) link: DeviceLink,
     batch: Batch<DeviceToRelay>,
-    /// What was read while something was written.
-    ahead: VecDeque<Read>,
-    ahead_bytes: usize,
+    /// What is sealed, and not yet the socket's.
+    outgoing: VecDeque<Message>,
+    outgoing_bytes: usize,
+    /// Since when the socket has taken nothing of what it is to write; `None` once all is written.
+    stuck_since: Option<Instant>,
     /// When something last arrived.
     pub(super) heard: Instant,
     /// The link has failed here: what to tell the relay (`docs/protocol.md §13`).
@@ -129,8 +130,9 @@ impl Established {
                 socket,
                 link,
                 batch: Batch::new(),
-                ahead: VecDeque::new(),
-                ahead_bytes: 0,
+                outgoing: VecDeque::new(),
+                outgoing_bytes: 0,
+                stuck_since: None,
                 heard: Instant::now(),
                 failed: None,
             }),
@@ -139,38 +141,83 @@ impl Established {
         }
     }
 
-    /// The next record, sealed as it came. Dropping the future loses nothing.
-    pub(super) async fn receive(&mut self) -> Result<Vec<u8>, End> {
+    /// Writes what waits, and gives the next record, sealed as it came, if `read`; or `None` once there is room for more again. Neither waits for the other:
+    /// a relay that has much to say reads on only when it has been heard. Dropping the future loses nothing.
+    pub(super) async fn turn(&mut self, read: bool) -> Result<Option<Vec<u8>>, End> {
+        poll_fn(|cx| {
+            let had_room = self.has_room();
+            if let Poll::Ready(Err(end)) = self.poll_written(cx) {
+                return Poll::Ready(Err(end));
+            }
+            if !had_room && self.has_room() {
+                return Poll::Ready(Ok(None));
+            }
+            if read {
+                self.poll_record(cx).map_ok(Some)
+            } else {
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn poll_record(&mut self, cx: &mut Context<'_>) -> Poll<Result<Vec<u8>, End>> {
         loop {
-            let message = match self.ahead.pop_front() {
-                Some(read) => {
-                    self.ahead_bytes = self.ahead_bytes.saturating_sub(length(&read));
-                    read
+            let read = ready!(self.socket.poll_next_unpin(cx));
+            self.heard = Instant::now();
+            match understood(read) {
+                Ok(Some(record)) => return Poll::Ready(Ok(record)),
+                Ok(None) => {}
+                Err(end) => {
+                    if is_malformed(&end) {
+                        self.failed = Some(CloseCode::Malformed);
+                    }
+                    return Poll::Ready(Err(end));
                 }
-                None => {
-                    let read = self.socket.next().await;
-                    self.heard = Instant::now();
-                    read
-                }
-            };
-            let message = understood(message).inspect_err(|end| {
-                if is_malformed(end) {
-                    self.failed = Some(CloseCode::Malformed);
-                }
-            })?;
-            if let Some(record) = message {
-                return Ok(record);
             }
         }
     }
 
+    /// Writes what waits, as far as the socket takes it.
+    fn poll_written(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), End>> {
+        while !self.outgoing.is_empty() {
+            ready!(self.socket.poll_ready_unpin(cx)).map_err(|_| broken())?;
+            if let Some(message) = self.outgoing.pop_front() {
+                self.outgoing_bytes = self.outgoing_bytes.saturating_sub(message.len());
+                let taken = self.socket.start_send_unpin(message);
+                taken.map_err(|_| broken())?;
+                self.stuck_since = Some(Instant::now());
+            }
+        }
+        if self.stuck_since.is_some() {
+            ready!(self.socket.poll_flush_unpin(cx)).map_err(|_| broken())?;
+            self.stuck_since = None;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits until all is written.
+    pub(super) async fn written(&mut self) -> Result<(), End> {
+        poll_fn(|cx| self.poll_written(cx)).await
+    }
+
+    /// When the relay has taken too long to take anything.
+    pub(super) fn written_by(&self) -> Option<Instant> {
+        self.stuck_since.map(|since| since + WRITE_TIMEOUT)
+    }
+
+    /// Whether more may be pushed.
+    pub(super) fn has_room(&self) -> bool {
+        self.outgoing_bytes.saturating_add(self.batch.bytes()) < MAX_OUTGOING_BYTES
+    }
+
     /// Adds a frame to what is sent next.
-    pub(super) async fn push(&mut self, frame: &ToRelay<'_>) -> Result<(), End> {
+    pub(super) fn push(&mut self, frame: &ToRelay<'_>) -> Result<(), End> {
         use sealwire_protocol::error::Misuse;
         match self.batch.push(frame) {
             Ok(()) => Ok(()),
             Err(Misuse::BatchFull) => {
-                self.feed().await?;
+                self.flush()?;
                 self.batch
                     .push(frame)
                     .map_err(|error| link_error(error.into()))
@@ -179,15 +226,25 @@ impl Established {
         }
     }
 
-    /// Sends what was pushed.
-    pub(super) async fn flush(&mut self) -> Result<(), End> {
-        self.feed().await?;
-        self.written(Socket::poll_flush).await
+    /// Has what was pushed written in the next [`turn`](Self::turn).
+    pub(super) fn flush(&mut self) -> Result<(), End> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let batch = std::mem::replace(&mut self.batch, Batch::new());
+        let record = self.link.seal(batch).map_err(link_error)?;
+        self.queue(Message::Binary(record.into()));
+        Ok(())
     }
 
-    pub(super) async fn ping(&mut self) -> Result<(), End> {
-        self.give(Message::Ping(Bytes::new())).await?;
-        self.written(Socket::poll_flush).await
+    pub(super) fn ping(&mut self) {
+        self.queue(Message::Ping(Bytes::new()));
+    }
+
+    fn queue(&mut self, message: Message) {
+        self.outgoing_bytes = self.outgoing_bytes.saturating_add(message.len());
+        self.outgoing.push_back(message);
+        self.stuck_since.get_or_insert_with(Instant::now);
     }
 
     /// The link has ended with an error of this side.
@@ -210,7 +267,7 @@ impl Established {
         }
         let reading = async {
             loop {
-                if let Err(end) = self.receive().await {
+                if let Err(end) = poll_fn(|cx| self.poll_record(cx)).await {
                     return end;
                 }
             }
@@ -224,65 +281,10 @@ impl Established {
     pub(super) async fn close(mut self, code: CloseCode) {
         say_goodbye(&mut self.socket, code).await;
     }
-
-    async fn feed(&mut self) -> Result<(), End> {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let batch = std::mem::replace(&mut self.batch, Batch::new());
-        let record = self.link.seal(batch).map_err(link_error)?;
-        self.give(Message::Binary(record.into())).await
-    }
-
-    async fn give(&mut self, message: Message) -> Result<(), End> {
-        self.written(Socket::poll_ready).await?;
-        self.socket.start_send_unpin(message).map_err(|_| broken())
-    }
-
-    /// Waits until the socket has written enough, and reads meanwhile: a relay that waits until what it has written is read may not read either.
-    async fn written(&mut self, poll: PollWrite) -> Result<(), End> {
-        let writing = poll_fn(|cx| {
-            loop {
-                if let Poll::Ready(written) = poll(Pin::new(&mut self.socket), cx) {
-                    return Poll::Ready(written);
-                }
-                if self.ahead_bytes >= MAX_AHEAD_BYTES || self.ahead.back().is_some_and(is_last) {
-                    return Poll::Pending;
-                }
-                let Poll::Ready(read) = self.socket.poll_next_unpin(cx) else {
-                    return Poll::Pending;
-                };
-                self.heard = Instant::now();
-                self.ahead_bytes = self.ahead_bytes.saturating_add(length(&read));
-                self.ahead.push_back(read);
-            }
-        });
-        in_time(writing).await
-    }
 }
 
-/// What a sink is asked: whether it takes more, whether it has written all.
-type PollWrite = fn(Pin<&mut Socket>, &mut Context<'_>) -> Poll<Result<(), WsError>>;
-
-/// What the socket gave.
-type Read = Option<Result<Message, WsError>>;
-
-/// Bytes that are read while something is written, beyond which the relay has to wait: the largest record, and what goes on beside it.
-const MAX_AHEAD_BYTES: usize = 4 << 20;
-
-/// About what it takes, so that many empty messages are bounded, too.
-fn length(read: &Read) -> usize {
-    let bytes = match read {
-        Some(Ok(message)) => message.len(),
-        Some(Err(_)) | None => 0,
-    };
-    bytes.saturating_add(size_of::<Read>())
-}
-
-/// Whether nothing comes after it.
-fn is_last(read: &Read) -> bool {
-    !matches!(read, Some(Ok(message)) if !message.is_close())
-}
+/// Bytes that wait to be written, from which on nothing more is added.
+const MAX_OUTGOING_BYTES: usize = 256 << 10;
 
 /// What ends a link because of an error of its own.
 fn link_error(error: LinkError) -> End {
@@ -380,7 +382,7 @@ async fn next_message(socket: &mut Socket) -> Result<Option<Vec<u8>>, End> {
 }
 
 /// What a message is for the link.
-fn understood(read: Read) -> Result<Option<Vec<u8>>, End> {
+fn understood(read: Option<Result<Message, WsError>>) -> Result<Option<Vec<u8>>, End> {
     match read {
         Some(Ok(Message::Binary(message))) => Ok(Some(message.into())),
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
