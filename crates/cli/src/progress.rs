@@ -4,7 +4,6 @@ use std::fmt;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
-use sealwire_client::Progress;
 use serde_json::json;
 
 use crate::output::{Output, Printable};
@@ -40,9 +39,9 @@ impl Bar {
     }
 
     /// Shows how far it is, if it is time to.
-    pub(crate) fn show(&mut self, progress: Progress) {
+    pub(crate) fn show(&mut self, done: u64, total: u64) {
         let now = Instant::now();
-        let (first, since) = *self.first.get_or_insert((progress.done, now));
+        let (first, since) = *self.first.get_or_insert((done, now));
         let pause = if self.output.is_json() {
             REPORT
         } else {
@@ -52,7 +51,6 @@ impl Bar {
             return;
         }
         self.shown = Some(now);
-        let Progress { done, total, .. } = progress;
         if self.output.is_json() {
             let object =
                 json!({"event": "progress", "file": self.name, "done": done, "total": total});

@@ -12,13 +12,15 @@ mod world;
 use serde_json::Value;
 use world::World;
 
-const COMMANDS: [&[&str]; 20] = [
+const COMMANDS: [&[&str]; 22] = [
     &["relay", "init"],
     &["relay", "run"],
     &["relay", "stats"],
     &["relay", "users"],
     &["relay", "devices"],
     &["relay", "mailboxes"],
+    &["relay", "backup"],
+    &["relay", "restore"],
     &["relay", "config", "default"],
     &["relay", "config", "show"],
     &["relay", "config", "check"],
@@ -106,6 +108,8 @@ fn wrong_arguments_are_usage_errors() {
         &["doctor", "--audience", "a"],
         &["relay", "run", "--plain"],
         &["relay", "stats"],
+        &["relay", "backup", "b"],
+        &["relay", "restore", "--data", "r"],
         &["relay", "devices", "--data", "r", "--user", ""],
         &["relay", "config"],
         &["relay", "config", "show", "--config", "missing.toml"],

@@ -25,6 +25,8 @@ use sealwire_protocol::name::User;
 use tokio::sync::{OwnedMutexGuard, Semaphore};
 use tokio::task::{spawn_blocking, unconstrained};
 
+#[cfg(unix)]
+pub(crate) use self::file::Durable;
 use self::file::{BlobFile, Description, Found, Opened, SYNC_BYTES};
 #[cfg(unix)]
 use self::index::Usage;
@@ -476,6 +478,23 @@ impl Blobs {
             }
         }
         false
+    }
+
+    /// Which there are.
+    #[cfg(unix)]
+    pub(crate) fn all(&self) -> Vec<BlobId> {
+        self.index().all()
+    }
+
+    /// What there is for certain of a blob, and the name of its file; `None` if it is gone. Blocks.
+    #[cfg(unix)]
+    pub(crate) fn durable(&self, blob: &BlobId) -> io::Result<Option<(String, Durable)>> {
+        let Place::Directory(directory) = &self.inner.place else {
+            return Ok(None);
+        };
+        let name = file::name(blob);
+        let found = Durable::of(&directory.join(&name), blob)?;
+        Ok(found.map(|found| (name, found)))
     }
 
     /// How much there is of all users.

@@ -29,6 +29,8 @@
 
 mod admin;
 mod authority;
+#[cfg(unix)]
+pub mod backup;
 pub mod blobs;
 mod bounds;
 mod card_check;

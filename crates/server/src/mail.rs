@@ -29,6 +29,8 @@ mod record;
 mod recovery;
 mod scan;
 mod segment;
+#[cfg(unix)]
+mod snapshot;
 mod sweep;
 mod synced;
 mod taking;
@@ -52,6 +54,9 @@ use writer::Writer;
 pub use accepted::{Accepted, Appended, SequenceState};
 pub use quota::{MIN_SENDER_BYTES, MIN_SENDER_MESSAGES, MailboxLimits, OWN_SHARE, SENDER_SHARE};
 pub use recovery::{MailOpenError, Opened};
+
+#[cfg(unix)]
+pub(crate) use snapshot::{MailSnapshot, begin_history};
 
 /// The format this code writes; a log of a higher number is refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -512,6 +517,15 @@ impl Mailboxes {
         let swept = self.inner.shared.remove(device, now_millis);
         self.after_change();
         swept
+    }
+
+    /// The log as it is now, so that it can be copied: with everything that has been accepted, once this gives it. Nothing comes if the log has failed.
+    #[cfg(unix)]
+    pub(crate) fn snapshot(&self) -> tokio::sync::oneshot::Receiver<std::io::Result<MailSnapshot>> {
+        let (asked, answer) = tokio::sync::oneshot::channel();
+        self.inner.shared.ask_for_snapshot(asked);
+        self.after_change();
+        answer
     }
 
     /// At most `at_most` mailboxes from number `from` on, in the order in which they were begun.

@@ -11,10 +11,11 @@
 //! | `/users` | a line for each user who has devices with a card: [`UserRow`] |
 //! | `/devices`, `/devices?user=NAME` | a line for each device: [`DeviceRow`] |
 //! | `/mailboxes`, `/mailboxes?user=NAME` | a line for each mailbox: [`MailboxRow`] |
+//! | `/backup` | everything, for [`crate::backup`]; one at a time |
 //! | others | as on the operator's port |
 //!
-//! Lists are read page by page while they are written, however long they are, so they are not of one moment. Nothing here is secret, and nothing
-//! is changed; but users are named, so it is for the operator alone.
+//! Lists are read page by page while they are written, however long they are, so they are not of one moment. Nothing
+//! is changed. But for a backup, which is all that the relay has, nothing here is secret; users are named, so it is for the operator alone.
 mod answers;
 mod console;
 mod question;
@@ -26,6 +27,7 @@ use std::time::Instant;
 
 use sealwire_protocol::key::Thumbprint;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use crate::shared::Shared;
 
@@ -43,6 +45,8 @@ pub(crate) struct Operator {
     directory: PathBuf,
     /// Since when the relay runs; `None` if there is none.
     started: Option<Instant>,
+    /// Held while a backup is made.
+    backup: Arc<Semaphore>,
 }
 
 impl Operator {
@@ -52,6 +56,7 @@ impl Operator {
             shared,
             directory,
             started: Some(Instant::now()),
+            backup: Arc::new(Semaphore::new(1)),
         }
     }
 }

@@ -12,6 +12,8 @@
 //! * Reads are short, bounded by their caller and mostly served from redb's cache; they may be called from async code.
 //!
 //! What the tables mean is left to [`crate::directory`] and [`crate::issuer`]. Mail is elsewhere ([`crate::mail`]).
+#[cfg(unix)]
+pub(crate) mod rows;
 mod schema;
 mod upgrade;
 mod user_devices;

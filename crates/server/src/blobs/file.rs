@@ -107,6 +107,45 @@ pub(super) fn read(path: &Path, offset: u64, length: usize) -> io::Result<Vec<u8
     Ok(content)
 }
 
+/// What there is for certain of a blob that may grow, or go, at the same time.
+#[cfg(unix)]
+#[derive(Debug)]
+pub(crate) struct Durable {
+    /// The file up to its content, which may say more by now.
+    pub(crate) head: Vec<u8>,
+    /// Bytes of content.
+    pub(crate) bytes: u64,
+    file: File,
+}
+
+#[cfg(unix)]
+impl Durable {
+    /// Looks at the blob in a file; `None` if there is none any more, or it is damaged.
+    pub(super) fn of(path: &Path, id: &BlobId) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut head = Vec::new();
+        (&file).take(CONTENT_START).read_to_end(&mut head)?;
+        let marks = MARKS.map(|at| decode_note(&head, at, Note::Mark, id));
+        let sealed = decode_note(&head, SEAL, Note::Seal, id);
+        let bytes = match (decode(&head), sealed, marks) {
+            (None, _, _) => return Ok(None),
+            (Some(description), Some(_), _) => description.size,
+            (Some(_), None, [first, second]) => first.max(second).unwrap_or_default(),
+        };
+        Ok(Some(Self { head, bytes, file }))
+    }
+
+    /// Fills `bytes` from `offset` of the content on.
+    pub(crate) fn read(&self, offset: u64, bytes: &mut [u8]) -> io::Result<()> {
+        let at = CONTENT_START.saturating_add(offset);
+        std::os::unix::fs::FileExt::read_exact_at(&self.file, bytes, at)
+    }
+}
+
 impl BlobFile {
     /// Makes the file, readable by its owner only, in a directory that exists. One that is there is of a blob that was not whole, and goes.
     pub(super) fn create(

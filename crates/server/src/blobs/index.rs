@@ -217,6 +217,12 @@ impl Index {
         }
     }
 
+    /// All of them.
+    #[cfg(unix)]
+    pub(super) fn all(&self) -> Vec<BlobId> {
+        self.blobs.keys().copied().collect()
+    }
+
     /// How much there is of all users.
     #[cfg(unix)]
     pub(super) fn usage(&self) -> Usage {

@@ -67,7 +67,7 @@ pub(crate) fn private_directory(path: &Path) -> io::Result<()> {
 }
 
 /// The content of a file of at most `max` bytes, erased when dropped.
-pub(super) fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
+pub(crate) fn read(path: &Path, max: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut content = Zeroizing::new(Vec::with_capacity(
         usize::try_from(max).unwrap_or(usize::MAX),
     ));
@@ -99,8 +99,9 @@ pub(super) fn is_exposed(path: &Path) -> io::Result<bool> {
 /// Makes the entry in the directory outlive a crash.
 pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    // A name alone is one in the directory that the process is in.
     #[cfg(unix)]
-    File::open(directory)?.sync_all()?;
+    File::open(Path::new(".").join(directory))?.sync_all()?;
     #[cfg(not(unix))]
     let _ = directory;
     Ok(())

@@ -76,6 +76,9 @@ pub(super) struct Core {
     looked_at: Option<u64>,
     /// Whether somebody needed a spare segment.
     wants_spare: bool,
+    /// Who waits for a copy of the log as it is.
+    #[cfg(unix)]
+    pub(super) snapshots: Vec<super::snapshot::Asked>,
     /// Whether the writer waits to be told of work.
     idle: bool,
     stopping: bool,
@@ -232,6 +235,8 @@ impl Core {
             disk_full: false,
             looked_at: None,
             wants_spare: false,
+            #[cfg(unix)]
+            snapshots: Vec::new(),
             idle: false,
             stopping: false,
         }
@@ -332,8 +337,13 @@ impl Core {
 
     /// Whether the writer has something to do.
     pub(super) fn has_work(&self) -> bool {
+        #[cfg(unix)]
+        let is_asked = !self.snapshots.is_empty();
+        #[cfg(not(unix))]
+        let is_asked = false;
         self.condition == Condition::Open
-            && (!self.queue.is_empty()
+            && (is_asked
+                || !self.queue.is_empty()
                 || self.has_states_to_log()
                 || self.needs_spare()
                 || self.may_have_dead_on_a_full_disk())
@@ -470,6 +480,8 @@ impl Core {
     fn end(&mut self, condition: Condition, wakers: &mut Vec<Waker>) {
         self.condition = condition;
         self.queue = Vec::new();
+        #[cfg(unix)]
+        self.snapshots.clear();
         self.recent.fail(wakers);
     }
 }
@@ -551,6 +563,16 @@ impl Shared {
 
     pub(super) fn tell_of_room(&self) {
         self.room.notify_waiters();
+    }
+
+    /// Asks the writer for a copy of the log as it is, unless it has ended.
+    #[cfg(unix)]
+    pub(super) fn ask_for_snapshot(&self, asked: super::snapshot::Asked) {
+        let mut core = self.lock();
+        if core.is_writable() {
+            core.snapshots.push(asked);
+            self.tell_writer(core);
+        }
     }
 
     /// Nothing more is written: who waits is told.

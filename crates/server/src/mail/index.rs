@@ -719,6 +719,14 @@ impl Index {
         self.slots.len()
     }
 
+    /// Nothing counts as acknowledged any more.
+    #[cfg(unix)]
+    pub(super) fn forget_acknowledged(&mut self) {
+        for slot in &mut self.slots {
+            slot.acknowledged = 0;
+        }
+    }
+
     /// At most `at_most` mailboxes from number `from` on.
     #[cfg(unix)]
     pub(super) fn overview(

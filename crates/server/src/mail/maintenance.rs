@@ -99,6 +99,13 @@ impl Maintenance {
     fn replayed_from(&self) -> u32 {
         replayed_from(&self.checkpoints)
     }
+
+    /// The names of the checkpoints that are whole.
+    #[cfg(unix)]
+    pub(super) fn checkpoint_names(&self) -> impl Iterator<Item = String> {
+        let numbers = self.checkpoints.iter().map(|(number, _)| *number);
+        numbers.map(segment::checkpoint_name)
+    }
 }
 
 /// Segments below this number are not needed for replay from either of these checkpoints.

@@ -27,7 +27,7 @@ pub(super) enum Found {
     Damaged,
 }
 
-fn encode(log: &LogId, place: Place) -> Vec<u8> {
+pub(super) fn encode(log: &LogId, place: Place) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BYTES);
     bytes.extend_from_slice(&place.segment.to_be_bytes());
     bytes.extend_from_slice(&place.offset.to_be_bytes());

@@ -8,6 +8,8 @@ mod faults;
 mod faulty;
 mod model;
 mod rules;
+#[cfg(unix)]
+mod snapshot;
 
 use sealwire_protocol::limits as protocol_limits;
 

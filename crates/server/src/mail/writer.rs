@@ -103,6 +103,8 @@ impl Writer {
             .commit()
             .and_then(|()| self.prepare_spare())
             .and_then(|()| {
+                #[cfg(unix)]
+                self.answer_snapshots();
                 self.look_for_room();
                 self.maintain()
             });
@@ -140,10 +142,15 @@ impl Writer {
             }
         }
         self.seal()?;
-        self.last_checkpoint(Place {
+        self.last_checkpoint(self.after_the_end())
+    }
+
+    /// Where the segment after the last would begin.
+    pub(super) fn after_the_end(&self) -> Place {
+        Place {
             segment: self.header.segment.saturating_add(1),
             offset: segment::START,
-        })
+        }
     }
 
     fn fail(&mut self) {

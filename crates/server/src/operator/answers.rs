@@ -2,6 +2,7 @@
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::ops::Bound;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -15,6 +16,8 @@ use redb::ReadableTableMetadata as _;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::name::User;
 use serde::Serialize;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 
 use super::question::{NoQuestion, Question};
 use super::{
@@ -22,6 +25,7 @@ use super::{
     Operator, Stats, UserRow,
 };
 use crate::admin;
+use crate::backup::source;
 use crate::clock;
 use crate::directory::is_current;
 use crate::issuer_keys::IssuerKeys;
@@ -29,6 +33,8 @@ use crate::storage::{CARDS, DEVICES, KnownDevice, PREKEYS, StorageError, USER_DE
 
 /// Rows that are read at a time.
 const PAGE_ROWS: usize = 256;
+/// Pieces of a backup that wait to be taken.
+const MAX_PIECES: usize = 4;
 /// JSON, one object a line.
 const LINES: HeaderValue = HeaderValue::from_static("application/x-ndjson");
 
@@ -86,7 +92,29 @@ impl Operator {
                 of,
                 from: 0,
             }),
+            Question::Backup => self.back_up(),
         }
+    }
+
+    fn back_up(&self) -> Response<Body> {
+        let Ok(turn) = Arc::clone(&self.backup).try_acquire_owned() else {
+            return text(StatusCode::CONFLICT, "another backup is being made\n");
+        };
+        let (pieces, receiver) = mpsc::channel(MAX_PIECES);
+        let stream = source::Stream {
+            pieces,
+            runtime: Handle::current(),
+        };
+        let operator = self.clone();
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            source::send(&operator.shared, &operator.directory, &stream);
+        });
+        let pieces = stream::unfold(receiver, |mut receiver| async {
+            let piece = receiver.recv().await?;
+            Some((Ok(Frame::data(piece)), receiver))
+        });
+        Response::new(StreamBody::new(pieces).boxed_unsync())
     }
 
     async fn stats(&self) -> Result<Stats, BodyError> {

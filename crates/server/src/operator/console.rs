@@ -11,6 +11,7 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
+use tokio::sync::Semaphore;
 
 use super::answers::Body;
 use super::{Operator, Question, SOCKET_FILE};
@@ -197,17 +198,36 @@ impl Answer {
             if self.read.len() > MAX_LINE_BYTES {
                 return Err(ConsoleError::Form);
             }
-            match self.body.frame().await {
-                Some(Ok(frame)) => {
-                    if let Ok(data) = frame.into_data() {
-                        self.read.extend_from_slice(&data);
-                    }
-                }
-                Some(Err(_)) => return Err(ConsoleError::Ended),
-                None if self.read.is_empty() => return Ok(None),
-                None => return Err(ConsoleError::Ended),
+            if !self.more().await? {
+                return if self.read.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(ConsoleError::Ended)
+                };
             }
         }
+    }
+
+    /// The next `bytes`.
+    pub(crate) async fn take(&mut self, bytes: usize) -> Result<Vec<u8>, ConsoleError> {
+        while self.read.len() < bytes {
+            if !self.more().await? {
+                return Err(ConsoleError::Ended);
+            }
+        }
+        Ok(self.read.split_to(bytes).to_vec())
+    }
+
+    /// Waits for more; `false` at the end.
+    async fn more(&mut self) -> Result<bool, ConsoleError> {
+        let Some(frame) = self.body.frame().await else {
+            return Ok(false);
+        };
+        let frame = frame.map_err(|_| ConsoleError::Ended)?;
+        if let Ok(data) = frame.into_data() {
+            self.read.extend_from_slice(&data);
+        }
+        Ok(true)
     }
 }
 
@@ -241,6 +261,7 @@ impl Operator {
             shared: Arc::new(shared),
             directory: data.to_owned(),
             started: None,
+            backup: Arc::new(Semaphore::new(1)),
         })
     }
 }

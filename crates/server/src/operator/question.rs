@@ -16,6 +16,8 @@ pub enum Question {
     Devices(Option<User>),
     /// Which mailboxes there are, of one user's devices or of all.
     Mailboxes(Option<User>),
+    /// For everything that the relay has ([`crate::backup::back_up`]).
+    Backup,
 }
 
 /// Why a request is no question.
@@ -35,6 +37,7 @@ impl Question {
             Self::Users => ("/users", None),
             Self::Devices(user) => ("/devices", user.as_ref()),
             Self::Mailboxes(user) => ("/mailboxes", user.as_ref()),
+            Self::Backup => ("/backup", None),
         };
         let mut path = path.to_owned();
         if let Some(user) = user {
@@ -65,7 +68,8 @@ impl Question {
         match (uri.path(), uri.query()) {
             ("/stats", None) => Ok(Self::Stats),
             ("/users", None) => Ok(Self::Users),
-            ("/stats" | "/users", Some(_)) => Err(NoQuestion::Query),
+            ("/backup", None) => Ok(Self::Backup),
+            ("/stats" | "/users" | "/backup", Some(_)) => Err(NoQuestion::Query),
             ("/devices", _) => user().map(Self::Devices),
             ("/mailboxes", _) => user().map(Self::Mailboxes),
             _ => Err(NoQuestion::Path),
@@ -116,6 +120,7 @@ mod tests {
             for question in [
                 Question::Stats,
                 Question::Users,
+                Question::Backup,
                 Question::Devices(user.clone()),
                 Question::Mailboxes(user.clone()),
             ] {

@@ -3,6 +3,7 @@ use std::fs::Permissions;
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use hyper::Request;
 use hyper::body::Incoming;
@@ -41,11 +42,14 @@ pub(crate) fn listen(
     // Who connects before is looked at, too.
     std::fs::set_permissions(&socket.path, Permissions::from_mode(0o600))?;
     Ok(async move {
+        let backup = Arc::clone(&operator.backup);
         let answer = move |request: Request<Incoming>| {
             let operator = operator.clone();
             async move { operator.answer(request).await }
         };
         serve_door(&socket, answer, stop).await;
+        // One that is under way notices that nobody listens; until then it has the stores.
+        drop(backup.acquire().await);
     })
 }
 

@@ -34,7 +34,7 @@ pub(super) async fn save(
         let mut receiving = client.receive_file(offer, &path);
         let mut bar = Bar::new(output, offer.name());
         while let Some(progress) = receiving.progress().await {
-            bar.show(progress);
+            bar.show(progress.done, progress.total);
         }
         drop(bar);
         match receiving.finish().await {

@@ -1,5 +1,6 @@
 //! `sealwire relay`: makes a relay's data directory, configures the relay, and runs it.
 
+mod backup;
 mod check;
 mod config;
 mod init;
@@ -35,6 +36,10 @@ pub(crate) enum Command {
     Devices(queries::Devices),
     /// List a relay's mailboxes and what waits in them
     Mailboxes(queries::Mailboxes),
+    /// Copy a relay's data, also while it runs
+    Backup(backup::Backup),
+    /// Make a data directory of a backup
+    Restore(backup::Restore),
     /// Print a configuration file, show what is configured, and check it
     #[command(subcommand)]
     Config(config::Command),
@@ -55,6 +60,8 @@ pub(crate) fn run(command: Command, logging: &Logging, output: Output) -> Result
         Command::Mailboxes(mailboxes) => {
             super::runtime()?.block_on(queries::mailboxes(&mailboxes, output))
         }
+        Command::Backup(backup) => super::runtime()?.block_on(backup::back_up(&backup, output)),
+        Command::Restore(restore) => backup::restore(&restore, output),
         Command::Config(command) => config::run(command, logging, output),
     }
 }

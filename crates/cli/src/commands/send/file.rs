@@ -85,7 +85,7 @@ impl File<'_> {
         let name = self.path.file_name().unwrap_or_default().to_string_lossy();
         let mut bar = Bar::new(self.output, &name);
         while let Some(progress) = sending.progress().await {
-            bar.show(progress);
+            bar.show(progress.done, progress.total);
         }
         drop(bar);
         Ok(sending.finish().await?)
