@@ -325,9 +325,13 @@ async fn relay_is_not_started_on_what_was_not_put_back_to_the_end() {
     let folder = tempfile::tempdir().unwrap();
     let backup = small_backup(folder.path()).await;
     let to = folder.path().join("other");
-    restore(&backup, &to, |_, _| {}).unwrap();
-    // What is put there last.
-    fs::remove_file(to.join("relay.json")).unwrap();
+    // Put there last: not before everything else is.
+    let description = to.join("relay.json");
+    let mut is_early = false;
+    let look = |_, _| is_early |= description.exists() && !to.join("relay.redb").exists();
+    restore(&backup, &to, look).unwrap();
+    assert!(!is_early);
+    fs::remove_file(&description).unwrap();
     let relay = Issuer::fixed().configure(Relay::builder(&to));
     let refused = relay.tls(Tls::Plain).bind("127.0.0.1:0").await.unwrap_err();
     assert!(refused.to_string().contains("to the end"), "{refused}");
