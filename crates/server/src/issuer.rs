@@ -228,14 +228,17 @@ impl Issuer {
             }
             None => None,
         };
-        // Whoever guesses codes does not get as far as the writer.
-        if waiting.is_none()
-            && self
-                .storage
-                .read(|read| Ok(read.open_table(INVITES)?.get(&hash)?.is_none()))?
-        {
-            return Err(IssuerError::UnknownInvite);
-        }
+        // Whoever guesses codes does not get as far as the writer, and nothing is used up for somebody who would get no token.
+        let stored = self.storage.read(|read| {
+            let row = read.open_table(INVITES)?.get(&hash)?;
+            Ok(row.map(|row| row.value().0.to_owned()))
+        })?;
+        let invited = match (stored, &waiting) {
+            (Some(user), _) => User::new(&user).map_err(|_| IssuerError::Mint)?,
+            (None, Some(waiting)) => waiting.user.clone(),
+            (None, None) => return Err(IssuerError::UnknownInvite),
+        };
+        self.invited(&invited)?;
         let id = *device.thumbprint().as_bytes();
         let waited = waiting.is_some();
         let user = self
