@@ -45,6 +45,11 @@ pub enum TokenError {
         "the token is an ID token, which says to an application who has signed in: present an access token, or allow ID tokens for this issuer"
     )]
     IdToken,
+    /// A token to be exchanged that is for something else than access or signing in (§3.7).
+    #[error(
+        "the token is one to refresh with, to sign out or of an event: present an access token"
+    )]
+    AnotherPurpose,
     /// A token to be exchanged that is bound to another key than that of the device that presents it (§3.7).
     #[error("the claim \"cnf\" names another key than that of the device that presents the token")]
     BoundElsewhere,

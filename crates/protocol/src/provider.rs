@@ -11,7 +11,9 @@ use alloc::{boxed::Box, string::String, vec::Vec};
 use core::fmt;
 
 use crate::{
+    base64url,
     claims::{self, ClaimDefect, TokenError, refuse},
+    crypto::sha256,
     json::{Object, Value},
     jws::{Fields, JwsError, Parts, SignatureVerifier, Signed, is_type},
     key::Thumbprint,
@@ -23,8 +25,12 @@ use crate::{
 
 /// Claims that only an ID token has (OpenID Connect Core 1.0 §3.1.3.6, §3.3.2.11).
 const ID_TOKEN_CLAIMS: [&str; 3] = ["at_hash", "c_hash", "s_hash"];
-/// The claim `typ` of the tokens of some providers that are for other purposes than access.
-const OTHER_PURPOSES: [&str; 4] = ["ID", "Refresh", "Offline", "Logout"];
+/// The claim `typ` of some providers' ID tokens.
+const ID_TOKEN: &str = "ID";
+/// The same of tokens that tell nobody who has signed in.
+const OTHER_PURPOSES: [&str; 3] = ["Refresh", "Offline", "Logout"];
+/// What a security event token has, as one that says who has signed out (RFC 8417 §2.2, OpenID Connect Back-Channel Logout 1.0 §2.4).
+const EVENTS: &str = "events";
 
 /// What a relay expects of a provider's token.
 #[derive(Clone, Copy, Debug)]
@@ -35,7 +41,7 @@ pub struct ProviderPolicy<'a> {
     pub audience: &'a str,
     /// What the header's `typ` may be, compared as in `docs/protocol.md` §2.1, 5; an empty text: there is none.
     pub types: &'a [Box<str>],
-    /// Whether an ID token will do.
+    /// Whether an ID token will do: one that says that it is. Everything else is checked all the same.
     pub id_tokens: bool,
     /// The device that presents it, and has proved its key: `cnf`, where there is one, has to name it.
     pub device: Thumbprint,
@@ -60,7 +66,7 @@ pub struct ProviderToken {
     issuer: Issuer,
     issued: u64,
     expires: u64,
-    id: Option<Box<str>>,
+    id: Box<str>,
     device: Option<Thumbprint>,
     details: Permissions,
     payload: Object,
@@ -75,11 +81,13 @@ impl<'a> UnverifiedProviderToken<'a> {
         let parts = Parts::split(compact, MAX_TOKEN_BYTES)?;
         let fields = Fields::read(&parts.header()?, false)?;
         let payload = parts.payload()?;
-        let id = token::token_id(&payload)?;
-        if id.as_ref().is_some_and(|id| id.is_empty()) {
+        let id = match token::token_id(&payload)? {
             // It could not be revoked.
-            return Err(refuse("jti", ClaimDefect::Invalid));
-        }
+            Some(id) if id.is_empty() => return Err(refuse("jti", ClaimDefect::Invalid)),
+            Some(id) => id,
+            // Without the signature: of some algorithms, anybody can make a second one from the first.
+            None => base64url::encode(&sha256(&[parts.signing_input])).into(),
+        };
         Ok(Self {
             fields,
             signing_input: parts.signing_input,
@@ -145,7 +153,10 @@ impl<'a> UnverifiedProviderToken<'a> {
         if policy.now.saturating_sub(token.issued) > policy.max_age {
             return Err(refuse("iat", ClaimDefect::TooOld));
         }
-        if !policy.id_tokens && token.is_for_another_purpose() {
+        if token.is_for_another_purpose() {
+            return Err(TokenError::AnotherPurpose);
+        }
+        if !policy.id_tokens && token.is_id_token() {
             return Err(TokenError::IdToken);
         }
         if token.device.is_some_and(|device| device != policy.device) {
@@ -174,10 +185,10 @@ impl ProviderToken {
         self.expires
     }
 
-    /// `jti`: 1 to 255 bytes.
+    /// `jti`, 1 to 255 bytes; where there is none, `b64u(SHA-256(the token up to and without its last dot))`.
     #[must_use]
-    pub fn id(&self) -> Option<&str> {
-        self.id.as_deref()
+    pub const fn id(&self) -> &str {
+        &self.id
     }
 
     /// What its `authorization_details` say, and nothing else of it: neither scopes nor a tenant.
@@ -186,18 +197,19 @@ impl ProviderToken {
         &self.details
     }
 
-    /// It says so: no access token has one of these claims.
     fn is_for_another_purpose(&self) -> bool {
-        let purpose = match self.payload.member("typ") {
-            Some(Value::String(purpose)) => purpose.as_str(),
-            Some(_) | None => "",
-        };
-        OTHER_PURPOSES
-            .iter()
-            .any(|other| other.eq_ignore_ascii_case(purpose))
-            || ID_TOKEN_CLAIMS
-                .iter()
-                .any(|claim| self.payload.member(claim).is_some())
+        OTHER_PURPOSES.iter().any(|other| self.is_called(other))
+            || self.payload.member(EVENTS).is_some()
+    }
+
+    /// It says so: no access token has one of these claims.
+    fn is_id_token(&self) -> bool {
+        let has = |claim: &&str| self.payload.member(claim).is_some();
+        self.is_called(ID_TOKEN) || ID_TOKEN_CLAIMS.iter().any(has)
+    }
+
+    fn is_called(&self, purpose: &str) -> bool {
+        matches!(self.payload.member("typ"), Some(Value::String(typ)) if typ.eq_ignore_ascii_case(purpose))
     }
 }
 

@@ -48,7 +48,7 @@ pub const DEFAULT_TYPES: [&str; 3] = ["JWT", "at+jwt", ""];
 /// let keys = "https://id.example/realms/acme/protocol/openid-connect/certs";
 /// let keys = KeySource::url(keys, None, Algorithms::of(&[Algorithm::Rs256]))?;
 /// let acme = ExchangeIssuer::new("https://id.example/realms/acme", "https://relay.example", "acme/", keys)?
-///     .user("{preferred_username}")?
+///     .user("{employee_number}")?
 ///     .scope_claim("realm_access.roles")?
 ///     .scope("chat-user", "sealwire:send sealwire:receive sealwire:publish")?;
 /// let relay = Relay::builder("relay-data").exchange(acme);
@@ -278,7 +278,7 @@ impl ExchangeIssuer {
     }
 
     /// Takes ID tokens too, which are refused otherwise: for a provider that gives no access tokens that can be read. Whoever runs the application that they
-    /// are for could enrol devices of its users.
+    /// are for could enrol devices of its users. Everything else about a token is checked all the same.
     pub fn id_tokens(mut self, allowed: bool) -> Self {
         self.rules.id_tokens = allowed;
         self
@@ -770,7 +770,7 @@ fn mint(
         tenant: mapped.tenant.as_ref(),
         scope: &mapped.scopes.claim(),
         details: Some(token.details()),
-        id: token.id(),
+        id: Some(token.id()),
         issued: token.issued().min(now),
         expires: token
             .expires()

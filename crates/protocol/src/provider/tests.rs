@@ -90,7 +90,7 @@ fn a_good_token_says_when_and_who() {
         .unwrap();
     assert_eq!(
         (token.issued(), token.expires(), token.id()),
-        (NOW, NOW + 300, Some("t1"))
+        (NOW, NOW + 300, "t1")
     );
     assert!(token.claims().member("realm_access").is_some());
     // What it calls scope and tenant means nothing by itself.
@@ -309,13 +309,16 @@ fn token_that_is_bound_is_for_that_device_only() {
 /// docs/protocol.md §3.7
 #[test]
 fn id_token_is_taken_only_where_it_is_allowed() {
+    let lenient = Expecting {
+        id_tokens: true,
+        ..Expecting::usual()
+    };
     for more in [
         r#","at_hash":"x""#,
         r#","c_hash":"x""#,
         r#","s_hash":"x""#,
         r#","typ":"ID""#,
-        r#","typ":"Refresh""#,
-        r#","typ":"offline""#,
+        r#","typ":"id""#,
     ] {
         let token = signed(JWT, &payload(more));
         assert_eq!(
@@ -323,13 +326,61 @@ fn id_token_is_taken_only_where_it_is_allowed() {
             Err(TokenError::IdToken),
             "{more}"
         );
-        let lenient = Expecting {
-            id_tokens: true,
-            ..Expecting::usual()
-        };
         lenient.verify(&token).unwrap();
     }
     assert_eq!(outcome(&payload(r#","typ":"Bearer","nonce":"x""#)), Ok(()));
+    // Nothing else is lifted.
+    for more in [
+        r#","typ":"Refresh""#,
+        r#","typ":"offline""#,
+        r#","typ":"Logout""#,
+        r#","events":{"http://schemas.openid.net/event/backchannel-logout":{}}"#,
+    ] {
+        for expecting in [&lenient, &Expecting::usual()] {
+            let token = signed(JWT, &payload(more));
+            assert_eq!(
+                expecting.verify(&token).map(drop),
+                Err(TokenError::AnotherPurpose),
+                "{more}"
+            );
+        }
+    }
+    let id_token = |more: &str| signed(JWT, &payload(&format!(r#","at_hash":"x"{more}"#)));
+    let bound = id_token(&format!(r#","cnf":{{"jkt":"{}"}}"#, key(3).thumbprint()));
+    let early = id_token(&format!(r#","nbf":{}"#, NOW + 61));
+    let other_type = signed(r#"{"alg":"EdDSA","typ":"logout+jwt"}"#, &payload(""));
+    for (token, error) in [
+        (bound, TokenError::BoundElsewhere),
+        (early, refuse("nbf", ClaimDefect::InFuture)),
+        (other_type, JwsError::UnexpectedType.into()),
+    ] {
+        assert_eq!(lenient.verify(&token).map(drop), Err(error));
+    }
+    let elsewhere = Expecting {
+        audience: "https://other.example",
+        id_tokens: true,
+        ..Expecting::usual()
+    };
+    assert_eq!(
+        elsewhere.verify(&id_token("")).map(drop),
+        wrong("aud", ClaimDefect::Mismatch)
+    );
+}
+
+/// docs/protocol.md §3.7, §5.6
+#[test]
+fn token_without_an_id_has_that_of_what_was_signed() {
+    let token = signed(JWT, &payload(""));
+    let id = Expecting::usual().verify(&token).unwrap().id().to_string();
+    let (signed_part, _) = token.rsplit_once('.').unwrap();
+    let expected = base64url::encode(&sha256(&[signed_part.as_bytes()]));
+    assert_eq!(id, expected);
+    // Whatever the signature: it is the same token.
+    let another = format!("{signed_part}.{}", base64url::encode(&[7; 64]));
+    let another = UnverifiedProviderToken::parse(another.as_bytes()).unwrap();
+    assert_eq!(*another.token.id, *expected);
+    let later = signed(JWT, &payload(r#","nonce":"x""#));
+    assert_ne!(Expecting::usual().verify(&later).unwrap().id(), id);
 }
 
 #[test]

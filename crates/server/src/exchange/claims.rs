@@ -30,9 +30,14 @@ pub(crate) enum MappingError {
         /// What follows it.
         separator: char,
     },
-    /// The e-mail address is in the user's name, and the provider says that it is not the person's for certain.
-    #[error("the claim \"email\" is in the user's name, and \"email_verified\" is not true")]
-    UnverifiedEmail,
+    /// An e-mail address, and the provider does not say that it is the person's for certain.
+    #[error("the claim {claim:?} counts only where the claim {verified:?} beside it is true")]
+    UnverifiedEmail {
+        /// Which claim, as it was configured.
+        claim: Box<str>,
+        /// The claim that has to be true.
+        verified: Box<str>,
+    },
     /// The name is none.
     #[error("the claims make no name of a user: {0}")]
     User(NameError),
@@ -127,6 +132,14 @@ impl ClaimPath {
     }
 
     pub(super) fn value<'o>(&self, claims: &'o Object) -> Result<&'o Value, MappingError> {
+        let (last, within) = self.find(claims)?;
+        within
+            .member(last)
+            .ok_or_else(|| self.refused(ClaimDefect::Missing))
+    }
+
+    /// The claim's name without what leads to it, and the object that it is in, if it is there.
+    fn find<'s, 'o>(&'s self, claims: &'o Object) -> Result<(&'s str, &'o Object), MappingError> {
         let missing = || self.refused(ClaimDefect::Missing);
         let (last, objects) = self.parts.split_last().ok_or_else(missing)?;
         let mut within = claims;
@@ -137,11 +150,21 @@ impl ClaimPath {
                 None => return Err(missing()),
             };
         }
-        within.member(last).ok_or_else(missing)
+        Ok((last, within))
     }
 
-    /// A text that is not empty.
+    /// A text that is not empty; an e-mail address only if it is the person's (OpenID Connect Core 1.0 §5.1).
     pub(super) fn text<'o>(&self, claims: &'o Object) -> Result<&'o str, MappingError> {
+        let (name, within) = self.find(claims)?;
+        if is_email(name) {
+            let verified = format!("{name}_verified");
+            if within.member(&verified) != Some(&Value::Bool(true)) {
+                return Err(MappingError::UnverifiedEmail {
+                    claim: self.written.clone(),
+                    verified: verified.into(),
+                });
+            }
+        }
         match self.value(claims)? {
             Value::String(text) if text.is_empty() => Err(self.refused(ClaimDefect::Invalid)),
             Value::String(text) => Ok(text),
@@ -166,10 +189,12 @@ impl ClaimPath {
             claim: self.written.clone(),
         }
     }
+}
 
-    fn is(&self, name: &str) -> bool {
-        matches!(self.parts.as_slice(), [only] if **only == *name)
-    }
+/// Whether a claim of this name is an e-mail address: `email`, also behind a namespace.
+fn is_email(name: &str) -> bool {
+    let name = name.rsplit('/').next().unwrap_or_default();
+    name.eq_ignore_ascii_case("email")
 }
 
 fn split(name: &str) -> Result<Vec<Box<str>>, ClaimNameDefect> {
@@ -270,18 +295,7 @@ impl Template {
         let mut name = format!("{prefix}{}", self.start);
         let last = self.claims.len();
         for ((claim, behind), number) in self.claims.iter().zip(1..) {
-            if claim.is("email") && !email_is_verified(claims) {
-                return Err(MappingError::UnverifiedEmail);
-            }
-            let value = match claim.value(claims)? {
-                Value::Integer(number) => number.to_string(),
-                Value::String(_)
-                | Value::Null
-                | Value::Bool(_)
-                | Value::OtherNumber
-                | Value::Array(_)
-                | Value::Object(_) => claim.text(claims)?.to_owned(),
-            };
+            let value = claim.text(claims)?;
             // What follows the last is the end of every name.
             if number < last
                 && let Some(separator) = behind.chars().next()
@@ -292,25 +306,9 @@ impl Template {
                     separator,
                 });
             }
-            name.push_str(&value);
+            name.push_str(value);
             name.push_str(behind);
         }
         User::new(&name).map_err(MappingError::User)
-    }
-}
-
-/// Whether nothing speaks against it (OpenID Connect Core 1.0 §5.1). Some providers write a text.
-fn email_is_verified(claims: &Object) -> bool {
-    match claims.member("email_verified") {
-        None | Some(Value::Bool(true)) => true,
-        Some(Value::String(text)) => text == "true",
-        Some(
-            Value::Bool(false)
-            | Value::Null
-            | Value::Integer(_)
-            | Value::OtherNumber
-            | Value::Array(_)
-            | Value::Object(_),
-        ) => false,
     }
 }

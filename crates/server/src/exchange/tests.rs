@@ -1,7 +1,9 @@
 use sealwire_jose::{Algorithm, KeySet, KeyType, PrivateKey, SigningKey as TokenKey};
+use sealwire_protocol::base64url;
 use sealwire_protocol::key::{Seed, SigningKey};
 use sealwire_protocol::permissions::Recipient;
 use serde_json::{Value as Json, json};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::storage::Storage;
@@ -129,15 +131,18 @@ fn minted_token_says_no_more_than_the_exchanged_one() {
     ];
     assert_eq!(may.to.as_deref(), Some(expected.as_slice()));
 
-    // Nor is it good for longer than any of the built-in issuer's.
+    // Nor is it good for longer than any of the built-in issuer's. What has no id is revoked by the hash of what was signed.
     let long = provider.token(&json!({"exp": NOW + 86_400, "iat": NOW + 30, "jti": null}));
+    let (signed, _) = long.rsplit_once('.').unwrap();
+    let id = base64url::encode(&Sha256::digest(signed));
     let minted = exchanged(provider.with_prefix("acme/"), &long).unwrap();
     let claims = minted.verified.claims();
     assert_eq!(
         (claims.issued, claims.expires),
         (NOW, NOW + TOKEN_LIFETIME_SECONDS)
     );
-    assert!(claims.id.is_some() && claims.permissions.to.is_none());
+    assert_eq!(claims.id.as_deref(), Some(id.as_str()));
+    assert!(claims.permissions.to.is_none());
 }
 
 #[test]
@@ -237,13 +242,12 @@ fn token_that_does_not_verify_is_refused_with_the_reason() {
 fn user_is_made_of_the_claims_that_the_template_names() {
     let provider = Provider::new();
     let token = json!({
-        "sub": "a.b", "employee": 7, "email": "alice@example.com", "org": "acme", "deep": {"er": {"id": "x"}}, "a.b": "dotted",
+        "sub": "a.b", "email": "alice@example.com", "email_verified": true, "org": "acme", "deep": {"er": {"id": "x"}}, "a.b": "dotted",
         "https://example.com/id": "spaced name", "brace": "}",
     });
     for (template, expected) in [
         ("{sub}", "a.b"),
         ("{org}/{email}", "acme/alice@example.com"),
-        ("{employee}", "7"),
         ("{deep.er.id}", "x"),
         (r"{a\.b}", "dotted"),
         ("{https://example.com/id}", "spaced name"),
@@ -274,7 +278,7 @@ fn claims_that_make_no_name_are_refused_and_named() {
         (Json::Null, ClaimDefect::Missing),
         (json!(""), ClaimDefect::Invalid),
         (json!(true), ClaimDefect::WrongType),
-        (json!(-1), ClaimDefect::WrongType),
+        (json!(7), ClaimDefect::WrongType),
         (json!(1.5), ClaimDefect::WrongType),
         (json!(["x"]), ClaimDefect::WrongType),
         (json!({"x": 1}), ClaimDefect::WrongType),
@@ -308,20 +312,46 @@ fn claims_that_make_no_name_are_refused_and_named() {
             separator: '/'
         }
     );
-    for unverified in [json!(false), json!("false"), json!(0), json!({})] {
-        assert_eq!(
-            refused(
-                "{email}",
-                json!({"email": "a@b.c", "email_verified": unverified})
-            ),
-            MappingError::UnverifiedEmail
-        );
+}
+
+// docs/protocol.md §3.7
+#[test]
+fn email_counts_only_where_it_is_verified() {
+    let provider = Provider::new();
+    let claims = |path: &str, verified: &Json| match path {
+        "{email}" => json!({"email": "a@b.c", "email_verified": verified}),
+        "{user.email}" => {
+            // What is said of another address says nothing of this one.
+            json!({"user": {"email": "a@b.c", "email_verified": verified}, "email_verified": true})
+        }
+        _ => json!({
+            "https://acme.example/email": "a@b.c",
+            "https://acme.example/email_verified": verified,
+            "email_verified": true,
+        }),
+    };
+    for template in ["{email}", "{user.email}", "{https://acme.example/email}"] {
+        let issuer = || provider.with_prefix("").user(template).unwrap();
+        for unverified in [json!(false), json!("true"), json!(1), json!({}), Json::Null] {
+            let token = provider.token(&claims(template, &unverified));
+            assert!(
+                matches!(
+                    mapping_error(issuer(), &token),
+                    MappingError::UnverifiedEmail { .. }
+                ),
+                "{template} {unverified}"
+            );
+        }
+        let token = provider.token(&claims(template, &json!(true)));
+        exchanged(issuer(), &token).unwrap();
     }
-    for verified in [json!(true), json!("true"), Json::Null] {
-        let issuer = provider.with_prefix("").user("{email}").unwrap();
-        let token = json!({"email": "a@b.c", "email_verified": verified});
-        exchanged(issuer, &provider.token(&token)).unwrap();
-    }
+    let tenant = provider.with_prefix("").tenant_claim("email").unwrap();
+    let tenant = tenant.user("{email}/{sub}").unwrap();
+    let token = provider.token(&json!({"email": "a@b.c"}));
+    assert!(matches!(
+        mapping_error(tenant, &token),
+        MappingError::UnverifiedEmail { .. }
+    ));
 }
 
 #[test]
@@ -602,6 +632,12 @@ async fn who_is_invited_is_nobody_whom_an_issuer_names() {
             .unwrap_err(),
         IssuerError::Reserved
     );
+    // That has used nothing up.
+    assert_eq!(issuer.devices(&user("acme/eve")), Ok(vec![]));
+    issuer.respect(Arc::default());
+    let redeemed = issuer.redeem(waiting.expose(), key(3).public(), NOW).await;
+    redeemed.unwrap();
+    issuer.respect(Arc::clone(exchange.names()));
     // A device is one user's.
     let token = provider.token(&json!({"sub": "eve"}));
     let another = exchange.exchange(&issuer, token.as_bytes(), &device, NOW);
