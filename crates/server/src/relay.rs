@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use sealwire_protocol::address::{Address, AddressError};
 use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
@@ -166,8 +167,8 @@ impl Relay {
     }
 
     /// Removes a device for good: its card, prekeys and mailbox are gone, its link is closed with 4102, as is every later one whoever issued its token, and the
-    /// built-in issuer gives it no more tokens. Returns whether the relay knew it: one that has no card, with an issuer of the operator's, it does not know, and
-    /// that issuer has to stop giving it tokens.
+    /// built-in issuer gives it no more tokens. Returns whether the relay knew it, as it does every device that was enrolled or has ever published a card; an
+    /// issuer of the operator's has to stop giving tokens to one that it does not know, whose link is closed and may come back.
     ///
     /// # Errors
     /// [`RelayError`] if storage fails.
@@ -268,31 +269,30 @@ impl RelayBuilder {
     /// Accepts the tokens of `issuer` (its exact `iss`) for `audience` that verify with `keys`, in place of the built-in issuer's. Invitations
     /// and renewals are refused then (docs/protocol.md §3.6).
     pub fn issuer(
-        mut self,
+        self,
         issuer: IssuerName,
         audience: impl Into<String>,
         keys: impl SignatureVerifier + Send + Sync + 'static,
     ) -> Self {
-        self.issuer = Some(OutsideIssuer {
-            name: issuer,
-            audience: audience.into(),
-            keys: OutsideKeys::Given(Arc::new(keys)),
-        });
-        self
+        self.outside_issuer(issuer, audience.into(), OutsideKeys::Given(Arc::new(keys)))
     }
 
     /// The same, with keys from a file or a URL, which are kept fresh while the relay runs: the issuer may rotate them, and be down, without any
     /// link noticing. The last good set of a URL is kept in the data directory.
     pub fn issuer_with_keys_from(
-        mut self,
+        self,
         issuer: IssuerName,
         audience: impl Into<String>,
         keys: KeySource,
     ) -> Self {
+        self.outside_issuer(issuer, audience.into(), OutsideKeys::Source(keys))
+    }
+
+    fn outside_issuer(mut self, name: IssuerName, audience: String, keys: OutsideKeys) -> Self {
         self.issuer = Some(OutsideIssuer {
-            name: issuer,
-            audience: audience.into(),
-            keys: OutsideKeys::Source(keys),
+            name,
+            audience,
+            keys,
         });
         self
     }
@@ -454,14 +454,13 @@ impl RelayBuilder {
 
         let acceptor = tls.as_ref().map(Certificate::acceptor).transpose()?;
         let keys = shared.authority.fetched().into_iter();
-        for keys in keys.chain(shared.exchange.fetched()) {
-            keys.start().await?;
-        }
+        let keys: Vec<_> = keys.chain(shared.exchange.fetched()).cloned().collect();
+        // One that does not answer does not keep the others waiting.
+        try_join_all(keys.iter().map(|keys| keys.start())).await?;
         let (stop, stopped) = watch::channel(false);
         let mut tasks = Vec::new();
-        let keys = shared.authority.fetched().into_iter();
-        for keys in keys.chain(shared.exchange.fetched()) {
-            tasks.push(tokio::spawn(Arc::clone(keys).keep_fresh(stopped.clone())));
+        for keys in keys {
+            tasks.push(tokio::spawn(keys.keep_fresh(stopped.clone())));
         }
         if let Some(tls) = tls {
             let reporting = Arc::clone(&shared);

@@ -12,14 +12,18 @@ mod support;
 
 use std::time::Duration;
 
+use sealwire_jose::{Algorithm, Algorithms};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::handshake::Credential;
 use sealwire_protocol::key::SigningKey;
 use sealwire_protocol::name::Tenant;
 use sealwire_protocol::token::UnverifiedAccessToken;
+use sealwire_server::issuer_keys::KeySource;
 use sealwire_server::{ExchangeIssuer, Relay};
 use serde_json::{Value, json};
 use support::*;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 
 /// The provider has the key and the name of the tests' issuer, and knows nothing of devices.
 fn exchanging(provider: &Issuer, prefix: &str) -> ExchangeIssuer {
@@ -183,6 +187,39 @@ async fn device_that_was_invited_or_removed_is_exchanged_for_nobody_else() {
         refusal(&relay, &key, Credential::Exchange(own.as_bytes())).await,
         code(4102, "revoked")
     );
+}
+
+/// A key set that is at an address where nobody answers.
+async fn silent_key_set() -> (TcpListener, KeySource) {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://{}/keys", silent.local_addr().unwrap());
+    let keys = KeySource::url(&url, None, Algorithms::of(&[Algorithm::Es256]));
+    (silent, keys.unwrap())
+}
+
+#[tokio::test]
+async fn key_set_that_does_not_answer_keeps_no_other_waiting_at_the_start() {
+    let (first, first_keys) = silent_key_set().await;
+    let (second, second_keys) = silent_key_set().await;
+    let issuer = |name: &str, prefix: &str, keys| {
+        let issuer = ExchangeIssuer::new(name, AUDIENCE, prefix, keys).unwrap();
+        issuer.scopes(EVERYTHING).unwrap()
+    };
+    let relay = Relay::in_memory()
+        .exchange(issuer("https://one.example", "one/", first_keys))
+        .exchange(issuer("https://two.example", "two/", second_keys));
+    let starting = relay.bind("127.0.0.1:0");
+    let asked = async {
+        let (mut waits, _) = first.accept().await.unwrap();
+        let mut given_up = Vec::new();
+        tokio::select! {
+            biased;
+            _ = waits.read_to_end(&mut given_up) => panic!("one after the other"),
+            second = second.accept() => drop(second.unwrap()),
+        }
+    };
+    let (relay, ()) = within(async { tokio::join!(starting, asked) }).await;
+    relay.unwrap();
 }
 
 // docs/protocol.md §5.7
