@@ -103,7 +103,7 @@ impl World {
             issuer: &self.issuer,
             audience: AUDIENCE,
             types: &TYPES,
-            id_tokens: true,
+            id_tokens: false,
             device: self.alice.keys.thumbprint(),
             max_age: MAX_ATTESTATION_AGE_SECONDS,
             now: self.now,

@@ -35,8 +35,21 @@ impl Provider {
         Self::with(KeyType::Rsa2048, Algorithm::Rs256)
     }
 
+    /// With one RSA key: for RS256, and for PS256.
+    pub fn rs256_and_ps256() -> [Self; 2] {
+        let key = PrivateKey::generate(KeyType::Rsa2048).unwrap();
+        let same = PrivateKey::parse(key.to_jwk().as_bytes()).unwrap();
+        [
+            Self::of(key, Algorithm::Rs256),
+            Self::of(same, Algorithm::Ps256),
+        ]
+    }
+
     fn with(kind: KeyType, algorithm: Algorithm) -> Self {
-        let key = PrivateKey::generate(kind).unwrap();
+        Self::of(PrivateKey::generate(kind).unwrap(), algorithm)
+    }
+
+    fn of(key: PrivateKey, algorithm: Algorithm) -> Self {
         let key = key.with_algorithm(algorithm).unwrap();
         let key = key.with_kid("2026-01").unwrap();
         Self {

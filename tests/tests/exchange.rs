@@ -152,8 +152,8 @@ async fn relay_does_not_start_with_issuers_that_do_not_go_together() {
 /// docs/protocol.md §3.7
 #[tokio::test]
 async fn token_that_is_not_for_this_relay_and_device_is_not_exchanged() {
-    let (provider, stranger) = (Provider::new(), Provider::new());
-    let rsa = Provider::rs256();
+    let [provider, other_algorithm] = Provider::rs256_and_ps256();
+    let stranger = Provider::rs256();
     let town = town(&provider, "").await;
     let another_device = json!({"cnf": {"jkt": "51S3iIWCfYor0Ny6YVMZ2ZcBq0v3mXbqZ2VHh8nWJ8w"}});
     for (what, credential) in [
@@ -183,7 +183,10 @@ async fn token_that_is_not_for_this_relay_and_device_is_not_exchanged() {
             provider.grants("alice", json!({"at_hash": "x"})),
         ),
         ("of another key", stranger.grants("alice", json!({}))),
-        ("of another algorithm", rsa.grants("alice", json!({}))),
+        (
+            "of another algorithm",
+            other_algorithm.grants("alice", json!({})),
+        ),
         ("no name", provider.grants("a\u{7}b", json!({}))),
         (
             "no token",

@@ -17,6 +17,9 @@ use sealwire_server::policy::Allowance;
 use serde_json::json;
 use support::*;
 
+/// Of so many users a link hears (docs/protocol.md §5.2, DeviceChanged).
+const MAX_WATCHED_USERS: usize = 256;
+
 /// A device with an open link whose token names a tenant.
 async fn of_tenant(relay: &impl At, issuer: &Issuer, tenant: &str, user: &str) -> Device {
     let key = new_key();
@@ -100,7 +103,14 @@ async fn nobody_of_another_tenant_can_be_told_from_nobody() {
     );
     alice.nothing_waits().await;
     eve.nothing_waits().await;
-    // Whom she may write to she hears of.
+    // Whom she may write to she hears of, however many others she has asked about: those take no place among the latest.
+    for number in 0..=MAX_WATCHED_USERS {
+        let nobody = format!("globex/{number}");
+        assert_eq!(
+            refused(alice.fetch(&nobody, false).await),
+            RefusalCode::NotPermitted
+        );
+    }
     let _second = joined(&relay, &issuer, "acme", "acme/bob").await;
     assert_eq!(
         alice.next().await,
