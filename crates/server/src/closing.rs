@@ -67,6 +67,9 @@ pub(crate) enum End {
     /// More links of one user than the relay allows.
     #[error("the user has too many links")]
     TooManyLinks,
+    /// More links of one tenant than the relay allows.
+    #[error("the tenant has too many links")]
+    TooManyLinksOfTenant,
     /// More requests open than the protocol allows.
     #[error("too many open requests")]
     TooManyRequests,
@@ -111,7 +114,7 @@ impl End {
             | Self::NoIssuer
             | Self::AnotherUser => CloseCode::NotAuthorised,
             Self::Expired => CloseCode::TokenExpired,
-            Self::TooManyLinks => CloseCode::Overloaded,
+            Self::TooManyLinks | Self::TooManyLinksOfTenant => CloseCode::Overloaded,
             Self::Revoked => CloseCode::Revoked,
             Self::Replaced => CloseCode::Replaced,
             Self::Stopping | Self::Withdrawn => CloseCode::GoingAway,

@@ -5,7 +5,6 @@
 //! the deadline is the caller's.
 use sealwire_protocol::handshake::{Presented, RelayAccept, RelayHandshake};
 use sealwire_protocol::link::RelayLink;
-use sealwire_protocol::name::User;
 use sealwire_protocol::token::AccessToken;
 
 use crate::closing::End;
@@ -20,13 +19,6 @@ pub(crate) struct Established {
     pub(crate) link: RelayLink,
     /// The token that the built-in issuer minted for an invite, a renewal or an exchange; the device is told after Ready.
     pub(crate) minted: Option<Minted>,
-}
-
-impl Established {
-    /// Whose device it is.
-    pub(crate) fn user(&self) -> &User {
-        &self.link.token().claims().user
-    }
 }
 
 /// A handshake that waits for Finish.

@@ -38,6 +38,8 @@ pub const UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 pub const CONNECTIONS_PER_MINUTE: u64 = 6_000;
 /// Links of one user at one time, twice as many as devices that can be written to.
 pub const LINKS_PER_USER: usize = 32;
+/// Links of one tenant at one time, half of all connections: no tenant keeps the others out.
+pub const LINKS_PER_TENANT: usize = 8_192;
 /// Devices or users whose rate is remembered at the same time.
 pub const MAX_RATES: usize = 100_000;
 
@@ -70,8 +72,8 @@ pub struct Allowance {
     pub bytes_per_minute: u64,
 }
 
-/// How many connections a relay takes. What is over a limit is dropped as it arrives, without an answer; a link of a user who has too many is
-/// closed with 4002.
+/// How many connections a relay takes. What is over a limit is dropped as it arrives, without an answer; a link of a user or a
+/// tenant that has too many is closed with 4002.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionLimits {
@@ -85,6 +87,8 @@ pub struct ConnectionLimits {
     pub per_minute: u64,
     /// Links of one user at one time.
     pub links_per_user: usize,
+    /// Links of one tenant at one time, as their tokens name it when they open (docs/protocol.md §5.7).
+    pub links_per_tenant: usize,
 }
 
 impl Default for ConnectionLimits {
@@ -96,6 +100,7 @@ impl Default for ConnectionLimits {
             unauthenticated_per_address: UNAUTHENTICATED_PER_ADDRESS,
             per_minute: CONNECTIONS_PER_MINUTE,
             links_per_user: LINKS_PER_USER,
+            links_per_tenant: LINKS_PER_TENANT,
         }
     }
 }

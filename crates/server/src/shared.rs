@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::limits::HANDSHAKE_SECONDS;
-use sealwire_protocol::name::{Issuer as IssuerName, User};
+use sealwire_protocol::name::{Issuer as IssuerName, Tenant, User};
 use sealwire_protocol::token::TokenClaims;
 use tokio::sync::watch;
 
@@ -27,7 +27,7 @@ use crate::now::Now;
 use crate::policy::{Allowance, ConnectionLimits, Rates};
 use crate::revocations::Revocations;
 use crate::services::Services;
-use crate::shares::Shares;
+use crate::shares::{Share, Shares};
 use crate::storage::{Storage, StorageError};
 
 /// What every connection of a relay shares.
@@ -56,7 +56,9 @@ pub(crate) struct Shared {
     /// Set once, when the relay is to be left.
     pub(crate) draining: watch::Sender<Option<Draining>>,
     /// What each user has of open links.
-    pub(crate) links: Shares<User>,
+    links: Shares<User>,
+    /// What each tenant has of them.
+    links_of_tenants: Shares<Tenant>,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
     /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
@@ -66,6 +68,13 @@ pub(crate) struct Shared {
     pub(crate) call_rates: Rates<Thumbprint>,
     /// Bytes of blobs.
     pub(crate) transfer_rates: Rates<User>,
+}
+
+/// What a link has of the links of its user and its tenant.
+#[derive(Debug)]
+pub(crate) struct LinkShare {
+    _user: Share<User>,
+    _tenant: Option<Share<Tenant>>,
 }
 
 /// What an operator may set.
@@ -177,6 +186,7 @@ impl Shared {
             devices: RwLock::default(),
             unemptied: Mutex::default(),
             links: Shares::new(settings.connections.links_per_user),
+            links_of_tenants: Shares::new(settings.connections.links_per_tenant),
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             revocations: Revocations::default(),
@@ -214,6 +224,22 @@ impl Shared {
             Standing::Removed => Err(End::Revoked),
             Standing::AnotherUsers => Err(End::AnotherUser),
         }
+    }
+
+    /// One more link with a token that says this, for as long as the share lives.
+    pub(crate) fn link_share(&self, claims: &TokenClaims) -> Result<LinkShare, End> {
+        let tenant = match &claims.permissions.tenant {
+            Some(tenant) => {
+                let share = self.links_of_tenants.take(tenant.clone());
+                Some(share.ok_or(End::TooManyLinksOfTenant)?)
+            }
+            None => None,
+        };
+        let user = self.links.take(claims.user.clone());
+        Ok(LinkShare {
+            _user: user.ok_or(End::TooManyLinks)?,
+            _tenant: tenant,
+        })
     }
 
     /// Removes a device, if it is one of `of` where that is given, and tells everybody whom it concerns (docs/protocol.md §5.1,

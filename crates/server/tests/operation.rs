@@ -196,6 +196,40 @@ async fn user_with_too_many_links_is_told_to_come_back_later() {
     Device::connect(&relay, third, token).await;
 }
 
+// docs/protocol.md §5.7
+#[tokio::test]
+async fn tenant_with_too_many_links_is_told_to_come_back_later_and_no_other_is() {
+    let issuer = Issuer::new();
+    let mut limits = ConnectionLimits::default();
+    limits.links_per_tenant = 2;
+    let relay = issuer.relay().admin(anywhere()).connection_limits(limits);
+    let relay = relay.bind(LOOPBACK).await.unwrap();
+    let of = |user: &str, tenant: &str, key: &SigningKey| {
+        issuer.token_with(user, key, &serde_json::json!({ "tenant": tenant }))
+    };
+    let connect = async |user: &str, tenant: &str| {
+        let key = new_key();
+        let token = of(user, tenant, &key);
+        Device::connect(&relay, key, token).await.0
+    };
+    let alice = connect("acme/alice", "acme").await;
+    let _bob = connect("acme/bob", "acme").await;
+    let key = new_key();
+    let carols = of("acme/carol", "acme", &key);
+    let refused = support::refusal(&relay, &key, Credential::Token(carols.as_bytes())).await;
+    assert_eq!(refused, code(4002, "overloaded"));
+    connect("globex/eve", "globex").await;
+    // Of no tenant.
+    for user in ["dora", "acme/erin"] {
+        Device::join(&relay, &issuer, user).await;
+    }
+    let (_, text) = get(&relay, "/metrics").await;
+    assert!(!text.contains("acme"));
+    drop(alice);
+    becomes(&relay, "sealwire_links_open", 1).await;
+    Device::connect(&relay, key, carols).await;
+}
+
 #[tokio::test]
 async fn device_that_sends_too_fast_is_read_later_and_loses_nothing() {
     let issuer = Issuer::new();

@@ -77,14 +77,17 @@ pub(crate) async fn run(
     // Enough to tell links apart in a log, and no more.
     let device = device.get(..8).unwrap_or_default();
     tracing::debug!(device, "link open");
-    let share = shared.links.take(established.user().clone());
-    // A device that is here has its older link closed for this one.
-    if share.is_none() && !shared.hub.has(established.link.device().as_bytes()) {
-        tracing::debug!(device, end = %End::TooManyLinks, "link closed");
-        shared.metrics.refused(&End::TooManyLinks);
-        close(socket, &End::TooManyLinks).await;
-        return;
-    }
+    let share = match shared.link_share(established.link.token().claims()) {
+        Ok(share) => Some(share),
+        // A device that is here has its older link closed for this one.
+        Err(_) if shared.hub.has(established.link.device().as_bytes()) => None,
+        Err(end) => {
+            tracing::debug!(device, %end, "link closed");
+            shared.metrics.refused(&end);
+            close(socket, &end).await;
+            return;
+        }
+    };
     let metrics = Arc::clone(&shared);
     let metrics = &metrics.metrics;
     let open = metrics.link();

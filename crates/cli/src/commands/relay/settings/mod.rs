@@ -467,6 +467,11 @@ fn read_connections(keys: &mut Keys<'_>) -> ConnectionLimits {
         "Devices of one user that are connected at one time.",
         &mut limits.links_per_user,
     );
+    set(
+        "links_per_tenant",
+        "Devices of one tenant, as their tokens name it, that are connected at one time.",
+        &mut limits.links_per_tenant,
+    );
     let rate = Count {
         least: 1,
         most: MAX_PER_MINUTE,

@@ -98,6 +98,7 @@ fn every_setting_reaches_the_relay() {
         unauthenticated_per_address = 123
         connections_per_minute = 124
         links_per_user = 125
+        links_per_tenant = 127
         handshake_deadline = 16
         keep_alive = 117
         write_timeout = 118
@@ -146,6 +147,7 @@ fn every_setting_reaches_the_relay() {
     connections.unauthenticated_per_address = 123;
     connections.per_minute = 124;
     connections.links_per_user = 125;
+    connections.links_per_tenant = 127;
     let expected = Relay::builder("data")
         .tls(Tls::Plain)
         .allowance(allowance)
