@@ -234,6 +234,7 @@ impl From<HomeError> for Failure {
             HomeError::AlreadyJoined { .. }
             | HomeError::Newer { .. }
             | HomeError::Damaged { .. }
+            | HomeError::Exposed { .. }
             | HomeError::Io { .. } => Class::Failed,
         };
         Self::new(class, error)

@@ -43,8 +43,8 @@ const MAX_KEYRING_NAME_BYTES: u64 = 512;
 
 /// The layout this program writes; a home with a higher number is refused.
 const LAYOUT_VERSION: u32 = 1;
-/// Bytes of the description, at most.
-const MAX_DESCRIPTION_BYTES: u64 = 4_096;
+/// Bytes of the description, at most: what is in it is bounded, so that it always fits ([`crate::sign_in::MAX_BYTES`]).
+const MAX_DESCRIPTION_BYTES: u64 = 64 << 10;
 
 /// A directory in which a device lives, or will.
 #[derive(Debug, Clone)]
@@ -140,6 +140,12 @@ pub(crate) enum HomeError {
         /// The file.
         path: PathBuf,
     },
+    /// Somebody else could have written the command that is to be run.
+    #[error("{} says which command to run, and somebody else can have written it; look at it, and make it your own (chown), for nobody else to write (chmod 600)", .path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
     /// A file or directory could not be read or written.
     #[error("cannot use {}: {error}", .path.display())]
     Io {
@@ -218,8 +224,8 @@ impl Home {
     /// [`HomeError::NotJoined`] if nobody does.
     pub(crate) fn identity(&self) -> Result<Identity, HomeError> {
         let path = self.path.join(DESCRIPTION);
-        let json = match read(&path, MAX_DESCRIPTION_BYTES) {
-            Ok(json) => json,
+        let mut file = match std::fs::File::open(&path) {
+            Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(HomeError::NotJoined {
                     path: self.path.clone(),
@@ -227,6 +233,7 @@ impl Home {
             }
             Err(error) => return Err(io_error(&path)(error)),
         };
+        let json = read_open(&mut file, MAX_DESCRIPTION_BYTES).map_err(io_error(&path))?;
         let damaged = || HomeError::Damaged { path: path.clone() };
         let DescriptionVersion { version } =
             serde_json::from_slice(&json).map_err(|_| damaged())?;
@@ -237,9 +244,14 @@ impl Home {
             });
         }
         let description = serde_json::from_slice(&json).map_err(|_| damaged())?;
-        Identity::read(&description)
+        let identity = Identity::read(&description)
             .filter(|_| version == LAYOUT_VERSION)
-            .ok_or_else(damaged)
+            .ok_or_else(damaged)?;
+        let runs = matches!(identity.sign_in, Some(SignIn::Command(_)));
+        if runs && !is_ours(&file).map_err(io_error(&path))? {
+            return Err(HomeError::Exposed { path });
+        }
+        Ok(identity)
     }
 
     /// The store of the device that lives here, and whose word it takes for others.
@@ -415,6 +427,11 @@ impl Home {
     fn write(&self, identity: &Identity, existing: Existing) -> Result<(), HomeError> {
         let json = serde_json::to_vec_pretty(&identity.describe());
         let json = json.map_err(|error| io_error(&self.path.join(DESCRIPTION))(error.into()))?;
+        if u64::try_from(json.len()).is_ok_and(|length| length > MAX_DESCRIPTION_BYTES) {
+            // It could not be read again.
+            let error = io::ErrorKind::FileTooLarge.into();
+            return Err(io_error(&self.path.join(DESCRIPTION))(error));
+        }
         self.put(DESCRIPTION, &json, existing)
     }
 
@@ -507,10 +524,29 @@ fn io_error(path: &Path) -> impl FnOnce(io::Error) -> HomeError {
     move |error| HomeError::Io { path, error }
 }
 
+/// Whether nobody else can have written to the file.
+#[cfg(unix)]
+fn is_ours(file: &std::fs::File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = file.metadata()?;
+    let own = rustix::process::geteuid().as_raw();
+    Ok(metadata.uid() == own && metadata.mode() & 0o022 == 0)
+}
+
+/// The directory's rights are inherited, and it is the user's.
+#[cfg(not(unix))]
+fn is_ours(_: &std::fs::File) -> io::Result<bool> {
+    Ok(true)
+}
+
+#[cfg(feature = "keyring")]
 fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_open(&mut std::fs::File::open(path)?, limit)
+}
+
+fn read_open(file: &mut std::fs::File, limit: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
-    std::fs::File::open(path)?
-        .take(limit.saturating_add(1))
+    file.take(limit.saturating_add(1))
         .read_to_end(&mut content)?;
     if u64::try_from(content.len()).is_ok_and(|length| length <= limit) {
         Ok(content)
@@ -529,4 +565,79 @@ fn private_directory(path: &Path) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use sealwire_protocol::key::{Seed, SigningKey};
+
+    use super::*;
+    use crate::sign_in::MAX_BYTES;
+
+    fn identity(sign_in: SignIn) -> Identity {
+        let key = SigningKey::from_seed(&Seed::new([1; 32]));
+        let address = format!("wss://relay.example/v1#{}", key.thumbprint());
+        Identity {
+            address: address.parse().unwrap(),
+            certificate: Some([9; 32]),
+            issuer_key: *key.public(),
+            user: User::new(&"\\".repeat(255)).unwrap(),
+            device: key.thumbprint(),
+            name: Some("\\".repeat(64)),
+            lock: Lock::File,
+            sign_in: Some(sign_in),
+        }
+    }
+
+    #[test]
+    fn whatever_is_written_is_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        for sign_in in [
+            SignIn::Command("\u{1}".repeat(MAX_BYTES)),
+            SignIn::File(PathBuf::from("\u{1}".repeat(MAX_BYTES))),
+        ] {
+            home.write(&identity(sign_in.clone()), Existing::Replace)
+                .unwrap();
+            assert_eq!(home.identity().unwrap().sign_in, Some(sign_in));
+        }
+        let longer = identity(SignIn::Command("\u{1}".repeat(2 * MAX_BYTES)));
+        assert!(matches!(
+            home.write(&longer, Existing::Replace),
+            Err(HomeError::Io { .. })
+        ));
+        home.identity().unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn command_that_others_can_have_written_is_not_run() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::at(directory.path());
+        let written = |sign_in, mode| {
+            home.write(&identity(sign_in), Existing::Replace).unwrap();
+            let path = directory.path().join(DESCRIPTION);
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            home.identity()
+        };
+        let command = || SignIn::Command("true".to_owned());
+        for mode in [0o620, 0o602, 0o666] {
+            let refused = written(command(), mode);
+            assert!(
+                matches!(refused, Err(HomeError::Exposed { .. })),
+                "{mode:o}"
+            );
+        }
+        written(command(), 0o644).unwrap();
+        // Nothing of it is run.
+        written(SignIn::File("/token".into()), 0o666).unwrap();
+        // Somebody else's, where a test may give files away.
+        written(command(), 0o600).unwrap();
+        let path = directory.path().join(DESCRIPTION);
+        if std::os::unix::fs::chown(path, Some(12_345), None).is_ok() {
+            let refused = home.identity();
+            assert!(matches!(refused, Err(HomeError::Exposed { .. })));
+        }
+    }
 }

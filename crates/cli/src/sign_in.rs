@@ -8,6 +8,7 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
 
 use clap::Args;
 use sealwire_client::{NoToken, Thumbprint};
@@ -23,6 +24,11 @@ use crate::output::{Output, Printable};
 
 /// What the command finds this device's thumbprint in, for a provider that can name it in `cnf`.
 const DEVICE: &str = "SEALWIRE_DEVICE";
+
+/// Bytes of a command, or of a file's path, at most.
+pub(crate) const MAX_BYTES: usize = 8_192;
+/// How long a command may take: somebody may have to sign in.
+const COMMAND_TIME: Duration = Duration::from_secs(5 * 60);
 
 /// Where tokens come from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,11 +62,20 @@ impl SignInOptions {
                 let path = std::path::absolute(file).map_err(|error| {
                     Failure::usage(format_args!("--exchange-token-file: {error}"))
                 })?;
-                Ok(Some(SignIn::File(path)))
+                // It is written down as text.
+                match path.to_str() {
+                    Some(text) if text.len() <= MAX_BYTES => Ok(Some(SignIn::File(path))),
+                    Some(_) | None => Err(Failure::usage(format_args!(
+                        "--exchange-token-file: a path of UTF-8, of at most {MAX_BYTES} bytes"
+                    ))),
+                }
             }
             (None, Some(command)) if command.trim().is_empty() => {
                 Err(Failure::usage("--exchange-command: there is no command"))
             }
+            (None, Some(command)) if command.len() > MAX_BYTES => Err(Failure::usage(
+                format_args!("--exchange-command: it is longer than {MAX_BYTES} bytes"),
+            )),
             (None, Some(command)) => Ok(Some(SignIn::Command(command.clone()))),
             (None, None) => Ok(None),
         }
@@ -72,7 +87,7 @@ impl SignIn {
     pub(crate) async fn token(self, device: Thumbprint) -> Result<String, NoToken> {
         let token = match &self {
             Self::File(path) => from_file(path.clone()).await,
-            Self::Command(command) => from_command(command, device).await,
+            Self::Command(command) => from_command(command, device, COMMAND_TIME).await,
         };
         token.map(|token| token.to_string()).map_err(|reason| {
             Output::asked().hint(format_args!(
@@ -91,7 +106,17 @@ async fn from_file(path: PathBuf) -> Result<Zeroizing<String>, String> {
     text(&bytes.map_err(|failure| failure.message().to_owned())?)
 }
 
-async fn from_command(command: &str, device: Thumbprint) -> Result<Zeroizing<String>, String> {
+/// It is killed when its time is over, or nobody waits for it any more.
+async fn from_command(
+    command: &str,
+    device: Thumbprint,
+    time: Duration,
+) -> Result<Zeroizing<String>, String> {
+    let printed = tokio::time::timeout(time, printed_by(command, device)).await;
+    printed.unwrap_or_else(|_| Err(format!("the command has printed no token in {time:?}")))
+}
+
+async fn printed_by(command: &str, device: Thumbprint) -> Result<Zeroizing<String>, String> {
     let failed = |error: std::io::Error| format!("the command cannot be run: {error}");
     let mut child = shell(command)
         .env(DEVICE, device.to_string())
@@ -148,8 +173,43 @@ mod tests {
     }
 
     async fn run(command: &str) -> Result<String, String> {
-        let token = from_command(command, device()).await;
+        run_within(command, COMMAND_TIME).await
+    }
+
+    async fn run_within(command: &str, time: Duration) -> Result<String, String> {
+        let token = from_command(command, device(), time).await;
         token.map(|token| token.to_string())
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn command_that_takes_too_long_is_given_up() {
+        // Silent, or done with printing and with nothing else.
+        for command in [
+            "exec tail -f /dev/null",
+            "exec tail -f /dev/null > /dev/null",
+        ] {
+            let given_up = run_within(command, Duration::from_millis(200)).await;
+            let error = given_up.unwrap_err();
+            assert!(error.contains("200ms"), "{error}");
+        }
+    }
+
+    #[test]
+    fn command_that_could_not_be_written_down_is_refused() {
+        let options = |command: String| SignInOptions {
+            exchange_token_file: None,
+            exchange_command: Some(command),
+        };
+        assert!(options("x".repeat(MAX_BYTES)).sign_in().is_ok());
+        for command in ["x".repeat(MAX_BYTES + 1), " ".to_owned()] {
+            assert!(options(command).sign_in().is_err());
+        }
+        let path = SignInOptions {
+            exchange_token_file: Some(PathBuf::from("x".repeat(MAX_BYTES))),
+            exchange_command: None,
+        };
+        assert!(path.sign_in().is_err(), "with what is before it");
     }
 
     #[cfg(unix)]
