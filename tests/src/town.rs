@@ -94,8 +94,9 @@ impl Town {
 
     /// A new device with an invitation, which has not connected yet.
     pub fn invited(&self, invitation: &Invitation) -> Account {
-        let relay = invitation.address.relay();
-        let issuer = TrustedIssuer::built_in(invitation.issuer_key.as_bytes(), &relay).unwrap();
+        let relay = invitation.relay.address.relay();
+        let issuer =
+            TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes(), &relay).unwrap();
         let code = invitation.code.expose().to_vec();
         self.account(issuer, Credential::Invite(code))
     }

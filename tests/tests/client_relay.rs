@@ -29,12 +29,12 @@ fn key() -> StoreKey {
 /// A builder with everything of an invitation but its code.
 fn enrolled(invitation: &Invitation) -> ClientBuilder {
     let issuer = TrustedIssuer::built_in(
-        invitation.issuer_key.as_bytes(),
-        &invitation.address.relay(),
+        invitation.relay.issuer_key.as_bytes(),
+        &invitation.relay.address.relay(),
     );
-    Client::builder(&invitation.address.to_string())
+    Client::builder(&invitation.relay.address.to_string())
         .issuer(issuer.unwrap())
-        .tls(Tls::Pinned(invitation.certificate.unwrap()))
+        .tls(Tls::Pinned(invitation.relay.certificate.unwrap()))
 }
 
 async fn join(relay: &Relay, user: &str) -> Client {

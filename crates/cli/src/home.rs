@@ -331,9 +331,9 @@ impl Home {
             return Err(OpenError::Client(NotAuthorised::OtherUser.into()));
         }
         let identity = Identity {
-            address: invitation.address.clone(),
-            certificate: invitation.certificate,
-            issuer_key: invitation.issuer_key,
+            address: invitation.relay.address.clone(),
+            certificate: invitation.relay.certificate,
+            issuer_key: invitation.relay.issuer_key,
             user: invitation.user.clone(),
             device: client.device_thumbprint(),
             name: None,

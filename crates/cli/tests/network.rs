@@ -12,6 +12,7 @@ mod world;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 
+use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::{Invitation, InviteCode};
 use sealwire_protocol::key::{Seed, SigningKey};
 use serde_json::{Value, json};
@@ -886,12 +887,15 @@ fn relay_that_is_not_there_is_unreachable() {
         .unwrap()
         .port();
     let key = SigningKey::from_seed(&Seed::new([1; 32]));
-    let invitation = Invitation {
+    let relay = Introduction {
         address: format!("wss://127.0.0.1:{port}/v1#{}", key.thumbprint())
             .parse()
             .unwrap(),
         certificate: Some([2; 32]),
         issuer_key: *key.public(),
+    };
+    let invitation = Invitation {
+        relay,
         user: "alice".parse().unwrap(),
         code: InviteCode::new(vec![3; 32]).unwrap(),
         expires: u64::MAX,

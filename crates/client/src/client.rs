@@ -127,15 +127,7 @@ impl Client {
     /// [`Misuse::InviteLine`] if it is not a whole invitation line. Whether it is still good is for the relay to say.
     pub fn invited(line: &str) -> Result<ClientBuilder, Error> {
         let invitation = Invitation::parse(line.trim()).map_err(Misuse::InviteLine)?;
-        let relay = invitation.address.relay();
-        let issuer = TrustedIssuer::built_in(invitation.issuer_key.as_bytes(), &relay)?;
-        let builder = Self::builder(&invitation.address.to_string())
-            .issuer(issuer)
-            .invite(invitation.code.expose());
-        Ok(match invitation.certificate {
-            Some(fingerprint) => builder.tls(Tls::Pinned(fingerprint)),
-            None => builder,
-        })
+        Ok(Self::of_relay(&invitation.relay)?.invite(invitation.code.expose()))
     }
 
     /// Begins a client from a relay's introduction line (`docs/protocol.md §14`): address, certificate and issuer are in it. What lets the device in is left
@@ -144,7 +136,10 @@ impl Client {
     /// # Errors
     /// [`Misuse::IntroductionLine`] if it is not a whole introduction line.
     pub fn introduced(line: &str) -> Result<ClientBuilder, Error> {
-        let introduction = Introduction::parse(line.trim()).map_err(Misuse::IntroductionLine)?;
+        Self::of_relay(&Introduction::parse(line.trim()).map_err(Misuse::IntroductionLine)?)
+    }
+
+    fn of_relay(introduction: &Introduction) -> Result<ClientBuilder, Error> {
         let relay = introduction.address.relay();
         let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes(), &relay)?;
         let builder = Self::builder(&introduction.address.to_string()).issuer(issuer);

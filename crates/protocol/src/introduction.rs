@@ -4,9 +4,11 @@
 //! operator ── Introduction::to_line ── "sealwire-relay:…", for everybody to read ── Introduction::parse ── device with a provider's token
 //! ```
 //!
-//! It is an invitation without user and code ([`crate::invite`]): whoever joins with it presents a token that the relay exchanges. It says whom the device
+//! It is the first part of an invitation ([`crate::invite`]), without user and code: whoever joins with it presents a token that the relay exchanges. It says whom the device
 //! will believe, so it has to come from the operator.
 use alloc::{string::String, string::ToString as _, vec::Vec};
+
+use zeroize::Zeroizing;
 
 use crate::{
     address::{Address, AddressError},
@@ -18,11 +20,11 @@ use crate::{
 /// What every line begins with.
 pub const PREFIX: &str = "sealwire-relay:";
 /// The version of the format.
-const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 1;
 /// Bytes of a line, at most.
-const MAX_LINE_BYTES: usize = 2_048;
+pub(crate) const MAX_LINE_BYTES: usize = 2_048;
 /// Bytes of an address, at most.
-const MAX_ADDRESS_BYTES: usize = 1_024;
+pub(crate) const MAX_ADDRESS_BYTES: usize = 1_024;
 
 /// What an introduction line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,13 +70,23 @@ impl Introduction {
     /// # Errors
     /// [`IntroductionError`].
     pub fn parse(line: &str) -> Result<Self, IntroductionError> {
-        if line.len() > MAX_LINE_BYTES {
-            return Err(IntroductionError::TooLong);
-        }
-        let encoded = line.strip_prefix(PREFIX).ok_or(IntroductionError::Prefix)?;
-        let bytes =
-            base64url::decode(encoded.as_bytes()).map_err(|_| IntroductionError::Encoding)?;
+        let bytes = open(line, PREFIX)?;
         let mut reader = Reader::new(&bytes);
+        let introduction = Self::read(&mut reader)?;
+        reader.finish()?;
+        Ok(introduction)
+    }
+
+    /// The line.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        let mut bytes = Vec::new();
+        self.write(&mut bytes);
+        close(PREFIX, &bytes).to_string()
+    }
+
+    /// Reads the version and what follows it.
+    pub(crate) fn read(reader: &mut Reader<'_>) -> Result<Self, IntroductionError> {
         if reader.u8()? != VERSION {
             return Err(IntroductionError::Version);
         }
@@ -85,7 +97,6 @@ impl Introduction {
             None
         };
         let issuer_key = reader.array()?;
-        reader.finish()?;
         // What is not UTF-8 is no host name either.
         let address = core::str::from_utf8(address).map_err(|_| AddressError::Host)?;
         Ok(Self {
@@ -95,23 +106,38 @@ impl Introduction {
         })
     }
 
-    /// The line.
-    #[must_use]
-    pub fn to_line(&self) -> String {
+    /// Writes the version and what follows it.
+    pub(crate) fn write(&self, bytes: &mut Vec<u8>) {
         let address = self.address.to_string();
         // A host has at most 253 bytes.
         let length = u16::try_from(address.len()).unwrap_or(u16::MAX);
-        let mut bytes = Vec::new();
         bytes.push(VERSION);
         bytes.extend_from_slice(&length.to_be_bytes());
         bytes.extend_from_slice(address.as_bytes());
         bytes.push(u8::from(self.certificate.is_some()));
         bytes.extend_from_slice(self.certificate.as_ref().map_or(&[], <[u8; 32]>::as_slice));
         bytes.extend_from_slice(self.issuer_key.as_bytes());
-        let mut line = String::from(PREFIX);
-        line.push_str(&base64url::encode(&bytes));
-        line
     }
+}
+
+/// What is in a line that begins with `prefix`. It is erased when dropped, as in an invitation's there is a code.
+pub(crate) fn open(line: &str, prefix: &str) -> Result<Zeroizing<Vec<u8>>, IntroductionError> {
+    if line.len() > MAX_LINE_BYTES {
+        return Err(IntroductionError::TooLong);
+    }
+    let encoded = line.strip_prefix(prefix).ok_or(IntroductionError::Prefix)?;
+    let bytes = base64url::decode(encoded.as_bytes());
+    let bytes = bytes.map_err(|_| IntroductionError::Encoding)?;
+    Ok(Zeroizing::new(bytes))
+}
+
+/// The line with these bytes in it, likewise.
+pub(crate) fn close(prefix: &str, bytes: &[u8]) -> Zeroizing<String> {
+    let encoded = Zeroizing::new(base64url::encode(bytes));
+    let mut line = Zeroizing::new(String::with_capacity(MAX_LINE_BYTES));
+    line.push_str(prefix);
+    line.push_str(&encoded);
+    line
 }
 
 #[cfg(test)]

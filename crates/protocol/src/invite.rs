@@ -6,28 +6,22 @@
 //!
 //! Whoever has the line before the invited person can join in their place, so it is as secret as a password until it is used.
 //! Connecting, and asking for the token, is left to the client; making and redeeming codes to the server.
-use alloc::{format, string::String, string::ToString as _, vec::Vec};
+use alloc::{format, string::String, vec::Vec};
 use core::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{
-    address::{Address, AddressError},
-    base64url,
+    address::AddressError,
     codec::{DecodeError, Reader},
-    key::{PublicKey, PublicKeyError, Thumbprint},
+    introduction::{self, Introduction, IntroductionError, MAX_LINE_BYTES},
+    key::{PublicKeyError, Thumbprint},
     limits,
     name::{Issuer, NameError, User},
 };
 
 /// What every line begins with.
 const PREFIX: &str = "sealwire-invite:";
-/// The version of the format.
-const VERSION: u8 = 1;
-/// Bytes of a line, at most.
-const MAX_LINE_BYTES: usize = 2_048;
-/// Bytes of an address, at most.
-const MAX_ADDRESS_BYTES: usize = 1_024;
 
 /// A one-time invite code: 16 to 64 secret bytes (docs/protocol.md §3.6). Erased when dropped.
 #[derive(Zeroize, ZeroizeOnDrop)]
@@ -63,12 +57,8 @@ impl fmt::Debug for InviteCode {
 
 /// What an invitation line says.
 pub struct Invitation {
-    /// Where the relay is, and the thumbprint of its key.
-    pub address: Address,
-    /// SHA-256 of the relay's self-signed certificate (DER), if it has one: the only certificate to accept.
-    pub certificate: Option<[u8; 32]>,
-    /// The built-in issuer's key.
-    pub issuer_key: PublicKey,
+    /// Which relay, and whom to believe.
+    pub relay: Introduction,
     /// Who is invited.
     pub user: User,
     /// The one-time code.
@@ -81,7 +71,7 @@ pub struct Invitation {
 impl fmt::Debug for Invitation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invitation")
-            .field("address", &self.address)
+            .field("address", &self.relay.address)
             .field("expires", &self.expires)
             .finish_non_exhaustive()
     }
@@ -120,41 +110,35 @@ pub enum InviteError {
     Code,
 }
 
+impl From<IntroductionError> for InviteError {
+    fn from(error: IntroductionError) -> Self {
+        match error {
+            IntroductionError::Prefix => Self::Prefix,
+            IntroductionError::TooLong => Self::TooLong,
+            IntroductionError::Encoding => Self::Encoding,
+            IntroductionError::Version => Self::Version,
+            IntroductionError::Decode(error) => Self::Decode(error),
+            IntroductionError::Address(error) => Self::Address(error),
+            IntroductionError::IssuerKey(error) => Self::IssuerKey(error),
+        }
+    }
+}
+
 impl Invitation {
     /// Reads a line, of which white space around it is no part.
     ///
     /// # Errors
     /// [`InviteError`].
     pub fn parse(line: &str) -> Result<Self, InviteError> {
-        if line.len() > MAX_LINE_BYTES {
-            return Err(InviteError::TooLong);
-        }
-        let encoded = line.strip_prefix(PREFIX).ok_or(InviteError::Prefix)?;
-        let bytes = base64url::decode(encoded.as_bytes())
-            .map(Zeroizing::new)
-            .map_err(|_| InviteError::Encoding)?;
+        let bytes = introduction::open(line, PREFIX)?;
         let mut reader = Reader::new(&bytes);
-        if reader.u8()? != VERSION {
-            return Err(InviteError::Version);
-        }
-        let address = reader.vec16(1..=MAX_ADDRESS_BYTES)?;
-        let certificate = if reader.bool()? {
-            Some(*reader.array()?)
-        } else {
-            None
-        };
-        let issuer_key = reader.array()?;
+        let relay = Introduction::read(&mut reader)?;
         let user = reader.vec8(1..=limits::MAX_NAME_BYTES)?;
         let code = reader.vec8(limits::MIN_INVITE_BYTES..=limits::MAX_INVITE_BYTES)?;
         let expires = reader.u64()?;
         reader.finish()?;
-
-        // What is not UTF-8 is no host name either.
-        let address = core::str::from_utf8(address).map_err(|_| AddressError::Host)?;
         Ok(Self {
-            address: address.parse()?,
-            certificate,
-            issuer_key: PublicKey::from_bytes(issuer_key)?,
+            relay,
             user: User::from_bytes(user)?,
             code: InviteCode::new(code.to_vec())?,
             expires,
@@ -164,36 +148,19 @@ impl Invitation {
     /// The line. It is as secret as the code in it, and erased when dropped.
     #[must_use]
     pub fn to_line(&self) -> Zeroizing<String> {
-        let address = self.address.to_string();
         let (user, code) = (self.user.as_bytes(), self.code.expose());
-        // The types keep every length within its field: a host has at most 253 bytes, a user 255, a code 64.
-        let address_length = u16::try_from(address.len()).unwrap_or(u16::MAX);
+        // The types keep every length within its field: a user has at most 255 bytes, a code 64.
         let user_length = u8::try_from(user.len()).unwrap_or(u8::MAX);
         let code_length = u8::try_from(code.len()).unwrap_or(u8::MAX);
         // With its full capacity from the start, so that no copy of the code is left behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LINE_BYTES));
-        bytes.push(VERSION);
-        bytes.extend_from_slice(&address_length.to_be_bytes());
-        bytes.extend_from_slice(address.as_bytes());
-        bytes.push(u8::from(self.certificate.is_some()));
-        bytes.extend_from_slice(self.certificate.as_ref().map_or(&[], <[u8; 32]>::as_slice));
-        bytes.extend_from_slice(self.issuer_key.as_bytes());
+        self.relay.write(&mut bytes);
         bytes.push(user_length);
         bytes.extend_from_slice(user);
         bytes.push(code_length);
         bytes.extend_from_slice(code);
         bytes.extend_from_slice(&self.expires.to_be_bytes());
-        let encoded = Zeroizing::new(base64url::encode(&bytes));
-        let mut line = Zeroizing::new(String::with_capacity(MAX_LINE_BYTES));
-        line.push_str(PREFIX);
-        line.push_str(&encoded);
-        line
-    }
-
-    /// The `iss` of the tokens that joining gives.
-    #[must_use]
-    pub fn issuer(&self) -> Issuer {
-        built_in_issuer(&self.issuer_key.thumbprint())
+        introduction::close(PREFIX, &bytes)
     }
 }
 
@@ -215,9 +182,11 @@ pub fn built_in_audience(relay: &Thumbprint) -> String {
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec;
+    use alloc::{string::ToString as _, vec};
 
     use super::*;
+    use crate::base64url;
+    use crate::introduction::{MAX_ADDRESS_BYTES, VERSION};
     use crate::key::{Seed, SigningKey};
 
     const EXPIRES: u64 = 1_800_000_000;
@@ -227,12 +196,15 @@ mod tests {
     }
 
     fn invitation(certificate: Option<[u8; 32]>) -> Invitation {
-        Invitation {
+        let relay = Introduction {
             address: format!("wss://relay.example:8443/v1#{}", thumbprint())
                 .parse()
                 .unwrap(),
             certificate,
             issuer_key: *SigningKey::from_seed(&Seed::new([2; 32])).public(),
+        };
+        Invitation {
+            relay,
             user: User::new("alice").unwrap(),
             code: InviteCode::new(vec![7; 32]).unwrap(),
             expires: EXPIRES,
@@ -252,7 +224,7 @@ mod tests {
         bytes.extend_from_slice(&u16::try_from(address.len()).unwrap().to_be_bytes());
         bytes.extend_from_slice(address);
         bytes.push(0);
-        bytes.extend_from_slice(invitation(None).issuer_key.as_bytes());
+        bytes.extend_from_slice(invitation(None).relay.issuer_key.as_bytes());
         bytes.extend_from_slice(b"\x05alice\x10");
         bytes.extend_from_slice(&[7; 16]);
         bytes.extend_from_slice(&EXPIRES.to_be_bytes());
@@ -264,9 +236,7 @@ mod tests {
         for certificate in [None, Some([9; 32])] {
             let original = invitation(certificate);
             let read = Invitation::parse(&original.to_line()).unwrap();
-            assert_eq!(read.address, original.address);
-            assert_eq!(read.certificate, certificate);
-            assert_eq!(read.issuer_key, original.issuer_key);
+            assert_eq!(read.relay, original.relay);
             assert_eq!(read.user, original.user);
             assert_eq!(read.code.expose(), original.code.expose());
             assert_eq!(read.expires, EXPIRES);
@@ -277,9 +247,10 @@ mod tests {
     fn names_of_the_built_in_issuer_are_those_of_the_specification() {
         let expected = format!(
             "urn:sealwire:issuer:{}",
-            invitation(None).issuer_key.thumbprint()
+            invitation(None).relay.issuer_key.thumbprint()
         );
-        assert_eq!(invitation(None).issuer().as_str(), expected);
+        let named = built_in_issuer(&invitation(None).relay.issuer_key.thumbprint());
+        assert_eq!(named.as_str(), expected);
         assert_eq!(
             built_in_audience(&thumbprint()),
             format!("urn:sealwire:relay:{}", thumbprint())
@@ -327,7 +298,7 @@ mod tests {
             with_address(&[0xff]).unwrap_err(),
             InviteError::Address(AddressError::Host)
         );
-        assert!(with_address(invitation(None).address.to_string().as_bytes()).is_ok());
+        assert!(with_address(invitation(None).relay.address.to_string().as_bytes()).is_ok());
     }
 
     /// docs/protocol.md §14
@@ -423,7 +394,7 @@ mod tests {
     /// docs/protocol.md §14
     #[test]
     fn boolean_other_than_0_and_1_is_refused() {
-        let at = 3 + invitation(None).address.to_string().len();
+        let at = 3 + invitation(None).relay.address.to_string().len();
         let refused = Invitation::parse(&changed(|bytes| bytes[at] = 2)).unwrap_err();
         assert_eq!(refused, InviteError::Decode(DecodeError::UnknownValue));
     }
@@ -432,7 +403,7 @@ mod tests {
     /// docs/protocol.md §14
     #[test]
     fn issuer_key_of_small_order_is_refused() {
-        let at = 3 + invitation(None).address.to_string().len() + 33;
+        let at = 3 + invitation(None).relay.address.to_string().len() + 33;
         let mut identity = [0; 32];
         identity[0] = 1;
         let refused = Invitation::parse(&changed(|bytes| {
@@ -446,7 +417,7 @@ mod tests {
     /// docs/protocol.md §14
     #[test]
     fn user_with_a_control_character_is_refused() {
-        let at = 3 + invitation(None).address.to_string().len() + 33 + 32 + 1;
+        let at = 3 + invitation(None).relay.address.to_string().len() + 33 + 32 + 1;
         let refused = Invitation::parse(&changed(|bytes| bytes[at] = 0)).unwrap_err();
         assert_eq!(refused, InviteError::User(NameError::ControlCharacter));
     }
@@ -457,7 +428,7 @@ mod tests {
     fn code_of_15_or_65_bytes_is_refused() {
         assert_eq!(InviteCode::new(vec![7; 15]).unwrap_err(), InviteError::Code);
         assert_eq!(InviteCode::new(vec![7; 65]).unwrap_err(), InviteError::Code);
-        let at = 3 + invitation(None).address.to_string().len() + 33 + 32 + 6;
+        let at = 3 + invitation(None).relay.address.to_string().len() + 33 + 32 + 6;
         for length in [15, 65] {
             let refused = Invitation::parse(&changed(|bytes| bytes[at] = length)).unwrap_err();
             assert_eq!(refused, InviteError::Decode(DecodeError::LengthOutOfBounds));
@@ -471,7 +442,7 @@ mod tests {
             format!("{invitation:?}"),
             format!(
                 "Invitation {{ address: {:?}, expires: {}, .. }}",
-                invitation.address, invitation.expires
+                invitation.relay.address, invitation.expires
             )
         );
         assert_eq!(format!("{:?}", invitation.code), "InviteCode(secret)");

@@ -385,11 +385,7 @@ impl DataDir {
         lifetime_seconds: u64,
         now: u64,
     ) -> Result<Invitation, DataDirError> {
-        let Introduction {
-            address,
-            certificate,
-            issuer_key,
-        } = self.introduction(address)?;
+        let relay = self.introduction(address)?;
         let (code, hash) = new_code().map_err(|_: IssuerError| DataDirError::Randomness)?;
         let expires = now.saturating_add(lifetime_seconds);
         let waiting = waiting::WaitingInvite {
@@ -399,9 +395,7 @@ impl DataDir {
         let dir = self.invites_path();
         waiting::write(&dir, &hash, &waiting, now).map_err(io_error(&dir))?;
         Ok(Invitation {
-            address,
-            certificate,
-            issuer_key,
+            relay,
             user: user.clone(),
             code,
             expires,

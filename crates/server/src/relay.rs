@@ -137,12 +137,7 @@ impl Relay {
         let (now, lifetime) = (clock::now().seconds(), lifetime.as_secs());
         let code = issuer.invite(&user, lifetime, now).await?;
         Ok(Invitation {
-            address: self.address.clone(),
-            certificate: self
-                .certificate
-                .as_ref()
-                .map(|certificate| certificate.fingerprint),
-            issuer_key: *issuer.public_key(),
+            relay: self.introduction()?,
             user,
             code,
             expires: now.saturating_add(lifetime),

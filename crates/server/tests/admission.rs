@@ -433,7 +433,7 @@ async fn invite_enrols_one_device_which_then_renews() {
         .await
         .unwrap();
     assert_eq!(
-        (&invitation.address, invitation.certificate),
+        (&invitation.relay.address, invitation.relay.certificate),
         (relay.address(), None)
     );
     let code_of_invite = invitation.code.expose();

@@ -56,7 +56,7 @@ pub(crate) fn run(invite: &Invite, output: Output) -> Result<(), Failure> {
         &json!({
             "invite": line.as_str(),
             "user": user.as_str(),
-            "address": invitation.address.to_string(),
+            "address": invitation.relay.address.to_string(),
             "expires": invitation.expires,
         }),
         line.as_str(),

@@ -117,7 +117,7 @@ enum With {
 impl With {
     fn address(&self) -> &Address {
         match self {
-            Self::Invitation(invitation) => &invitation.address,
+            Self::Invitation(invitation) => &invitation.relay.address,
             Self::Exchange(relay, _) => &relay.address,
         }
     }

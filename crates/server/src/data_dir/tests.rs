@@ -74,12 +74,12 @@ fn an_invitation_says_all_that_a_device_needs() {
         "wss://relay.example:8443/v1#{}",
         made.relay_key().thumbprint()
     );
-    assert_eq!(invitation.address.to_string(), address);
+    assert_eq!(invitation.relay.address.to_string(), address);
     assert_eq!(
-        invitation.certificate,
+        invitation.relay.certificate,
         Some(made.certificate_sha256().unwrap())
     );
-    assert_eq!(invitation.issuer_key, *made.issuer_key().public());
+    assert_eq!(invitation.relay.issuer_key, *made.issuer_key().public());
     assert_eq!((invitation.user, invitation.expires), (alice(), NOW + 60));
 }
 
@@ -91,13 +91,16 @@ fn an_invitation_follows_what_the_running_relay_announced() {
     made.announce(&announced.parse().unwrap(), false).unwrap();
     let invitation = made.invite(&alice(), None, 60, NOW).unwrap();
     assert_eq!(
-        (invitation.address.to_string(), invitation.certificate),
+        (
+            invitation.relay.address.to_string(),
+            invitation.relay.certificate
+        ),
         (announced, None)
     );
     let invitation = made
         .invite(&alice(), Some("wss://said.example/v1"), 60, NOW)
         .unwrap();
-    assert_eq!(invitation.address.host(), "said.example");
+    assert_eq!(invitation.relay.address.host(), "said.example");
 }
 
 #[test]

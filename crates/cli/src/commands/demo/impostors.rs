@@ -48,15 +48,21 @@ pub(super) async fn forger(victim: &Identity) -> bool {
 /// A relay that answers in another one's place: whether a device that expects the other one notices.
 pub(super) async fn other_relay(invitation: &Invitation) -> bool {
     let expected = Thumbprint::from_bytes(rand::random());
-    let Ok(issuer) = TrustedIssuer::built_in(invitation.issuer_key.as_bytes(), &expected) else {
+    let Ok(issuer) = TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes(), &expected)
+    else {
         return false;
     };
-    let builder = Client::builder(&format!("{}#{expected}", invitation.address.url()))
+    let builder = Client::builder(&format!("{}#{expected}", invitation.relay.address.url()))
         .store(MemoryStore::new(), new_key())
         .issuer(issuer)
-        .tls(invitation.certificate.map_or(Tls::SystemRoots, Tls::Pinned))
+        .tls(
+            invitation
+                .relay
+                .certificate
+                .map_or(Tls::SystemRoots, Tls::Pinned),
+        )
         .invite(&rand::random::<[u8; 32]>());
-    let found = invitation.address.relay();
+    let found = invitation.relay.address.relay();
     matches!(
         refusal(builder.connect()).await,
         Some(Error::RelayKey { expected: one, presented: other }) if one == expected && other == found
