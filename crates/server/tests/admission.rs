@@ -122,17 +122,21 @@ async fn relay_refuses_token_that_is_not_good() {
     }
 }
 
-// docs/protocol.md §3.5
+// docs/protocol.md §2.2, §3.5
 #[tokio::test]
-async fn relay_refuses_token_of_another_device() {
+async fn relay_takes_token_of_the_device_by_key_or_thumbprint_and_refuses_that_of_another() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
     let (alice, thief) = (new_key(), new_key());
-    let token = issuer.token("alice", &alice);
-    assert_eq!(
-        refusal(&relay, &thief, Credential::Token(token.as_bytes())).await,
-        code(4100, "not_authorised")
-    );
+    for confirmation in confirmations(&alice) {
+        let token = issuer.token_with("alice", &alice, &confirmation);
+        assert_eq!(
+            refusal(&relay, &thief, Credential::Token(token.as_bytes())).await,
+            code(4100, "not_authorised")
+        );
+        let same = SigningKey::from_seed(&alice.seed());
+        Device::connect(&relay, same, token).await;
+    }
 }
 
 // docs/protocol.md §3.4, §3.5

@@ -164,6 +164,23 @@ async fn providers_token_is_nothing_but_a_credential_to_exchange() {
 
 // docs/protocol.md §3.7
 #[tokio::test]
+async fn token_that_names_a_key_or_its_thumbprint_is_exchanged_for_that_device_only() {
+    let provider = Issuer::new();
+    let relay = Relay::in_memory().exchange(exchanging(&provider, ""));
+    let relay = relay.bind("127.0.0.1:0").await.unwrap();
+    let (alice, thief) = (new_key(), new_key());
+    for confirmation in confirmations(&alice) {
+        let bound = token(&provider, "alice", &confirmation);
+        assert_eq!(
+            refusal(&relay, &thief, Credential::Exchange(bound.as_bytes())).await,
+            code(4100, "not_authorised")
+        );
+        exchanged(&relay, &alice, &bound).await;
+    }
+}
+
+// docs/protocol.md §3.7
+#[tokio::test]
 async fn device_that_was_invited_or_removed_is_exchanged_for_nobody_else() {
     let provider = Issuer::new();
     let relay = Relay::in_memory().exchange(exchanging(&provider, "acme/").shared_users(true));

@@ -52,6 +52,16 @@ pub(crate) fn now() -> u64 {
         .as_secs()
 }
 
+/// What `cnf` of a token for a device may be: its key, or the thumbprint of that (docs/protocol.md §2.2).
+pub(crate) fn confirmations(device: &SigningKey) -> [Value; 2] {
+    let jwk: Value = serde_json::from_str(&device.public().to_jwk()).unwrap();
+    let jkt = device.thumbprint().to_string();
+    [
+        json!({ "cnf": { "jwk": jwk } }),
+        json!({ "cnf": { "jkt": jkt } }),
+    ]
+}
+
 pub(crate) fn new_key() -> SigningKey {
     SigningKey::generate(&mut rand::rng())
 }
