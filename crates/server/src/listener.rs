@@ -155,7 +155,7 @@ impl Doors {
             None => None,
             Some((shares, rates)) => {
                 // Before the rate, so that whoever waits with many does not use it up.
-                let share = shares.take(address).ok_or(Dropped::Address)?;
+                let share = shares.take(address, false).ok_or(Dropped::Address)?;
                 rates
                     .take(&address, self.per_minute, now.steady_millis)
                     .map_err(|_| Dropped::Rate)?;

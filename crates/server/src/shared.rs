@@ -226,16 +226,20 @@ impl Shared {
         }
     }
 
-    /// One more link with a token that says this, for as long as the share lives.
-    pub(crate) fn link_share(&self, claims: &TokenClaims) -> Result<LinkShare, End> {
+    /// One more link with a token that says this, for as long as the share lives. One that `replaces` another is counted and never too many.
+    pub(crate) fn link_share(
+        &self,
+        claims: &TokenClaims,
+        replaces: bool,
+    ) -> Result<LinkShare, End> {
         let tenant = match &claims.permissions.tenant {
             Some(tenant) => {
-                let share = self.links_of_tenants.take(tenant.clone());
+                let share = self.links_of_tenants.take(tenant.clone(), replaces);
                 Some(share.ok_or(End::TooManyLinksOfTenant)?)
             }
             None => None,
         };
-        let user = self.links.take(claims.user.clone());
+        let user = self.links.take(claims.user.clone(), replaces);
         Ok(LinkShare {
             _user: user.ok_or(End::TooManyLinks)?,
             _tenant: tenant,

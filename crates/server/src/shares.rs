@@ -28,12 +28,12 @@ impl<K: Eq + Hash + Clone> Shares<K> {
         }
     }
 
-    /// One more of `of`, for as long as the share lives; `None` if that would be too many.
+    /// One more of `of`, for as long as the share lives; `None` if that would be too many, and is not to be had `anyway`.
     #[must_use = "the share is given back when it is dropped"]
-    pub(crate) fn take(&self, of: K) -> Option<Share<K>> {
+    pub(crate) fn take(&self, of: K, anyway: bool) -> Option<Share<K>> {
         let mut counts = self.counts();
         let count = counts.get(&of).copied().unwrap_or_default();
-        if count >= self.limit {
+        if count >= self.limit && !anyway {
             return None;
         }
         counts.insert(of.clone(), count.saturating_add(1));
@@ -76,11 +76,17 @@ mod tests {
     #[test]
     fn each_is_refused_past_its_limit_and_admitted_again_after() {
         let shares = Shares::new(3);
-        let mut taken: Vec<_> = (0..3).map(|_| shares.take("here").unwrap()).collect();
-        assert!(shares.take("here").is_none());
-        assert!(shares.clone().take("there").is_some());
+        let mut taken: Vec<_> = (0..3)
+            .map(|_| shares.take("here", false).unwrap())
+            .collect();
+        assert!(shares.take("here", false).is_none());
+        assert!(shares.clone().take("there", false).is_some());
+        // What takes the place of one counts from then on.
+        let replacing = shares.take("here", true).unwrap();
         taken.pop();
-        assert!(shares.take("here").is_some());
+        assert!(shares.take("here", false).is_none());
+        drop(replacing);
+        assert!(shares.take("here", false).is_some());
         taken.clear();
         assert!(shares.counts().is_empty());
     }

@@ -77,10 +77,10 @@ pub(crate) async fn run(
     // Enough to tell links apart in a log, and no more.
     let device = device.get(..8).unwrap_or_default();
     tracing::debug!(device, "link open");
-    let share = match shared.link_share(established.link.token().claims()) {
-        Ok(share) => Some(share),
-        // A device that is here has its older link closed for this one.
-        Err(_) if shared.hub.has(established.link.device().as_bytes()) => None,
+    // A device that is here has its older link closed for this one.
+    let replaces = shared.hub.has(established.link.device().as_bytes());
+    let share = match shared.link_share(established.link.token().claims(), replaces) {
+        Ok(share) => share,
         Err(end) => {
             tracing::debug!(device, %end, "link closed");
             shared.metrics.refused(&end);
