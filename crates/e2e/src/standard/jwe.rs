@@ -127,7 +127,10 @@ mod tests {
     /// RFC 3394 §4.6
     #[test]
     fn key_is_wrapped_as_in_rfc_3394_4_6() {
-        let mut wrapping = core::array::from_fn(|byte| byte as u8);
+        let mut wrapping = [0; 32];
+        for (byte, number) in wrapping.iter_mut().zip(0..) {
+            *byte = number;
+        }
         let wrapper = wrapper(&Secret::take(&mut wrapping));
         let key: [u8; 32] = [
             0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd,
