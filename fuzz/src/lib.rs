@@ -13,11 +13,13 @@ use sealwire_e2e::padding::unpad;
 use sealwire_e2e::peer::Local;
 use sealwire_protocol::address::Address;
 use sealwire_protocol::codec::Reader;
+use sealwire_protocol::dpop::{self, UnverifiedDpopProof};
 use sealwire_protocol::frame::{Frame, ToDevice, ToRelay};
 use sealwire_protocol::handshake::{DeviceHello, RelayHandshake};
 use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::json::Object;
+use sealwire_protocol::jwe::UnopenedJwe;
 use sealwire_protocol::jws::{JwtType, SignatureError, SignatureVerifier, Signed, UnverifiedJws};
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::proof::{DeviceProof, RelayProof};
@@ -66,6 +68,15 @@ pub fn jws(data: &[u8]) {
         JwtType::Message,
     ] {
         let _ = UnverifiedJws::parse(data, &[jwt_type]);
+    }
+    // Anybody may have signed a proof of a request, with the key in it.
+    if let Ok(proof) = UnverifiedDpopProof::parse(data) {
+        let request = dpop::Request {
+            method: "GET",
+            host: "relay.example",
+            path: "/",
+        };
+        let _ = proof.verify(b"", request, 0);
     }
     // The one token that the issuer signed for anybody in this world verifies; nothing else does.
     if let Ok(token) = UnverifiedAccessToken::parse(data) {
@@ -149,6 +160,8 @@ pub fn sealed_message(data: &[u8]) {
         let message = SealedMessage::decode(&binary).expect("a converted message decodes");
         assert_eq!(message.to_jwe(), text);
     }
+    // A sealed message is never taken for a standard JWE, nor the reverse.
+    assert!(SealedMessage::decode(data).is_err() || UnopenedJwe::parse(data).is_err());
     if let Ok(content) = Content::decode(data) {
         assert_eq!(content.encode().as_deref(), Ok(data));
     }

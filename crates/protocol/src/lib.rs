@@ -15,6 +15,7 @@ mod claims;
 pub mod close;
 pub mod codec;
 pub mod crypto;
+pub mod dpop;
 pub mod error;
 pub mod frame;
 pub mod handshake;
