@@ -286,7 +286,7 @@ impl Link {
         };
         for user in changed {
             // A narrower token may not allow it any more.
-            if self.requester.permitted(&user).is_ok() {
+            if self.requester.sender().permitted(&user).is_ok() {
                 self.say(&ToDevice::DeviceChanged { user: &user })?;
             }
         }

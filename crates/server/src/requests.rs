@@ -8,6 +8,7 @@
 //! left as a future that owns all it needs; everything decided before it is created.
 mod blobs;
 mod calling;
+mod sender;
 mod sending;
 
 use std::sync::Arc;
@@ -38,6 +39,7 @@ use crate::shared::Shared;
 use crate::storage::StorageError;
 use blobs::Piece;
 
+pub(crate) use sender::{Envelope, Posted, Sender, cards};
 pub(crate) use sending::{Letter, Sending};
 
 /// The answer to a request, owned.
@@ -188,6 +190,15 @@ impl Requester {
         self.shared.admit(self.link.token().claims())
     }
 
+    /// The device, as what it sends and looks up is decided by.
+    pub(crate) fn sender(&self) -> Sender<'_> {
+        Sender {
+            claims: self.link.token().claims(),
+            allowance: &self.allowance,
+            shared: &self.shared,
+        }
+    }
+
     /// Has the link hear of changes of the user's devices; of those of its own user it hears anyway.
     fn watch(&mut self, user: &User) {
         if user != self.user() {
@@ -203,26 +214,19 @@ impl Requester {
         take: bool,
         now: Now,
     ) -> Outcome {
-        let user = match self.fetchable(user, now) {
+        let user = match self.sender().fetchable(user, now) {
             Ok(user) => user,
             Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
         };
         self.watch(&user);
-        let (shared, own) = (Arc::clone(&self.shared), user == *self.user());
+        let (shared, asking) = (Arc::clone(&self.shared), self.user().clone());
         // A device never needs a prekey of its own.
-        let except = (own && take).then_some(self.device());
+        let except = (user == asking && take).then_some(self.device());
         let take = take && self.may_take(&user, now);
         Outcome::pending(0, async move {
-            match shared
-                .directory
-                .cards(&user, take, except.as_ref(), now.seconds())
-                .await
-            {
-                Ok(entries) if entries.is_empty() && !own => {
-                    Reply::Refused(request, RefusalCode::UnknownUser)
-                }
+            match cards(&shared, &asking, &user, take, except.as_ref(), now).await {
                 Ok(entries) => Reply::Cards(request, entries),
-                Err(error) => Reply::Refused(request, unavailable(error)),
+                Err(code) => Reply::Refused(request, code),
             }
         })
     }
@@ -244,30 +248,6 @@ impl Requester {
                 .take_rates
                 .take(&who, PREKEY_TAKES, slowed)
                 .is_ok()
-    }
-
-    fn fetchable(&self, user: &str, now: Now) -> Result<User, RefusalCode> {
-        let user = self.permitted(user)?;
-        self.shared
-            .fetch_rates
-            .take(
-                self.user(),
-                self.allowance.card_fetches_per_minute,
-                now.steady_millis,
-            )
-            .map_err(|_| RefusalCode::RateLimited)?;
-        Ok(user)
-    }
-
-    /// The recipient, if the token allows writing to them.
-    pub(crate) fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
-        let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
-        let names = self.shared.exchange.names();
-        if names.may_reach(self.permissions(), &user, self.user()) {
-            Ok(user)
-        } else {
-            Err(RefusalCode::NotPermitted)
-        }
     }
 
     /// PublishCard, §6.1.

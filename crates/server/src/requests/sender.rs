@@ -1,0 +1,245 @@
+//! What a device may send and look up, however it asks: over its link, or by HTTP (docs/protocol.md §5.2, §5.5, §18).
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sealwire_protocol::close::RefusalCode;
+use sealwire_protocol::key::Thumbprint;
+use sealwire_protocol::name::User;
+use sealwire_protocol::token::TokenClaims;
+
+use super::unavailable;
+use crate::closing::End;
+use crate::directory::DeviceEntry;
+use crate::hub::News;
+use crate::mail::{Accepted, Appended, PostError, Posting};
+use crate::now::Now;
+use crate::policy::Allowance;
+use crate::shared::Shared;
+use crate::storage::StorageError;
+
+/// A device that has proved its key, with what its token lets it do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sender<'a> {
+    pub(crate) claims: &'a TokenClaims,
+    pub(crate) allowance: &'a Allowance,
+    pub(crate) shared: &'a Arc<Shared>,
+}
+
+/// What is on a message, which its sender's token allows.
+#[derive(Debug)]
+pub(crate) struct Envelope {
+    /// What the device counted it as; 0 for one that has no number.
+    pub(crate) sequence: u64,
+    pub(crate) id: [u8; 16],
+    pub(crate) to: User,
+    pub(crate) whole: bool,
+    /// The devices of the parts and of the copies, sorted.
+    pub(crate) devices: Vec<Thumbprint>,
+    pub(crate) copies: Vec<Thumbprint>,
+}
+
+/// For each device its message: parts, and copies.
+pub(crate) type Contents = (Vec<(Thumbprint, Bytes)>, Vec<(Thumbprint, Bytes)>);
+
+/// What became of a message.
+pub(crate) enum Posted {
+    /// It has its places, and is accepted when it is safe.
+    Appended(Accepted),
+    Refused(RefusalCode),
+    /// There is no room in the mailboxes' queue; it is to be tried again.
+    NoRoom,
+}
+
+impl Sender<'_> {
+    fn user(&self) -> &User {
+        &self.claims.user
+    }
+
+    /// The recipient, if the token allows writing to them.
+    pub(crate) fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
+        let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
+        let names = self.shared.exchange.names();
+        if names.may_reach(&self.claims.permissions, &user, self.user()) {
+            Ok(user)
+        } else {
+            Err(RefusalCode::NotPermitted)
+        }
+    }
+
+    /// The user, if their cards may be fetched once more.
+    pub(crate) fn fetchable(&self, user: &str, now: Now) -> Result<User, RefusalCode> {
+        let user = self.permitted(user)?;
+        self.shared
+            .fetch_rates
+            .take(
+                self.user(),
+                self.allowance.card_fetches_per_minute,
+                now.steady_millis,
+            )
+            .map_err(|_| RefusalCode::RateLimited)?;
+        Ok(user)
+    }
+
+    /// The recipient of messages of so many bytes, if the token allows them, which are counted now.
+    pub(crate) fn sendable(
+        &self,
+        user: &str,
+        messages: impl Iterator<Item = usize> + Clone,
+        now: Now,
+    ) -> Result<User, RefusalCode> {
+        let to = self.permitted(user)?;
+        // A message's length is at most 98,304, so it fits into any u64.
+        if messages
+            .clone()
+            .any(|bytes| bytes as u64 > self.allowance.max_message_bytes)
+        {
+            return Err(RefusalCode::TooLarge);
+        }
+        self.shared
+            .message_rates
+            .take_many(
+                &self.claims.device,
+                messages.count() as u64,
+                self.allowance.messages_per_minute,
+                now.steady_millis,
+            )
+            .map_err(|_| RefusalCode::RateLimited)?;
+        Ok(to)
+    }
+
+    /// Puts a message into the mailboxes. `may` is asked in the same step in which the devices are looked at: whoever takes a device its right to send
+    /// waits for that.
+    pub(crate) fn post(
+        &self,
+        envelope: &Envelope,
+        contents: impl FnOnce() -> Contents,
+        may: impl FnOnce() -> Result<(), End>,
+        now: Now,
+    ) -> Result<Posted, End> {
+        let appended = {
+            let _seen = self.shared.see_devices();
+            may()?;
+            if let Err(code) = self.check_devices(envelope, now)? {
+                return Ok(Posted::Refused(code));
+            }
+            let (parts, copies) = contents();
+            let posting = Posting {
+                from_user: self.user(),
+                from_device: self.claims.device,
+                sequence: envelope.sequence,
+                id: envelope.id,
+                to_user: &envelope.to,
+                parts,
+                copies,
+            };
+            // What a recipient's own token allows its mailbox, the mailbox knows.
+            let limits = self.shared.settings.allowance.mailbox;
+            self.shared.mailboxes.append(posting, limits, now.millis)
+        };
+        match appended {
+            Ok(appended) => Ok(Posted::Appended(self.ring(appended))),
+            Err(PostError::Busy) => Ok(Posted::NoRoom),
+            Err(PostError::Storage(error)) => Err(error.into()),
+            Err(error) => {
+                tracing::debug!(%error, "sending refused");
+                Ok(Posted::Refused(refusal(error)))
+            }
+        }
+    }
+
+    /// Tells the recipients' links at once: they need not wait for the disk.
+    fn ring(&self, appended: Appended) -> Accepted {
+        for (device, _) in appended.positions() {
+            self.shared.hub.ring(device.as_bytes(), News::MAIL);
+        }
+        appended.accepted()
+    }
+
+    /// §5.2: who the parts and copies have to be for. Where the directory cannot be read, nobody knows.
+    fn check_devices(
+        &self,
+        envelope: &Envelope,
+        now: Now,
+    ) -> Result<Result<(), RefusalCode>, StorageError> {
+        let Envelope {
+            to,
+            whole,
+            devices,
+            copies,
+            ..
+        } = envelope;
+        // Those of the directory are distinct and sorted.
+        let current = self.devices_but_this(to, now)?;
+        if current.is_empty() {
+            return Ok(Err(RefusalCode::UnknownUser));
+        }
+        let are_theirs = if *whole {
+            *devices == current
+        } else {
+            are_distinct(devices)
+                && devices
+                    .iter()
+                    .all(|device| current.binary_search(device).is_ok())
+        };
+        if !are_theirs {
+            return Ok(Err(RefusalCode::DevicesChanged));
+        }
+        if !whole || to == self.user() {
+            return Ok(if copies.is_empty() {
+                Ok(())
+            } else {
+                Err(RefusalCode::DevicesChanged)
+            });
+        }
+        Ok(if *copies == self.devices_but_this(self.user(), now)? {
+            Ok(())
+        } else {
+            Err(RefusalCode::OwnDevicesChanged)
+        })
+    }
+
+    fn devices_but_this(&self, user: &User, now: Now) -> Result<Vec<Thumbprint>, StorageError> {
+        let mut devices = self.shared.directory.devices(user, now.seconds())?;
+        devices.retain(|device| *device != self.claims.device);
+        Ok(devices)
+    }
+}
+
+/// The cards of a user whom `asking` may look up (FetchCards, §5.1). `except` is left out.
+pub(crate) async fn cards(
+    shared: &Shared,
+    asking: &User,
+    user: &User,
+    take: bool,
+    except: Option<&Thumbprint>,
+    now: Now,
+) -> Result<Vec<DeviceEntry>, RefusalCode> {
+    let entries = shared
+        .directory
+        .cards(user, take, except, now.seconds())
+        .await
+        .map_err(unavailable)?;
+    if entries.is_empty() && user != asking {
+        return Err(RefusalCode::UnknownUser);
+    }
+    Ok(entries)
+}
+
+/// What the sender is told (docs/protocol.md §5.3).
+fn refusal(error: PostError) -> RefusalCode {
+    match error {
+        PostError::Full { .. } => RefusalCode::MailboxFull,
+        PostError::Quota { .. } => RefusalCode::Quota,
+        PostError::Stale => RefusalCode::Stale,
+        PostError::Overtaken => RefusalCode::Overtaken,
+        PostError::Parts => RefusalCode::TooLarge,
+        PostError::Busy | PostError::DiskFull | PostError::Storage(_) => RefusalCode::Unavailable,
+    }
+}
+
+fn are_distinct(sorted: &[Thumbprint]) -> bool {
+    sorted
+        .iter()
+        .zip(sorted.iter().skip(1))
+        .all(|(one, next)| one != next)
+}
