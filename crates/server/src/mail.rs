@@ -132,7 +132,8 @@ pub struct Posting<'a> {
     pub from_user: &'a User,
     /// The device that sends.
     pub from_device: Thumbprint,
-    /// What the device counted this Send as, from 1 (docs/protocol.md §5.1).
+    /// What the device counted this Send as, from 1 (docs/protocol.md §5.1); 0 for a posting that is not one of a link: it is told from no other, and changes
+    /// nothing of what is known of the device's Sends.
     pub sequence: u64,
     /// The id of the message.
     pub id: [u8; 16],
@@ -314,11 +315,9 @@ pub enum PostError {
     /// A later posting of the device was accepted since this one was refused (docs/protocol.md §5.2).
     #[error("it was refused before, and a later one was accepted since")]
     Overtaken,
-    /// No parts, too many, the same device twice or the one that sends, a message without bytes or over the protocol's limit, or sequence 0. The link
-    /// checks these before.
-    #[error(
-        "a posting has a sequence, and 1 to 31 parts for distinct other devices, each of 1 to 98,304 bytes"
-    )]
+    /// No parts, too many, the same device twice or the one that sends, or a message without bytes or over the protocol's limit. The link checks these
+    /// before.
+    #[error("a posting has 1 to 31 parts for distinct other devices, each of 1 to 98,304 bytes")]
     Parts,
     /// Too much waits for the disk; [`Mailboxes::room`] waits until that is better.
     #[error("too much waits for the disk; try again at once when there is room")]

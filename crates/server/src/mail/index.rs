@@ -21,6 +21,8 @@ pub(super) const COUNTER_BITS: u32 = 40;
 pub(super) const MAX_START: u32 = (1 << (64 - COUNTER_BITS)) - 1;
 /// How far below a device's highest sequence one is still known: the bits of a window (docs/protocol.md §5.1).
 const WINDOW: u64 = 64;
+/// The sequence of a posting that is no Send of a link.
+pub(super) const NO_SEQUENCE: u64 = 0;
 /// Notices that a mailbox holds at most; one more than that is not told.
 pub(super) const MAX_NOTICES: u32 = 1_024;
 /// Emptied mailboxes whose memory is kept for the next that fill.
@@ -316,8 +318,11 @@ impl Index {
         }
     }
 
-    /// `sequence` was accepted.
+    /// `sequence` was accepted, if it is one.
     pub(super) fn mark_sent(&mut self, device: DeviceNumber, sequence: u64) {
+        if sequence == NO_SEQUENCE {
+            return;
+        }
         let Some(slot) = self.slot_mut(device) else {
             return;
         };

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::name::User;
 
+use super::index::NO_SEQUENCE;
 use super::record::Place;
 
 /// Durable items kept, however small.
@@ -125,7 +126,9 @@ impl Recent {
 
     pub(super) fn push(&mut self, post: &Arc<Post>) {
         self.bytes += post.message_bytes();
-        self.undurable.insert(post.key(), post.place());
+        if post.sequence != NO_SEQUENCE {
+            self.undurable.insert(post.key(), post.place());
+        }
         self.items.push_back(Item {
             place: post.place(),
             open: post.parts.len() + usize::from(!post.left_out.is_empty()),

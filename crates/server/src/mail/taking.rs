@@ -7,7 +7,7 @@ use sealwire_protocol::limits as protocol_limits;
 use sealwire_protocol::name::User;
 
 use super::core::{Core, Queued};
-use super::index::{DeviceNumber, Entry, Full, MAX_NOTICES, Sequence, What};
+use super::index::{DeviceNumber, Entry, Full, MAX_NOTICES, NO_SEQUENCE, Sequence, What};
 use super::recent::{LeftOut, Post, PostPart};
 use super::record::{MAIL_BYTES, NOTICE_BYTES, Place};
 use super::sweep::NOTICE_MILLIS;
@@ -44,15 +44,17 @@ impl Core {
             return Err(PostError::Parts);
         }
         let from = self.index.enter(posting.from_device.as_bytes());
-        match self.index.sequence(from, posting.sequence) {
-            Sequence::New => {}
-            Sequence::Overtaken => return Err(PostError::Overtaken),
-            Sequence::Stale => return Err(PostError::Stale),
-            Sequence::Repeated => {
-                let place = self
-                    .recent
-                    .find_undurable(&posting.from_device, posting.sequence);
-                return Ok(Taking::Repetition(place.unwrap_or_default()));
+        if posting.sequence != NO_SEQUENCE {
+            match self.index.sequence(from, posting.sequence) {
+                Sequence::New => {}
+                Sequence::Overtaken => return Err(PostError::Overtaken),
+                Sequence::Stale => return Err(PostError::Stale),
+                Sequence::Repeated => {
+                    let place = self
+                        .recent
+                        .find_undurable(&posting.from_device, posting.sequence);
+                    return Ok(Taking::Repetition(place.unwrap_or_default()));
+                }
             }
         }
 
@@ -279,8 +281,7 @@ fn notice_bytes(posting: &Posting<'_>) -> usize {
 fn is_well_formed(posting: &Posting<'_>) -> bool {
     let (parts, copies) = (&posting.parts, &posting.copies);
     let all = || parts.iter().chain(copies);
-    posting.sequence > 0
-        && (1..=protocol_limits::MAX_SEND_PARTS).contains(&parts.len())
+    (1..=protocol_limits::MAX_SEND_PARTS).contains(&parts.len())
         && copies.len() < protocol_limits::MAX_SEND_PARTS
         && all().all(|(device, message)| {
             *device != posting.from_device

@@ -145,6 +145,43 @@ fn sequence_below_an_accepted_one_is_known_within_a_window_of_64_or_too_late() {
     assert_eq!(stale, Err(PostError::Stale));
 }
 
+// docs/protocol.md §18.3
+#[test]
+fn posting_without_a_sequence_is_always_new_and_changes_nothing_of_those_that_have_one() {
+    let disk = MemoryDisk::new();
+    let open = || Mailboxes::open_stepped(Arc::new(disk.clone()), &options()).unwrap();
+    let mailboxes = open();
+    let is_repetition = |mailboxes: &Mailboxes, sequence| {
+        let posted = post(mailboxes, sequence, 1, b"x", PLENTY).unwrap();
+        let is_repetition = posted.is_repetition();
+        let accepted = posted.accepted();
+        while accepted.outcome().is_none() {
+            mailboxes.flush();
+        }
+        assert_eq!(accepted.outcome(), Some(Ok(())));
+        is_repetition
+    };
+    for (sequence, repetition) in [(0, false), (0, false), (1, false), (0, false), (1, true)] {
+        assert_eq!(is_repetition(&mailboxes, sequence), repetition);
+    }
+    // Before they are durable, too.
+    for _ in 0..2 {
+        assert!(
+            !post(&mailboxes, 0, 1, b"x", PLENTY)
+                .unwrap()
+                .is_repetition()
+        );
+    }
+    assert_eq!(mailboxes.sent(&device(ALICE)), 1);
+    mailboxes.close();
+    let mailboxes = open();
+    assert_eq!(mailboxes.sent(&device(ALICE)), 1);
+    for (sequence, repetition) in [(1, true), (0, false), (2, false)] {
+        assert_eq!(is_repetition(&mailboxes, sequence), repetition);
+    }
+    assert_eq!(messages(&mailboxes, 1).len(), 8);
+}
+
 #[test]
 fn the_same_sequence_of_another_device_is_another_message() {
     let mailboxes = stepped();
@@ -516,8 +553,6 @@ fn a_posting_out_of_form_is_refused() {
         let refused = post_parts(&mailboxes, 1, parts, copies, PLENTY);
         assert_eq!(refused.map(drop), Err(PostError::Parts));
     }
-    let refused = post(&mailboxes, 0, 1, b"x", PLENTY);
-    assert_eq!(refused.map(drop), Err(PostError::Parts));
     assert_eq!(mailboxes.sent(&device(ALICE)), 0);
     let most = post_parts(&mailboxes, 1, &many[..16], &copies[..15], PLENTY).unwrap();
     assert_eq!(most.positions().count(), 31);
