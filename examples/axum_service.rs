@@ -52,7 +52,9 @@ pub(crate) async fn relay(listener: &TcpListener) -> Result<(Relay, HttpService)
 pub(crate) fn application(devices: HttpService) -> Router {
     Router::new()
         .route("/", get(async || "hello from the application"))
-        .route_service("/v1", devices)
+        .route_service("/v1", devices.clone())
+        // What backends ask by HTTP (docs/http.md).
+        .route_service("/v1/{*rest}", devices)
 }
 
 /// Who calls was verified before this is.

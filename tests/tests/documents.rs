@@ -188,8 +188,12 @@ fn every_http_status_is_documented_and_no_other() {
         .into_iter()
         .map(|row| row[1].to_uppercase().replace(' ', "_"))
         .collect();
-    let source = read("crates/server/src/http.rs");
-    let source = source.split("#[cfg(test)]").next().unwrap();
+    let files = ["http.rs", "http/api.rs", "http/problem.rs"];
+    let sources = files.map(|file| read(&format!("crates/server/src/{file}")));
+    let source: String = sources
+        .iter()
+        .map(|source| source.split("#[cfg(test)]").next().unwrap())
+        .collect();
     let used: BTreeSet<_> = source
         .split("StatusCode::")
         .skip(1)
@@ -200,6 +204,41 @@ fn every_http_status_is_documented_and_no_other() {
         .filter(|name| !name.is_empty())
         .collect();
     assert_eq!(documented, used);
+}
+
+/// In the page on codes, and in the description for programs.
+#[test]
+fn every_problem_of_requests_is_documented_and_no_other() {
+    let documented: BTreeSet<_> = rows("Problems of requests")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let source = read("crates/server/src/http/problem.rs");
+    let function = source.split("fn code(self)").nth(1).unwrap();
+    let function = function.split("\n    }\n").next().unwrap();
+    let literals = function.split("=> \"").skip(1);
+    let mut codes: BTreeSet<_> = literals
+        .map(|rest| rest.split('"').next().unwrap().to_owned())
+        .collect();
+    let refusals = RefusalCode::ALL.into_iter().filter(|code| {
+        let named = format!("RefusalCode::{code:?}.name()");
+        function.contains(&named)
+    });
+    codes.extend(refusals.map(|code| code.name().to_owned()));
+    assert!(codes.len() > 10);
+    assert_eq!(documented, codes);
+    let openapi = read("docs/openapi.json");
+    let openapi: serde_json::Value = serde_json::from_str(&openapi).unwrap();
+    let described = openapi
+        .pointer("/components/schemas/Problem/properties/code/enum")
+        .unwrap();
+    let described: BTreeSet<_> = described
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|code| code.as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(described, codes);
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! The relay's own bounds, each with its unit; the protocol's are in [`sealwire_protocol::limits`].
 use std::time::Duration;
 
+use sealwire_protocol::limits::{
+    CLOCK_TOLERANCE_SECONDS, MAX_SEALED_MESSAGE_BYTES, MAX_SEND_PARTS,
+};
+
 // Connections, besides those in `policy`
 
 /// File descriptors that connections leave to the stores, where the system grants enough; fewer connections are taken then.
@@ -27,6 +31,26 @@ pub(crate) const MAX_ARRIVALS: usize = 1_024;
 pub(crate) const MAX_HTTP_HEADER_BYTES: usize = 16 << 10;
 /// Header fields of a request.
 pub(crate) const MAX_HTTP_HEADERS: usize = 64;
+
+/// Bytes of the body of a request: the largest Send, in JSON.
+pub(crate) const MAX_HTTP_BODY_BYTES: usize = MAX_SEND_PARTS * (MAX_SEALED_MESSAGE_BYTES + 1_024);
+/// The same on the wire, with room for the headers of the request and for what TLS and chunks add.
+pub(crate) const MAX_HTTP_BODY_TLS_BYTES: usize =
+    MAX_HTTP_BODY_BYTES + MAX_HTTP_BODY_BYTES / 4 + MAX_HTTP_HEADER_BYTES;
+/// What bodies are counted in, in bytes.
+pub(crate) const HTTP_UNIT_BYTES: u64 = 1 << 10;
+/// Such units of all bodies that are under way at one time. In memory each takes about three times as much.
+pub(crate) const MAX_HTTP_UNITS: usize = 32 << 10;
+/// Requests of one user that are under way at one time, of devices that have no link.
+pub(crate) const MAX_HTTP_REQUESTS_PER_USER: usize = 16;
+/// How long the body of a request may take to arrive.
+pub(crate) const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long the stores may take for a request.
+pub(crate) const HTTP_STORE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Proofs of requests that are remembered, some 12 MiB of them.
+pub(crate) const MAX_PROOFS: usize = 128 << 10;
+/// For how long, in milliseconds: one of a clock that is ahead by the tolerance is good for twice that (docs/protocol.md §18.1), and a second is rounded.
+pub(crate) const PROOF_MEMORY_MILLIS: u64 = (2 * CLOCK_TOLERANCE_SECONDS + 1) * 1_000;
 
 // WebSocket
 

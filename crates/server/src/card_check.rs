@@ -108,6 +108,13 @@ pub(crate) fn attestation_of(card: &[u8]) -> Result<TokenClaims, CardError> {
         .clone())
 }
 
+/// Whose card it is, and the key in it for standard JWE (docs/protocol.md §10), of a card that was verified when it was taken.
+pub(crate) fn standard_key(card: &[u8]) -> Result<(Thumbprint, [u8; 32]), CardError> {
+    let card = UnverifiedStatement::parse(card, JwtType::Card, &CLAIMS)?;
+    let claims = card.claims();
+    Ok((claims.thumbprint("iss")?, claims.bytes("jwe")?))
+}
+
 /// Why a one-time prekey is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PrekeyError {

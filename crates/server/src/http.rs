@@ -1,10 +1,15 @@
-//! The HTTP side of the port: `/healthz`, and the upgrade to a WebSocket at `/v1` (RFC 6455 §4.2; docs/protocol.md §3.1).
+//! The HTTP side of the port: `/healthz`, the upgrade to a WebSocket at `/v1` (RFC 6455 §4.2; docs/protocol.md §3.1), and below it the requests of devices
+//! that have no link (`api`).
 //!
 //! ```text
 //!  request ── Origin? 403 ── RFC 6455 fields? 400/426 ── token, if one came? 401 ── 101 ──▶ Upgrade, left in a slot for the
 //!                                                                                          connection's task
 //! ```
 //! Nothing that is refused here costs more than parsing its headers, or, for a token, one signature check.
+mod api;
+mod problem;
+mod replays;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64ct::{Base64, Encoding};
@@ -17,6 +22,12 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
 use crate::authority::{Authority, Bearer};
 use crate::clock;
+use crate::listener::Patience;
+use crate::shared::Shared;
+
+pub(crate) use api::RequestBody;
+pub(crate) use problem::Problem;
+pub(crate) use replays::Replays;
 
 /// The WebSocket sub-protocol (docs/protocol.md §3.1).
 const SUB_PROTOCOL: &str = "sealwire.v1";
@@ -43,20 +54,21 @@ pub(crate) fn take(slot: &Slot) -> Option<Upgrade> {
 }
 
 /// Answers one request.
-pub(crate) async fn answer<B>(
+pub(crate) async fn answer<B: RequestBody>(
     request: Request<B>,
-    origins: &Origins,
-    authority: &Authority,
-    is_writable: bool,
+    shared: &Arc<Shared>,
     slot: &Slot,
+    patience: &Patience,
 ) -> Response<Full<Bytes>> {
+    let origins = &shared.settings.origins;
     match (request.method(), request.uri().path()) {
-        (&Method::GET, "/healthz") => health(is_writable),
-        (&Method::GET, "/v1") => match upgrade(request, origins, authority, slot).await {
+        (&Method::GET, "/healthz") => health(shared.is_writable()),
+        (&Method::GET, "/v1") => match upgrade(request, origins, &shared.authority, slot).await {
             Ok(response) => response,
             Err(refusal) => refusal.response(),
         },
         (_, "/healthz" | "/v1") => Refusal::Method.response(),
+        (_, path) if path.starts_with("/v1/") => api::answer(request, shared, patience).await,
         _ => Refusal::Path.response(),
     }
 }
@@ -255,22 +267,27 @@ pub(crate) fn plain(
     media_type: &'static str,
     body: Bytes,
 ) -> Response<Full<Bytes>> {
+    let mut response = respond(status, media_type, body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// The same, after which the connection may be used again.
+fn respond(status: StatusCode, media_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 #[cfg(test)]
 mod tests {
     use http_body_util::BodyExt as _;
-    use sealwire_protocol::key::SigningKey;
 
     use super::*;
-    use crate::authority::Keys;
 
     fn request(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -303,22 +320,8 @@ mod tests {
 
     #[tokio::test]
     async fn health_is_503_once_a_store_refuses_writes() {
-        let key = SigningKey::generate(&mut rand::rng());
-        let authority = Authority::new(
-            "issuer".parse().unwrap(),
-            "relay",
-            Keys::Given(Arc::new(*key.public())),
-        );
         let health = async |is_writable| {
-            let request = Request::get("/healthz").body(()).unwrap();
-            let response = answer(
-                request,
-                &Origins::default(),
-                &authority,
-                is_writable,
-                &Slot::default(),
-            )
-            .await;
+            let response = super::health(is_writable);
             let status = response.status().as_u16();
             let body = response.into_body().collect().await.unwrap().to_bytes();
             (status, body)

@@ -22,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use crate::bounds::{ACCEPT_BACK_OFF, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS, SHUTDOWN_GRACE};
@@ -195,34 +195,31 @@ async fn connect(
         tracing::debug!(%error, "connection lost");
         return None;
     }
-    let budget = Budget::default();
-    let tcp = Metered::new(tcp, budget.clone());
-    let upgraded = match tls {
-        None => timeout_at(deadline, Box::pin(speak_http(tcp, shared, deadline))).await,
-        Some(tls) => {
-            timeout_at(deadline, async {
-                match Box::pin(tls.accept(tcp)).await {
-                    Ok(stream) => Box::pin(speak_http(stream, shared, deadline)).await,
-                    Err(error) => {
-                        tracing::debug!(%error, "TLS handshake failed");
-                        None
-                    }
+    let patience = Patience::until(deadline);
+    let tcp = Metered::new(tcp, patience.budget.clone());
+    let speaking = async {
+        match tls {
+            None => Box::pin(speak_http(tcp, shared, &patience)).await,
+            Some(tls) => match Box::pin(tls.accept(tcp)).await {
+                Ok(stream) => Box::pin(speak_http(stream, shared, &patience)).await,
+                Err(error) => {
+                    tracing::debug!(%error, "TLS handshake failed");
+                    None
                 }
-            })
-            .await
+            },
         }
     };
-    match upgraded {
-        Ok(Some((stream, bearer))) => Some(Admission {
+    match patience.bound(speaking).await {
+        Some(Some((stream, bearer))) => Some(Admission {
             stream,
             bearer,
-            deadline,
-            budget,
+            deadline: patience.deadline(),
+            budget: patience.budget,
             unauthenticated,
         }),
-        Ok(None) => None,
-        Err(_) => {
-            tracing::debug!("connection dropped: not upgraded in time");
+        Some(None) => None,
+        None => {
+            tracing::debug!("connection dropped: neither upgraded nor asked for anything in time");
             None
         }
     }
@@ -231,32 +228,22 @@ async fn connect(
 /// The connection after its upgrade.
 pub(crate) type Upgraded = Metered<TokioIo<hyper::upgrade::Upgraded>>;
 
-/// Answers one HTTP request; the connection comes back if it was upgraded.
+/// Answers HTTP requests; the connection comes back if it was upgraded. All but those of devices that are known end it.
 async fn speak_http(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     shared: &Arc<Shared>,
-    deadline: Instant,
+    patience: &Patience,
 ) -> Option<(Upgraded, Option<crate::authority::Bearer>)> {
     let slot = http::Slot::default();
     let service = service_fn(|request| {
         let (shared, slot) = (Arc::clone(shared), Arc::clone(&slot));
-        async move {
-            Ok::<_, Infallible>(
-                http::answer(
-                    request,
-                    &shared.settings.origins,
-                    &shared.authority,
-                    shared.is_writable(),
-                    &slot,
-                )
-                .await,
-            )
-        }
+        let patience = patience.clone();
+        async move { Ok::<_, Infallible>(http::answer(request, &shared, &slot, &patience).await) }
     });
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(deadline.saturating_duration_since(Instant::now()))
+        .header_read_timeout(shared.settings.handshake_deadline)
         .max_buf_size(MAX_HTTP_HEADER_BYTES)
         .max_headers(MAX_HTTP_HEADERS);
     if let Err(error) = builder
@@ -281,6 +268,54 @@ async fn speak_http(
     }
 }
 
+/// For how long, and for how many bytes, a connection is listened to that is no link yet. Each request of a device that is known gets it some more.
+#[derive(Debug, Clone)]
+pub(crate) struct Patience {
+    deadline: watch::Sender<Instant>,
+    budget: Budget,
+}
+
+impl Patience {
+    /// That of a connection of nobody in particular.
+    pub(crate) fn until(deadline: Instant) -> Self {
+        Self {
+            deadline: watch::Sender::new(deadline),
+            budget: Budget::default(),
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Instant {
+        *self.deadline.borrow()
+    }
+
+    /// So much from now on, whatever there was.
+    pub(crate) fn extend(&self, bytes: usize, time: Duration) {
+        self.budget.grant(bytes);
+        self.deadline.send_replace(Instant::now() + time);
+    }
+
+    /// As for a new connection.
+    pub(crate) fn renew(&self, time: Duration) {
+        self.extend(MAX_HANDSHAKE_BYTES, time);
+    }
+
+    /// What `future` comes to, or `None` when it takes longer.
+    pub(crate) async fn bound<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        let mut future = std::pin::pin!(future);
+        let mut changes = self.deadline.subscribe();
+        loop {
+            let deadline = *changes.borrow_and_update();
+            tokio::select! {
+                biased;
+                done = &mut future => return Some(done),
+                // Its sender is here, so it is never an error.
+                _ = changes.changed() => {}
+                () = sleep_until(deadline) => return None,
+            }
+        }
+    }
+}
+
 /// How many bytes a connection may still send before it has authenticated (docs/protocol.md §12).
 #[derive(Debug, Clone)]
 pub(crate) struct Budget(Arc<AtomicUsize>);
@@ -298,6 +333,11 @@ impl Budget {
     /// Counts nothing.
     fn lifted() -> Self {
         Self(Arc::new(AtomicUsize::new(UNBOUNDED)))
+    }
+
+    /// Counts from here.
+    fn grant(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
     }
 
     /// Ends the counting.
@@ -455,6 +495,23 @@ mod tests {
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn patience_ends_when_it_is_not_extended() {
+        let second = Duration::from_secs(1);
+        let patience = Patience::until(Instant::now() + second);
+        let never = std::future::pending::<()>;
+        assert_eq!(patience.bound(never()).await, None);
+        patience.extend(7, 2 * second);
+        let extending = async {
+            tokio::time::sleep(second).await;
+            patience.renew(3 * second);
+            tokio::time::sleep(2 * second).await;
+        };
+        assert_eq!(patience.bound(extending).await, Some(()));
+        assert!(patience.budget.spend(MAX_HANDSHAKE_BYTES).is_ok());
+        assert_eq!(patience.bound(never()).await, None);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use prometheus_client::registry::Registry;
 use sealwire_protocol::close::{CloseCode, RefusalCode};
 
 use crate::closing::End;
+use crate::http::Problem;
 use crate::shared::Shared;
 
 /// One label.
@@ -30,6 +31,7 @@ pub(crate) struct Metrics {
     refused: Counts,
     closed: Counts,
     refusals: Counts,
+    http: Counts,
     messages_accepted: Counter,
     messages_delivered: Counter,
     throttled: Counter,
@@ -92,6 +94,11 @@ impl Default for Metrics {
             refused: counts(ends()),
             closed: counts(ends()),
             refusals: counts(RefusalCode::ALL.into_iter().map(refusal_label)),
+            http: counts(
+                (Problem::ALL.into_iter().map(Problem::code))
+                    .chain(["ok"])
+                    .map(outcome_label),
+            ),
             messages_accepted: Counter::default(),
             messages_delivered: Counter::default(),
             throttled: Counter::default(),
@@ -136,6 +143,11 @@ impl Metrics {
     /// A request of a device was refused.
     pub(crate) fn refusal(&self, code: RefusalCode) {
         count(&self.refusals, refusal_label(code));
+    }
+
+    /// A request by HTTP was answered: `ok`, or the code of its problem.
+    pub(crate) fn request(&self, outcome: &'static str) {
+        count(&self.http, outcome_label(outcome));
     }
 
     /// A message is safe, and its sender knows.
@@ -208,6 +220,11 @@ impl Metrics {
             "requests_refused",
             "Requests of devices that were refused, by code",
             self.refusals.clone(),
+        );
+        of.register(
+            "http_requests",
+            "Requests by HTTP of devices without a link, by outcome: ok, or the code of the problem",
+            self.http.clone(),
         );
         of.register(
             "messages_accepted",
@@ -318,6 +335,10 @@ fn close_label(code: CloseCode) -> Label {
 
 fn end_label(end: &End) -> Label {
     end.close_code().map_or([("code", GONE)], close_label)
+}
+
+fn outcome_label(outcome: &'static str) -> Label {
+    [("outcome", outcome)]
 }
 
 fn refusal_label(code: RefusalCode) -> Label {

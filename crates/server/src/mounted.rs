@@ -10,6 +10,7 @@
 //! From the request on everything is bounded as on a port of the relay's own. What comes before it is the application's: connections, their addresses,
 //! TLS, and how long a request may take.
 use std::convert::Infallible;
+use std::error::Error;
 use std::fmt;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -17,6 +18,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http_body_util::Full;
+use hyper::body::Body;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::sync::{OwnedSemaphorePermit, RwLock, mpsc, watch};
@@ -24,14 +26,15 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::bounds::MAX_ARRIVALS;
-use crate::http::{self, Upgrade};
+use crate::http::{self, RequestBody, Upgrade};
 use crate::link::driver::{self, Admission};
-use crate::listener::{self, Budget, Doors, Metered, Unauthenticated};
+use crate::listener::{self, Budget, Doors, Metered, Patience, Unauthenticated};
 use crate::shared::Shared;
 
 /// Answers the HTTP requests of devices: a [`tower::Service`], as axum's `route_service("/v1", …)` takes it and hyper's servers do. Clones are the same one.
 ///
-/// The path is `/v1`, exactly; the server must keep connections that are upgraded, as `axum::serve` does, and hyper's with `with_upgrades`. Once the relay
+/// The paths are `/v1`, exactly, and for backends `/v1/messages` and `/v1/users/{user}/devices`, as they were sent (axum: `route_service("/v1/{*rest}", …)`); the
+/// server must keep connections that are upgraded, as `axum::serve` does, and hyper's with `with_upgrades`. Once the relay
 /// has stopped it answers 503.
 #[derive(Clone)]
 pub struct HttpService {
@@ -65,7 +68,7 @@ impl HttpService {
         }
     }
 
-    async fn answer<B>(self, request: Request<B>) -> Response<Full<Bytes>> {
+    async fn answer<B: RequestBody>(self, request: Request<B>) -> Response<Full<Bytes>> {
         let _answering = self.answering.read().await;
         // Looked at in this order: see the end of `serve`.
         if self.arrivals.is_closed() {
@@ -86,14 +89,9 @@ impl HttpService {
             }
         };
         let slot = http::Slot::default();
-        let answering = http::answer(
-            request,
-            &shared.settings.origins,
-            &shared.authority,
-            shared.is_writable(),
-            &slot,
-        );
-        let Ok(response) = timeout_at(deadline, answering).await else {
+        let patience = Patience::until(deadline);
+        let answering = http::answer(request, &shared, &slot, &patience);
+        let Some(response) = patience.bound(answering).await else {
             return unavailable("the token could not be looked at in time");
         };
         let Some(upgrade) = http::take(&slot) else {
@@ -112,7 +110,12 @@ impl HttpService {
     }
 }
 
-impl<B: Send + 'static> tower::Service<Request<B>> for HttpService {
+impl<B> tower::Service<Request<B>> for HttpService
+where
+    B: Body + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;

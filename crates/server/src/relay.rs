@@ -257,7 +257,9 @@ impl RelayBuilder {
     /// and a new self-signed certificate need it; by default they name the local address. With [`Tls::Plain`] it is the host of the proxy that
     /// ends TLS.
     pub fn public_host(mut self, host: impl Into<String>) -> Self {
-        self.public_host = Some(host.into());
+        let host = host.into();
+        self.settings.host = Some(host.clone());
+        self.public_host = Some(host);
         self
     }
 

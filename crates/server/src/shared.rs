@@ -9,16 +9,16 @@ use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, Tenant, User};
 use sealwire_protocol::token::TokenClaims;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::authority::{Authority, Keys};
 use crate::blobs::Blobs;
-use crate::bounds::{KEEP_ALIVE, WRITE_TIMEOUT};
+use crate::bounds::{KEEP_ALIVE, MAX_HTTP_REQUESTS_PER_USER, MAX_HTTP_UNITS, WRITE_TIMEOUT};
 use crate::closing::End;
 use crate::directory::{Directory, Standing};
 use crate::drain::{Drain, Draining};
 use crate::exchange::Exchange;
-use crate::http::Origins;
+use crate::http::{Origins, Replays};
 use crate::hub::{Hub, News};
 use crate::issuer::Issuer;
 use crate::mail::{Mailboxes, PostError, Swept};
@@ -59,6 +59,13 @@ pub(crate) struct Shared {
     links: Shares<User>,
     /// What each tenant has of them.
     links_of_tenants: Shares<Tenant>,
+    /// What each user has of requests by HTTP.
+    pub(crate) requests: Shares<User>,
+    /// Room for the bodies of these, in units of [`crate::bounds::HTTP_UNIT_BYTES`].
+    pub(crate) bodies: Semaphore,
+    /// The proofs that came with them.
+    pub(crate) proofs: Replays,
+    pub(crate) request_rates: Rates<Thumbprint>,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
     /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
@@ -80,6 +87,8 @@ pub(crate) struct LinkShare {
 /// What an operator may set.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
+    /// The host that is in the relay's address, with its port, where the operator has said it.
+    pub(crate) host: Option<String>,
     pub(crate) origins: Origins,
     pub(crate) handshake_deadline: Duration,
     pub(crate) keep_alive: Duration,
@@ -91,6 +100,7 @@ pub(crate) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            host: None,
             origins: Origins::default(),
             handshake_deadline: Duration::from_secs(HANDSHAKE_SECONDS),
             keep_alive: KEEP_ALIVE,
@@ -187,6 +197,10 @@ impl Shared {
             unemptied: Mutex::default(),
             links: Shares::new(settings.connections.links_per_user),
             links_of_tenants: Shares::new(settings.connections.links_per_tenant),
+            requests: Shares::new(MAX_HTTP_REQUESTS_PER_USER),
+            bodies: Semaphore::new(MAX_HTTP_UNITS),
+            proofs: Replays::default(),
+            request_rates: Rates::default(),
             blobs: Blobs::in_memory(settings.allowance.blobs),
             hub: Hub::new(),
             revocations: Revocations::default(),
