@@ -94,9 +94,7 @@ impl Town {
 
     /// A new device with an invitation, which has not connected yet.
     pub fn invited(&self, invitation: &Invitation) -> Account {
-        let relay = invitation.relay.address.relay();
-        let issuer =
-            TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes(), &relay).unwrap();
+        let issuer = TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes()).unwrap();
         let code = invitation.code.expose().to_vec();
         self.account(issuer, Credential::Invite(code))
     }
@@ -104,8 +102,7 @@ impl Town {
     /// A new device that signs in with a provider's tokens, and has not connected yet.
     pub fn introduced(&self, credential: Credential) -> Account {
         let introduction = self.relay().introduction().unwrap();
-        let relay = introduction.address.relay();
-        let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes(), &relay).unwrap();
+        let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes()).unwrap();
         self.account(issuer, credential)
     }
 

@@ -28,10 +28,7 @@ fn key() -> StoreKey {
 
 /// A builder with everything of an invitation but its code.
 fn enrolled(invitation: &Invitation) -> ClientBuilder {
-    let issuer = TrustedIssuer::built_in(
-        invitation.relay.issuer_key.as_bytes(),
-        &invitation.relay.address.relay(),
-    );
+    let issuer = TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes());
     Client::builder(&invitation.relay.address.to_string())
         .issuer(issuer.unwrap())
         .tls(Tls::Pinned(invitation.relay.certificate.unwrap()))

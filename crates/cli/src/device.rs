@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use sealwire_client::error::NotAuthorised;
 use sealwire_client::store::KeyringError;
-use sealwire_client::{Client, Error, ErrorClass, StoreError, StoreKey};
+use sealwire_client::{Client, Error, ErrorClass, Event, StoreError, StoreKey};
 use zeroize::Zeroizing;
 
 use crate::exit::{Class, Failure};
@@ -72,6 +72,7 @@ impl Connect {
 pub(crate) struct Device {
     pub(crate) client: Client,
     pub(crate) identity: Identity,
+    home: Home,
 }
 
 impl Device {
@@ -90,7 +91,19 @@ impl Device {
             builder.connect().await
         };
         let client = connected.map_err(|error| not_opened(error, &identity.address.url()))?;
-        Ok(Self { client, identity })
+        Ok(Self {
+            client,
+            identity,
+            home: home.clone(),
+        })
+    }
+
+    /// Remembers the relay's new key, if that is what has happened: the client knows it, and what looks at the address does not.
+    pub(crate) fn follow(&self, event: &Event) -> Result<(), Failure> {
+        if let Event::RelayKeyChanged { relay } = event {
+            self.home.remember_relay(&self.identity, relay)?;
+        }
+        Ok(())
     }
 
     /// Waits for `work`, and closes the connection whatever has come of it.

@@ -335,6 +335,10 @@ pub(crate) fn notice(event: &Event, own: &User, output: Output) {
             &json!({"event": "store_restored"}),
             "this device's store was put back to an earlier copy: its sessions are made anew, and messages that came since the copy are not here",
         ),
+        Event::RelayKeyChanged { relay } => output.notice(
+            &json!({"event": "relay_key_changed", "relay": relay.to_string()}),
+            format_args!("the relay has a new key, which the one before has vouched for: {relay}"),
+        ),
         Event::Undecryptable { id, user, device } => output.notice(
             &json!({"event": "undecryptable", "id": id.to_string(), "user": &**user, "device": device.to_string()}),
             format_args!("message {id} from {} cannot be opened, and their device could not send it again; ask them to", Printable(user)),

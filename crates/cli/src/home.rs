@@ -267,8 +267,7 @@ impl Home {
         if !store.try_exists().map_err(io_error(&store))? {
             return Err(HomeError::Damaged { path: store }.into());
         }
-        let relay = identity.address.relay();
-        let issuer = TrustedIssuer::built_in(identity.issuer_key.as_bytes(), &relay)?;
+        let issuer = TrustedIssuer::built_in(identity.issuer_key.as_bytes())?;
         Ok((FileStore::open(store)?, issuer))
     }
 
@@ -422,6 +421,24 @@ impl Home {
             ..identity.clone()
         };
         self.write(&named, Existing::Replace)
+    }
+
+    /// Remembers the key that the relay has now.
+    ///
+    /// # Errors
+    /// [`HomeError::Io`].
+    pub(crate) fn remember_relay(
+        &self,
+        identity: &Identity,
+        relay: &Thumbprint,
+    ) -> Result<(), HomeError> {
+        let address = format!("{}#{relay}", identity.address.url()).parse();
+        let moved = Identity {
+            // An address with another thumbprint is one.
+            address: address.unwrap_or_else(|_| identity.address.clone()),
+            ..identity.clone()
+        };
+        self.write(&moved, Existing::Replace)
     }
 
     fn write(&self, identity: &Identity, existing: Existing) -> Result<(), HomeError> {

@@ -561,6 +561,34 @@ fn operator_revokes_a_device_while_it_listens_and_a_user() {
     world.run(&elsewhere).failed(1, "nothing");
 }
 
+/// docs/protocol.md §3.9
+#[test]
+fn relay_gets_a_new_key_and_devices_follow() {
+    let (world, relay) = alice_and_bob();
+    world.at("alice", &["send", "bob", "before"]).succeeded();
+    let listen = relay.listen.clone();
+    let rotate = ["relay", "rotate-key", "--data", "relay", "--json"];
+    let rotated = world.run(&rotate).succeeded().json();
+    let new = rotated["thumbprint"].as_str().unwrap();
+    assert_ne!(rotated["previous"], new);
+    assert!(relay.running.stop("TERM").success());
+    let relay = world.relay(&listen);
+    let mut listening = world.start(&["--home", "bob", "listen", "--json", "--count", "1"]);
+    listening.said("relay_key_changed");
+    let (status, ..) = listening.end();
+    assert!(status.success());
+
+    // The overlap is over: bob has heard of it, also his doctor; alice was away.
+    assert!(relay.running.stop("TERM").success());
+    std::fs::remove_file(world.path().join("relay/relay.previous")).unwrap();
+    let _relay = world.relay(&listen);
+    world.at("bob", &["send", "alice", "after"]).succeeded();
+    world.at("bob", &["doctor"]).succeeded();
+    world.at("alice", &["listen"]).failed(4, new);
+    let elsewhere = ["relay", "rotate-key", "--data", "nothing"];
+    world.run(&elsewhere).failed(1, "nothing");
+}
+
 #[test]
 fn second_process_in_the_same_home_is_refused() {
     let (world, _relay) = alice_and_bob();

@@ -140,8 +140,7 @@ impl Client {
     }
 
     fn of_relay(introduction: &Introduction) -> Result<ClientBuilder, Error> {
-        let relay = introduction.address.relay();
-        let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes(), &relay)?;
+        let issuer = TrustedIssuer::built_in(introduction.issuer_key.as_bytes())?;
         let builder = Self::builder(&introduction.address.to_string()).issuer(issuer);
         Ok(match introduction.certificate {
             Some(fingerprint) => builder.tls(Tls::Pinned(fingerprint)),

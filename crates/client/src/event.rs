@@ -101,6 +101,12 @@ pub enum Event {
     /// The device store was put back to an earlier copy. Its sessions and prekeys were replaced, so that no key is used twice; messages
     /// that came since the copy was made are not here, and what waited to be sent is told as [`NotSent`](Event::NotSent).
     StoreRestored,
+    /// The relay has a new key, and the one before has vouched for it. The device takes no other from now on. Who gives the relay's address away, or
+    /// connects new devices by it, needs the one with this thumbprint.
+    RelayKeyChanged {
+        /// The new key.
+        relay: Thumbprint,
+    },
     /// A message arrived that cannot be opened, and its sender could not seal it again.
     Undecryptable {
         /// The id under which it was sent, as the relay tells it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use sealwire_protocol::invite::{built_in_audience, built_in_issuer};
 use sealwire_protocol::jws::SignatureVerifier;
-use sealwire_protocol::key::{PublicKey, Thumbprint};
+use sealwire_protocol::key::PublicKey;
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::limits;
 use sealwire_protocol::name::Issuer;
@@ -28,13 +28,13 @@ impl TrustedIssuer {
     }
 
     /// The built-in issuer of a relay, by its Ed25519 key (`docs/protocol.md §14`).
-    pub fn built_in(key: &[u8; 32], relay: &Thumbprint) -> Result<Self, Misuse> {
+    pub fn built_in(key: &[u8; 32]) -> Result<Self, Misuse> {
         let issuer = PublicKey::from_bytes(key)
             .map_err(|_| Misuse::IssuerKey)?
             .thumbprint();
         Self::with_key(
             built_in_issuer(&issuer).as_str(),
-            &built_in_audience(relay),
+            &built_in_audience(&issuer),
             key,
         )
     }

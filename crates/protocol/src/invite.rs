@@ -174,10 +174,11 @@ pub fn built_in_issuer(key: &Thumbprint) -> Issuer {
     Issuer::new(&format!("urn:sealwire:issuer:{key}")).expect("short printable ASCII")
 }
 
-/// The audience of a built-in issuer's tokens, from its relay's thumbprint: `urn:sealwire:relay:<thumbprint>` (§14).
+/// The audience of a built-in issuer's tokens, from the thumbprint of its key: `urn:sealwire:relay-of:<thumbprint>` (§14). It is not the relay's, whose
+/// key may change.
 #[must_use]
-pub fn built_in_audience(relay: &Thumbprint) -> String {
-    format!("urn:sealwire:relay:{relay}")
+pub fn built_in_audience(key: &Thumbprint) -> String {
+    format!("urn:sealwire:relay-of:{key}")
 }
 
 #[cfg(test)]
@@ -253,7 +254,7 @@ mod tests {
         assert_eq!(named.as_str(), expected);
         assert_eq!(
             built_in_audience(&thumbprint()),
-            format!("urn:sealwire:relay:{}", thumbprint())
+            format!("urn:sealwire:relay-of:{}", thumbprint())
         );
     }
 

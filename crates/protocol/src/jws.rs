@@ -17,7 +17,7 @@ use crate::{
     key::{PublicKey, SigningKey},
     limits::{
         MAX_CARD_BYTES, MAX_JWS_HEADER_BYTES, MAX_MESSAGE_JWT_BYTES, MAX_NAME_BYTES,
-        MAX_PROOF_BYTES, MAX_TOKEN_BYTES,
+        MAX_PROOF_BYTES, MAX_SUCCESSION_BYTES, MAX_TOKEN_BYTES,
     },
 };
 
@@ -35,6 +35,8 @@ pub enum JwtType {
     RelayProof,
     /// Device proof, by the device.
     DeviceProof,
+    /// That a relay's key follows another, by the one before.
+    Succession,
     /// Device card, by the device.
     Card,
     /// Initiator's proof, by the device that starts a session.
@@ -52,6 +54,7 @@ impl JwtType {
             Self::Attestation => "sealwire-attestation+jwt",
             Self::RelayProof => "sealwire-relay-proof+jwt",
             Self::DeviceProof => "sealwire-device-proof+jwt",
+            Self::Succession => "sealwire-succession+jwt",
             Self::Card => "sealwire-card+jwt",
             Self::Session => "sealwire-session+jwt",
             Self::Message => "sealwire-message+jwt",
@@ -64,6 +67,7 @@ impl JwtType {
         match self {
             Self::AccessToken | Self::Attestation => MAX_TOKEN_BYTES,
             Self::RelayProof | Self::DeviceProof | Self::Session => MAX_PROOF_BYTES,
+            Self::Succession => MAX_SUCCESSION_BYTES,
             Self::Card => MAX_CARD_BYTES,
             Self::Message => MAX_MESSAGE_JWT_BYTES,
         }
@@ -472,11 +476,12 @@ mod tests {
     use super::*;
     use crate::key::Seed;
 
-    const TYPES: [JwtType; 7] = [
+    const TYPES: [JwtType; 8] = [
         JwtType::AccessToken,
         JwtType::Attestation,
         JwtType::RelayProof,
         JwtType::DeviceProof,
+        JwtType::Succession,
         JwtType::Card,
         JwtType::Session,
         JwtType::Message,

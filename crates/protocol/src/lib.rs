@@ -36,6 +36,7 @@ mod record;
 mod schedule;
 pub mod service;
 pub mod statement;
+pub mod succession;
 pub mod token;
 
 pub use claims::{ClaimDefect, TokenError};

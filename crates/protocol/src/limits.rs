@@ -8,6 +8,10 @@
 pub const MAX_TOKEN_BYTES: usize = 8_192;
 /// Bytes of a relay proof, a device proof or an initiator's proof.
 pub const MAX_PROOF_BYTES: usize = 2_048;
+/// Bytes of a statement that one relay key follows another.
+pub const MAX_SUCCESSION_BYTES: usize = 512;
+/// Such statements in a relay proof: as many as fit.
+pub const MAX_SUCCESSIONS: usize = 2;
 /// Bytes of a device card.
 pub const MAX_CARD_BYTES: usize = 16_384;
 /// Bytes of the message in a standard JWE: more does not fit into a message that a relay takes (§10.1).

@@ -11,9 +11,12 @@ use crate::{
     key::{PublicKey, SigningKey, Thumbprint},
     limits::CLOCK_TOLERANCE_SECONDS,
     statement::{Claims, Statement, UnverifiedStatement},
+    succession::Successions,
 };
 
 const RELAY_CLAIMS: [&str; 4] = ["iss", "aud", "th", "iat"];
+/// Whose key the relay's follows, if it follows one ([`crate::succession`]).
+const PREVIOUS: &str = "prev";
 const DEVICE_CLAIMS: [&str; 5] = ["iss", "aud", "th", "ath", "iat"];
 
 /// What a relay proves: that it holds its key and answers this Hello.
@@ -29,12 +32,22 @@ impl RelayProof {
     /// Signs with the relay's key, at `now` in seconds since 1970. At most 2,048 bytes.
     #[must_use]
     pub fn sign(&self, key: &SigningKey, now: u64) -> String {
-        Statement::new(JwtType::RelayProof)
+        self.sign_following(key, &Successions::NONE, now)
+    }
+
+    /// The same by a key that follows others. At most 2,048 bytes.
+    #[must_use]
+    pub fn sign_following(&self, key: &SigningKey, previous: &Successions, now: u64) -> String {
+        let proof = Statement::new(JwtType::RelayProof)
             .bytes("iss", key.thumbprint().as_bytes())
             .bytes("aud", &self.hello)
             .bytes("th", &self.transcript)
-            .integer("iat", now)
-            .sign(key)
+            .integer("iat", now);
+        match previous.as_str() {
+            "" => proof,
+            previous => proof.text(PREVIOUS, previous),
+        }
+        .sign(key)
     }
 
     /// Checks that `compact` is this proof, by `key`, made within 60 seconds of `now`: the signature first, then every claim.
@@ -44,13 +57,36 @@ impl RelayProof {
     /// # Errors
     /// Says which rule, or which claim.
     pub fn verify(&self, compact: &[u8], key: &PublicKey, now: u64) -> Result<(), TokenError> {
-        let proof =
-            UnverifiedStatement::parse(compact, JwtType::RelayProof, &RELAY_CLAIMS)?.verify(key)?;
+        self.verify_following(compact, key, now).map(drop)
+    }
+
+    /// The same, and gives what it says of the keys before, which nobody has checked yet: empty if nothing.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify).
+    pub fn verify_following(
+        &self,
+        compact: &[u8],
+        key: &PublicKey,
+        now: u64,
+    ) -> Result<String, TokenError> {
+        let proof = UnverifiedStatement::parse_with(
+            compact,
+            JwtType::RelayProof,
+            &RELAY_CLAIMS,
+            Some(PREVIOUS),
+        )?
+        .verify(key)?;
         let claims = proof.claims();
         expect(claims, "iss", key.thumbprint().as_bytes())?;
         expect(claims, "aud", &self.hello)?;
         expect(claims, "th", &self.transcript)?;
-        expect_now(claims, now)
+        expect_now(claims, now)?;
+        if claims.has(PREVIOUS) {
+            claims.text(PREVIOUS).map(Into::into)
+        } else {
+            Ok(String::new())
+        }
     }
 }
 

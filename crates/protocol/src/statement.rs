@@ -114,6 +114,19 @@ impl<'a> UnverifiedStatement<'a> {
         jwt_type: JwtType,
         names: &[&'static str],
     ) -> Result<Self, TokenError> {
+        Self::parse_with(compact, jwt_type, names, None)
+    }
+
+    /// Reads a compact serialization that may have one more claim.
+    ///
+    /// # Errors
+    /// As [`parse`](Self::parse).
+    pub fn parse_with(
+        compact: &'a [u8],
+        jwt_type: JwtType,
+        names: &[&'static str],
+        optional: Option<&'static str>,
+    ) -> Result<Self, TokenError> {
         let jws = UnverifiedJws::parse(compact, &[jwt_type])?;
         if !jws.has_own_header() {
             return Err(JwsError::NotOwnHeader.into());
@@ -124,7 +137,8 @@ impl<'a> UnverifiedStatement<'a> {
         {
             return Err(refuse(missing, ClaimDefect::Missing));
         }
-        if jws.payload().len() != names.len() {
+        let more = optional.is_some_and(|name| jws.payload().member(name).is_some());
+        if jws.payload().len() != names.len().saturating_add(usize::from(more)) {
             return Err(TokenError::UnlistedClaim);
         }
         Ok(Self { jws })
@@ -173,6 +187,12 @@ impl fmt::Debug for Claims<'_> {
 }
 
 impl<'a> Claims<'a> {
+    /// Whether the claim is there, of whatever type.
+    #[must_use]
+    pub fn has(self, name: &str) -> bool {
+        self.0.member(name).is_some()
+    }
+
     /// A string.
     ///
     /// # Errors

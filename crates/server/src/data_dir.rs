@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/              only its owner may enter
 //!   relay.key       the relay's identity: a private Ed25519 JWK (RFC 8037 §2)
+//!   relay.previous  once that key has followed another: the statements that say so, a line each, the newest first (docs/protocol.md §3.9)
 //!   issuer.key      the built-in issuer's key, likewise; a different one
 //!   tls-cert.pem    a self-signed certificate, and tls-key.pem, its key
 //!   relay.redb      directory and issuer; made when the relay first runs, as is
@@ -13,7 +14,7 @@
 //!   admin.sock      where a relay that runs answers its operator
 //!   relay.json      what this is; written last, so that an interrupted `init` is noticed
 //! ```
-//! Keys are never replaced: a directory that has any is refused by [`DataDir::init`]. The files are not encrypted; whoever can
+//! [`DataDir::rotate_relay_key`] replaces the relay's key; nothing else replaces one: a directory that has any is refused by [`DataDir::init`]. The files are not encrypted; whoever can
 //! read the directory is the relay.
 pub(crate) mod files;
 pub(crate) mod waiting;
@@ -30,6 +31,7 @@ use sealwire_protocol::introduction::Introduction;
 use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::key::{Seed, SigningKey, Thumbprint};
 use sealwire_protocol::name::User;
+use sealwire_protocol::succession::{Succession, Successions};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -37,6 +39,9 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::issuer::{IssuerError, new_code};
 
 const RELAY_KEY: &str = "relay.key";
+const PREVIOUS_KEYS: &str = "relay.previous";
+/// The relay's next key, until it is in its place.
+const NEXT_RELAY_KEY: &str = "relay.key.next";
 const ISSUER_KEY: &str = "issuer.key";
 const CERTIFICATE: &str = "tls-cert.pem";
 const CERTIFICATE_KEY: &str = "tls-key.pem";
@@ -400,6 +405,65 @@ impl DataDir {
             code,
             expires,
         })
+    }
+
+    /// Gives the relay a new key, and erases the one before once it has said, with its last signature, that the new one follows it: devices that know the
+    /// relay by the old key accept the new one for `overlap_seconds`. A relay that runs goes on with the old key until it is started again. Gives the new
+    /// key's thumbprint. Whoever may have the old key can name a successor, too: a key that was stolen is not to be followed by any.
+    ///
+    /// # Errors
+    /// [`DataDirError::Randomness`], [`DataDirError::Exposed`], [`DataDirError::Io`]. The old key is in use then, unless the new one is in its place.
+    pub fn rotate_relay_key(
+        &self,
+        overlap_seconds: u64,
+        now: u64,
+    ) -> Result<Thumbprint, DataDirError> {
+        let next = self.path.join(NEXT_RELAY_KEY);
+        // What an interrupted rotation left was never in use.
+        match std::fs::remove_file(&next) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&next)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        let new = new_key(&next)?.thumbprint();
+        let before = self.statements()?;
+        let kept = Successions::leading_to(&self.relay_key.thumbprint(), before.lines(), now);
+        let mut statements = Succession::sign(
+            &self.relay_key,
+            &new,
+            now,
+            now.saturating_add(overlap_seconds),
+        );
+        for statement in kept.as_str().split(' ') {
+            statements.push('\n');
+            statements.push_str(statement);
+        }
+        // In this order: a statement of a key that never came is passed over.
+        let previous = self.path.join(PREVIOUS_KEYS);
+        files::replace(&previous, statements.as_bytes()).map_err(io_error(&previous))?;
+        let key = self.path.join(RELAY_KEY);
+        std::fs::rename(&next, &key).map_err(io_error(&key))?;
+        files::sync_directory(&key).map_err(io_error(&key))?;
+        Ok(new)
+    }
+
+    /// What leads to the relay's key from those before, as far as it counts at `now`, in seconds since 1970.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn previous_keys(&self, now: u64) -> Result<Successions, DataDirError> {
+        let (statements, key) = (self.statements()?, self.relay_key.thumbprint());
+        Ok(Successions::leading_to(&key, statements.lines(), now))
+    }
+
+    fn statements(&self) -> Result<String, DataDirError> {
+        let path = self.path.join(PREVIOUS_KEYS);
+        match files::read(&path, MAX_SMALL_FILE_BYTES) {
+            Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(error) => Err(io_error(&path)(error)),
+        }
     }
 
     fn describe(&self, description: &Description) -> Result<(), DataDirError> {

@@ -36,11 +36,9 @@ pub(crate) fn on_hello(
     rng: &mut impl rand::CryptoRng,
     now: Now,
 ) -> Result<(Accepting, Vec<u8>), End> {
-    let (state, accept) = RelayHandshake::new(&shared.relay_key, upgrade_token.as_ref()).on_hello(
-        hello,
-        rng,
-        now.seconds(),
-    )?;
+    let (state, accept) = RelayHandshake::new(&shared.relay_key, upgrade_token.as_ref())
+        .following(&shared.previous_keys)
+        .on_hello(hello, rng, now.seconds())?;
     Ok((
         Accepting {
             state,

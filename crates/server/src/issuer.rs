@@ -141,10 +141,11 @@ impl IssuerError {
 }
 
 impl Issuer {
-    /// The issuer with `key`, which is not the relay's, for the relay with the thumbprint `relay`.
+    /// The issuer with `key`, which is not the relay's.
     #[must_use]
-    pub fn new(storage: Storage, key: SigningKey, relay: &Thumbprint) -> Self {
-        let (name, audience) = (built_in_issuer(&key.thumbprint()), built_in_audience(relay));
+    pub fn new(storage: Storage, key: SigningKey) -> Self {
+        let id = key.thumbprint();
+        let (name, audience) = (built_in_issuer(&id), built_in_audience(&id));
         Self {
             storage,
             key,
@@ -173,7 +174,7 @@ impl Issuer {
         &self.name
     }
 
-    /// `aud`: `urn:sealwire:relay:<thumbprint of the relay's key>`.
+    /// `aud`: `urn:sealwire:relay-of:<thumbprint of the issuer's key>`.
     #[must_use]
     pub fn audience(&self) -> &str {
         &self.audience

@@ -17,6 +17,7 @@ use sealwire_protocol::invite::Invitation;
 use sealwire_protocol::jws::SignatureVerifier;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::name::{Issuer as IssuerName, NameError, User};
+use sealwire_protocol::succession::Successions;
 use tokio::net::{TcpListener, ToSocketAddrs};
 use tokio::sync::{RwLock, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -550,6 +551,7 @@ impl RelayBuilder {
         let kept_keys = directory
             .as_ref()
             .map(|directory| directory.path().to_owned());
+        let mut previous_keys = Successions::NONE;
         let (storage, mailboxes, waiting, address, (relay_key, issuer_key)) = match directory {
             None => {
                 let mut rng = rand::rng();
@@ -571,6 +573,7 @@ impl RelayBuilder {
                 let disk = DirectoryDisk::open(&directory.mail_path())?;
                 let address = self.address(local_addr, directory.relay_key())?;
                 directory.announce(&address, certificate.is_some())?;
+                previous_keys = directory.previous_keys(clock::now().seconds())?;
                 let mailboxes = Mailboxes::open(Arc::new(disk), &MailOptions::default())?;
                 (
                     storage,
@@ -591,6 +594,7 @@ impl RelayBuilder {
         };
         let limits = self.settings.allowance.blobs;
         let mut shared = Shared::new(relay_key, issuing, storage, mailboxes, self.settings);
+        shared.previous_keys = previous_keys;
         shared.services = self.services;
         if let Some(path) = blobs {
             shared.blobs =

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::limits::HANDSHAKE_SECONDS;
 use sealwire_protocol::name::{Issuer as IssuerName, Tenant, User};
+use sealwire_protocol::succession::Successions;
 use sealwire_protocol::token::TokenClaims;
 use tokio::sync::{Semaphore, watch};
 
@@ -34,6 +35,8 @@ use crate::storage::{Storage, StorageError};
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) relay_key: SigningKey,
+    /// What leads to it from the keys before.
+    pub(crate) previous_keys: Successions,
     pub(crate) authority: Authority,
     pub(crate) issuer: Option<Issuer>,
     /// Whose tokens the issuer exchanges, and whose users are whose.
@@ -172,7 +175,7 @@ impl Shared {
                 Authority::new(external.name, &external.audience, external.keys),
             ),
             Issuing::BuiltIn(key, waiting) => {
-                let issuer = Issuer::new(storage.clone(), *key, &relay_key.thumbprint());
+                let issuer = Issuer::new(storage.clone(), *key);
                 let issuer = match waiting {
                     Some(invites) => issuer.with_waiting_invites(invites),
                     None => issuer,
@@ -187,6 +190,7 @@ impl Shared {
         };
         Self {
             relay_key,
+            previous_keys: Successions::NONE,
             authority,
             issuer,
             exchange: Exchange::default(),

@@ -108,6 +108,7 @@ async fn show(
     unsaved: &Unsaved,
     output: Output,
 ) -> Result<Shown, Failure> {
+    device.follow(event)?;
     let (Some(directory), Some((_, _, offer))) = (&listen.save, events::file_in(event)) else {
         let own = &device.identity.user;
         return events::show(event, own, listen.read, unsaved, output);

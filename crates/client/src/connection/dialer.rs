@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sealwire_e2e::device::DeviceKeys;
 use sealwire_protocol::address::Address;
+use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::token::UnverifiedAccessToken;
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
@@ -147,8 +148,20 @@ impl Dialer {
         }
     }
 
-    pub(super) async fn connect(&self, pass: &Pass, now: u64) -> Result<Established, End> {
-        Established::connect(&self.address, &self.tls, &self.keys, pass, now).await
+    /// The key by which the application knows the relay.
+    pub(super) fn relay(&self) -> Thumbprint {
+        self.address.relay()
+    }
+
+    /// Connects to the relay, which has to have the key `relay`, or one that follows it.
+    pub(super) async fn connect(
+        &self,
+        relay: Thumbprint,
+        pass: &Pass,
+        now: u64,
+    ) -> Result<Established, End> {
+        let (address, tls, keys) = (&self.address, &self.tls, &self.keys);
+        Established::connect(address, relay, tls, keys, pass, now).await
     }
 
     /// The relay has let the device in.

@@ -16,6 +16,7 @@ use sealwire_protocol::error::{
 };
 use sealwire_protocol::frame::{DeviceToRelay, ToRelay};
 use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
+use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::link::DeviceLink;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WsCode;
@@ -111,9 +112,10 @@ pub(super) struct Established {
 }
 
 impl Established {
-    /// Connects and makes the link handshake. `now` is this device's clock, in seconds since 1970.
+    /// Connects and makes the link handshake with a relay that has the key `relay`, or one that follows it. `now` is this device's clock, in seconds since 1970.
     pub(super) async fn connect(
         address: &Address,
+        relay: Thumbprint,
         tls: &Tls,
         keys: &DeviceKeys,
         pass: &Pass,
@@ -124,7 +126,7 @@ impl Established {
             Ok(socket) => socket?,
             Err(_) => return Err(End::Retry(Unreachable::Timeout)),
         };
-        let handshake = handshake(&mut socket, address, keys, pass, now);
+        let handshake = handshake(&mut socket, relay, keys, pass, now);
         match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
             Ok(Ok(link)) => Ok(Self {
                 socket,
@@ -318,7 +320,7 @@ fn end_of(error: LinkError, fault: RelayFault) -> End {
 
 async fn handshake(
     socket: &mut Socket,
-    address: &Address,
+    relay: Thumbprint,
     keys: &DeviceKeys,
     pass: &Pass,
     now: u64,
@@ -337,7 +339,7 @@ async fn handshake(
             }
         }
     };
-    let relays = [address.relay()];
+    let relays = [relay];
     let terms = DeviceTerms {
         relays: &relays,
         key: keys.signing(),

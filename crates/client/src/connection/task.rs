@@ -201,8 +201,13 @@ impl Task {
         if let Some(token) = pass.token() {
             self.core.engine.handle_token(token, now())?;
         }
-        let connecting = self.dialer.connect(&pass, now().seconds());
-        Ok(self.core.serve_while(connecting).await??)
+        let named = self.dialer.relay();
+        let relay = self.core.engine.relay_key(named);
+        let connecting = self.dialer.connect(relay, &pass, now().seconds());
+        let established = self.core.serve_while(connecting).await??;
+        let engine = &mut self.core.engine;
+        engine.handle_relay_key(named, established.link.relay())?;
+        Ok(established)
     }
 
     /// What the end of a connection means (`docs/protocol.md §13`).

@@ -333,6 +333,7 @@ fn is_dispensable(event: &Event) -> bool {
         | Event::NotDelivered { .. }
         | Event::MailboxGap(_)
         | Event::StoreRestored
+        | Event::RelayKeyChanged { .. }
         | Event::PeerChanged { .. } => false,
     }
 }

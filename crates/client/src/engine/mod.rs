@@ -63,7 +63,7 @@ use outbox::{Entry, Outbox};
 use peers::Lookup;
 use publish::Publishing;
 use receiving::Seen;
-use records::{Account, MailboxPosition, PublishedState, Record};
+use records::{Account, MailboxPosition, PublishedState, Record, RelayKey};
 use repair::Lost;
 use tokio::sync::oneshot;
 use txn::Txn;
@@ -119,6 +119,7 @@ pub(crate) struct Engine {
     mailbox: MailboxPosition,
     mailbox_changed: bool,
     published: PublishedState,
+    relay_key: Option<RelayKey>,
     own: Option<OwnIdentity>,
     outbox: Outbox,
     /// Entries of the outbox from here on are new since the store was opened.
@@ -251,6 +252,10 @@ impl Engine {
         let account = read_or_default::<Account>(&vault, &records::account())?;
         let mailbox = read_or_default(&vault, &records::mailbox())?;
         let published = read_or_default(&vault, &records::published())?;
+        let relay_key = match vault.read(&records::relay_key())? {
+            Some(record) => Some(RelayKey::decode(&record)?),
+            None => None,
+        };
         let own = match &account.attestation {
             Some(attestation) => {
                 Some(OwnIdentity::new(&keys, attestation).map_err(|_| StoreError::Damaged)?)
@@ -268,6 +273,7 @@ impl Engine {
             mailbox,
             mailbox_changed: false,
             published,
+            relay_key,
             own,
             first_new_entry: entries.last().map_or(1, |(number, _)| number + 1),
             outbox: Outbox::restore(entries, state),
@@ -377,6 +383,34 @@ impl Engine {
             txn.put(records::account(), &self.account)?;
             self.stage(txn);
         }
+        Ok(())
+    }
+
+    /// The key of the relay that the application knows by the key `named`: this one, or the one that has followed it.
+    pub(crate) fn relay_key(&self, named: Thumbprint) -> Thumbprint {
+        match &self.relay_key {
+            Some(known) if known.named == named => known.current,
+            Some(_) | None => named,
+        }
+    }
+
+    /// The relay that the application knows by the key `named` has proved to have the key `current`: from now on no other is taken
+    /// (`docs/protocol.md §3.9`).
+    pub(crate) fn handle_relay_key(
+        &mut self,
+        named: Thumbprint,
+        current: Thumbprint,
+    ) -> Result<(), Fatal> {
+        if self.relay_key(named) == current {
+            return Ok(());
+        }
+        let known = RelayKey { named, current };
+        let mut txn = self.begin();
+        txn.put(records::relay_key(), &known)?;
+        self.relay_key = Some(known);
+        self.inbox
+            .push(&mut txn, Event::RelayKeyChanged { relay: current })?;
+        self.stage(txn);
         Ok(())
     }
 

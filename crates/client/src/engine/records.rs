@@ -59,6 +59,10 @@ pub(super) fn asked_sessions() -> Place {
     Place::number(Table::Singleton, 8)
 }
 
+pub(super) fn relay_key() -> Place {
+    Place::number(Table::Singleton, 9)
+}
+
 /// A record that is read from the store.
 pub(super) trait Record: Sized {
     fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError>;
@@ -125,6 +129,31 @@ impl Record for Account {
             name: read_name(reader)?,
             // Earlier stores do not say.
             restored: !reader.is_empty() && reader.bool()?,
+        })
+    }
+}
+
+/// The key that has followed the one by which the application names the relay (`docs/protocol.md §3.9`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct RelayKey {
+    /// The key in the application's address.
+    pub(super) named: Thumbprint,
+    /// The relay's key now.
+    pub(super) current: Thumbprint,
+}
+
+impl Record for RelayKey {
+    fn write(&self, writer: &mut Writer<'_>) -> Result<(), EncodeError> {
+        writer
+            .bytes(self.named.as_bytes())
+            .bytes(self.current.as_bytes());
+        Ok(())
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            named: device(reader)?,
+            current: device(reader)?,
         })
     }
 }

@@ -13,6 +13,7 @@ use crate::limits::{MAX_INVITE_BYTES, MAX_TOKEN_BYTES, MIN_INVITE_BYTES};
 use crate::link::DeviceLink;
 use crate::proof::{DeviceProof, RelayProof};
 use crate::schedule::{TranscriptHash, accept_key, finish_key, link_prk, next_transcript, t1};
+use crate::succession::Successions;
 use crate::token::credential_hash;
 
 /// What a device goes into the handshake with.
@@ -184,7 +185,8 @@ fn agree(
     Ok(link_prk(&shared, &kem.decapsulate(accept.kem_ciphertext)))
 }
 
-/// In the order of docs/protocol.md §3.5: the thumbprint, the signature, every claim.
+/// docs/protocol.md §3.5: the thumbprint, or what leads to it (§3.9), the signature, every claim. What is said of a key that is not known is the
+/// thumbprint, whatever else is wrong.
 fn check_relay(
     hello: &[u8],
     accept: &Accept<'_>,
@@ -197,19 +199,23 @@ fn check_relay(
     let key = PublicKey::from_bytes(secret.relay_key).map_err(Malformed::Ed25519Key)?;
     let presented = key.thumbprint();
     let expected = *terms.relays.first().ok_or(Misuse::NoRelayExpected)?;
-    if !terms.relays.contains(&presented) {
+    let previous = RelayProof {
+        hello: sha256(&[hello]),
+        transcript: *t1,
+    }
+    .verify_following(secret.proof, &key, terms.now);
+    let is_known = terms.relays.contains(&presented)
+        || previous.as_deref().is_ok_and(|previous| {
+            Successions::reach(previous, terms.relays, &presented, terms.now)
+        });
+    if !is_known {
         return Err(NotAuthorised::UnexpectedRelay {
             expected,
             presented,
         }
         .into());
     }
-    RelayProof {
-        hello: sha256(&[hello]),
-        transcript: *t1,
-    }
-    .verify(secret.proof, &key, terms.now)
-    .map_err(NotAuthorised::RelayProof)?;
+    previous.map_err(NotAuthorised::RelayProof)?;
     Ok(presented)
 }
 

@@ -20,12 +20,14 @@ use crate::limits::{MAX_INVITE_BYTES, MIN_INVITE_BYTES};
 use crate::link::{Core, RelayLink};
 use crate::proof::{DeviceProof, RelayProof};
 use crate::schedule::{TranscriptHash, accept_key, finish_key, link_prk, next_transcript, t1};
+use crate::succession::Successions;
 use crate::token::{AccessToken, credential_hash};
 
 /// A relay that waits for Hello on a new connection.
 #[derive(Debug)]
 pub struct RelayHandshake<'k> {
     key: &'k SigningKey,
+    previous: Option<&'k Successions>,
     upgrade_token: Option<TokenHash>,
 }
 
@@ -38,8 +40,16 @@ impl<'k> RelayHandshake<'k> {
     pub fn new(key: &'k SigningKey, upgrade_token: Option<&AccessToken>) -> Self {
         Self {
             key,
+            previous: None,
             upgrade_token: upgrade_token.map(|token| *token.hash()),
         }
+    }
+
+    /// Shows devices what leads to the relay's key from those before (docs/protocol.md §3.9).
+    #[must_use]
+    pub const fn following(mut self, previous: &'k Successions) -> Self {
+        self.previous = Some(previous);
+        self
     }
 
     /// Takes Hello. The returned bytes, Accept, are the answer. `now` is in seconds since 1970.
@@ -65,7 +75,7 @@ impl<'k> RelayHandshake<'k> {
             hello: sha256(&[hello]),
             transcript: t1,
         }
-        .sign(self.key, now);
+        .sign_following(self.key, self.previous.unwrap_or(&Successions::NONE), now);
         let secret = AcceptSecret {
             relay_key: self.key.public().as_bytes(),
             proof: proof.as_bytes(),

@@ -6,6 +6,7 @@ use sealwire_protocol::error::{LinkError, Malformed, NotAuthorised, Part};
 use sealwire_protocol::handshake::Credential;
 use sealwire_protocol::key::{PublicKeyError, SigningKey};
 use sealwire_protocol::proof::{DeviceProof, RelayProof};
+use sealwire_protocol::succession::{Succession, Successions};
 use sealwire_protocol::{ClaimDefect, TokenError};
 
 use super::pair::{NOW, Pair, key};
@@ -76,6 +77,47 @@ fn the_proofs_of_honest_peers_are_good() {
     };
     assert_eq!(relay_says(by), Ok(()));
     assert_eq!(device_says(good_accept_secret), Ok(()));
+}
+
+/// docs/protocol.md §3.9: what the device says to a relay with another key that shows these statements
+fn device_says_to(other: &SigningKey, statements: &[&str]) -> Result<(), LinkError> {
+    device_says(|_, hello, t1| {
+        let proof = RelayProof {
+            hello: sha256(&[hello]),
+            transcript: *t1,
+        };
+        let shown = Successions::leading_to(&other.thumbprint(), statements.iter().copied(), NOW);
+        assert_eq!(
+            shown.as_str(),
+            statements.join(" "),
+            "all of them are shown"
+        );
+        let proof = proof.sign_following(other, &shown, NOW);
+        accept_secret(other.public().as_bytes(), proof.as_bytes())
+    })
+}
+
+/// docs/protocol.md §3.9
+#[test]
+fn device_takes_a_key_that_its_relays_key_has_named_and_no_other() {
+    let (expected, next, last) = (Pair::new().relay_key, key(98), key(99));
+    let follows = |from: &SigningKey, to: &SigningKey| {
+        Succession::sign(from, &to.thumbprint(), NOW, NOW + 3_600)
+    };
+    let (first, second) = (follows(&expected, &next), follows(&next, &last));
+    assert_eq!(device_says_to(&next, &[&first]), Ok(()));
+    assert_eq!(device_says_to(&last, &[&second, &first]), Ok(()));
+    let unexpected = |presented: &SigningKey| {
+        Err(NotAuthorised::UnexpectedRelay {
+            expected: expected.thumbprint(),
+            presented: presented.thumbprint(),
+        }
+        .into())
+    };
+    assert_eq!(device_says_to(&next, &[]), unexpected(&next));
+    assert_eq!(device_says_to(&last, &[&second]), unexpected(&last));
+    let by_itself = follows(&next, &next);
+    assert_eq!(device_says_to(&next, &[&by_itself]), unexpected(&next));
 }
 
 /// docs/protocol.md §3.5: `th`

@@ -377,3 +377,43 @@ fn directory_that_was_there_keeps_its_mode_and_what_is_made_in_it_is_private() {
         assert_eq!(mode(&path) & 0o077, 0, "{}", path.display());
     }
 }
+
+// docs/protocol.md §3.9
+#[test]
+fn new_key_follows_the_old_one_and_what_an_interrupted_rotation_leaves_is_passed_over() {
+    const NOW: u64 = 1_800_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("relay");
+    let old = init(&path);
+    let shown = |dir: &DataDir| dir.previous_keys(NOW).unwrap().as_str().to_owned();
+    assert_eq!(shown(&old), "");
+    let new = old.rotate_relay_key(60, NOW).unwrap();
+    let rotated = DataDir::open(&path).unwrap();
+    assert_eq!(rotated.relay_key().thumbprint(), new);
+    assert_eq!(
+        rotated.issuer_key().thumbprint(),
+        old.issuer_key().thumbprint()
+    );
+    let step = Succession::verify(shown(&rotated).as_bytes(), NOW).unwrap();
+    assert_eq!(
+        (step.from, step.to),
+        (old.relay_key().thumbprint(), new),
+        "and not the other way round"
+    );
+    assert!(!files::is_exposed(&path.join(RELAY_KEY)).unwrap());
+
+    // It stops after the statement, or after the next key.
+    let key = std::fs::read(path.join(RELAY_KEY)).unwrap();
+    rotated.rotate_relay_key(60, NOW).unwrap();
+    std::fs::rename(path.join(RELAY_KEY), path.join(NEXT_RELAY_KEY)).unwrap();
+    files::create(&path.join(RELAY_KEY), &key).unwrap();
+    let interrupted = DataDir::open(&path).unwrap();
+    assert_eq!(interrupted.relay_key().thumbprint(), new);
+    assert_eq!(shown(&interrupted), shown(&rotated));
+    let newest = interrupted.rotate_relay_key(60, NOW).unwrap();
+    let after = DataDir::open(&path).unwrap();
+    assert_eq!(after.relay_key().thumbprint(), newest);
+    assert_eq!(shown(&after).split(' ').count(), 2);
+    assert!(!path.join(NEXT_RELAY_KEY).exists());
+    assert_eq!(after.previous_keys(NOW + 200).unwrap(), Successions::NONE);
+}

@@ -66,11 +66,7 @@ impl Provider {
 }
 
 fn built_in(exchange: &Exchange) -> Issuer {
-    let mut issuer = Issuer::new(
-        Storage::in_memory().unwrap(),
-        key(0xee),
-        &key(0xff).thumbprint(),
-    );
+    let mut issuer = Issuer::new(Storage::in_memory().unwrap(), key(0xee));
     issuer.respect(Arc::clone(exchange.names()));
     issuer
 }

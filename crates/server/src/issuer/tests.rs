@@ -22,7 +22,7 @@ fn user(name: &str) -> User {
 }
 
 fn issuer_in(storage: &Storage) -> Issuer {
-    Issuer::new(storage.clone(), key(0xee), &key(0xff).thumbprint())
+    Issuer::new(storage.clone(), key(0xee))
 }
 
 fn issuer() -> Issuer {
@@ -54,7 +54,7 @@ async fn an_invitation_gives_a_token_that_names_user_and_device() {
     );
     assert_eq!(
         claims.audience,
-        [format!("urn:sealwire:relay:{}", key(0xff).thumbprint())]
+        [format!("urn:sealwire:relay-of:{}", key(0xee).thumbprint())]
     );
     assert!(claims.permissions.send && claims.permissions.receive && claims.permissions.publish);
     assert!(claims.id.is_some());
@@ -85,7 +85,7 @@ async fn a_token_is_good_for_its_relay_and_time_only() {
     ));
     assert!(!verify(
         name,
-        &built_in_audience(&key(0xee).thumbprint()),
+        &built_in_audience(&key(0xff).thumbprint()),
         by,
         NOW
     ));

@@ -48,8 +48,7 @@ pub(super) async fn forger(victim: &Identity) -> bool {
 /// A relay that answers in another one's place: whether a device that expects the other one notices.
 pub(super) async fn other_relay(invitation: &Invitation) -> bool {
     let expected = Thumbprint::from_bytes(rand::random());
-    let Ok(issuer) = TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes(), &expected)
-    else {
+    let Ok(issuer) = TrustedIssuer::built_in(invitation.relay.issuer_key.as_bytes()) else {
         return false;
     };
     let builder = Client::builder(&format!("{}#{expected}", invitation.relay.address.url()))
@@ -76,7 +75,7 @@ fn forged_issuer(victim: &Identity) -> Option<(TrustedIssuer, Sign)> {
     let key = PrivateKey::generate(KeyType::Ed25519).ok()?;
     let keys = KeySet::from_public_keys(&[key.public()?], Algorithms::PUBLIC_KEY).ok()?;
     let name = built_in_issuer(&victim.issuer_key.thumbprint());
-    let audience = built_in_audience(&victim.address.relay());
+    let audience = built_in_audience(&victim.issuer_key.thumbprint());
     let issuer = TrustedIssuer::with_verifier(name.as_str(), &audience, Arc::new(keys)).ok()?;
     let (signer, user, now) = (
         SigningKey::new(&key).ok()?,

@@ -7,6 +7,7 @@ mod init;
 mod options;
 mod queries;
 mod revoke;
+mod rotate_key;
 mod run;
 mod settings;
 
@@ -40,6 +41,8 @@ pub(crate) enum Command {
     Backup(backup::Backup),
     /// Make a data directory of a backup
     Restore(backup::Restore),
+    /// Give the relay a new key, which devices that know it by the old one accept
+    RotateKey(rotate_key::RotateKey),
     /// Print a configuration file, show what is configured, and check it
     #[command(subcommand)]
     Config(config::Command),
@@ -62,6 +65,7 @@ pub(crate) fn run(command: Command, logging: &Logging, output: Output) -> Result
         }
         Command::Backup(backup) => super::runtime()?.block_on(backup::back_up(&backup, output)),
         Command::Restore(restore) => backup::restore(&restore, output),
+        Command::RotateKey(rotate) => rotate_key::run(&rotate, output),
         Command::Config(command) => config::run(command, logging, output),
     }
 }

@@ -193,6 +193,7 @@ impl<'a> Way<'a> {
             // It may have given up.
             let _ = waiting.send(());
         }
+        self.device.follow(event)?;
         let own = &self.device.identity.user;
         match (self.hears, event) {
             (Hears::Nothing, _) | (Hears::Notices, Event::Message(_) | Event::Copy { .. }) => {}

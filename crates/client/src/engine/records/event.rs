@@ -109,6 +109,9 @@ impl Record for Event {
             Self::StoreRestored => {
                 writer.u8(11);
             }
+            Self::RelayKeyChanged { relay } => {
+                writer.u8(13).bytes(relay.as_bytes());
+            }
             Self::Connection(_)
             | Self::Recovered { .. }
             | Self::Push(_)
@@ -190,6 +193,9 @@ impl Record for Event {
                 forward_secrecy: false,
                 ..read_received(reader)?
             }),
+            13 => Self::RelayKeyChanged {
+                relay: device(reader)?,
+            },
             _ => return Err(DecodeError::UnknownValue),
         })
     }
@@ -335,6 +341,7 @@ mod tests {
                 device,
             },
             Event::StoreRestored,
+            Event::RelayKeyChanged { relay: device },
         ];
         for reason in [
             NotDelivered::Expired,
