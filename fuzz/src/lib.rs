@@ -24,6 +24,7 @@ use sealwire_protocol::jws::{JwtType, SignatureError, SignatureVerifier, Signed,
 use sealwire_protocol::key_set::Ed25519KeySet;
 use sealwire_protocol::proof::{DeviceProof, RelayProof};
 use sealwire_protocol::provider::UnverifiedProviderToken;
+use sealwire_protocol::succession::Succession;
 use sealwire_protocol::token::{UnverifiedAccessToken, UnverifiedAttestation};
 
 pub use world::World;
@@ -63,6 +64,7 @@ pub fn jws(data: &[u8]) {
         JwtType::Attestation,
         JwtType::RelayProof,
         JwtType::DeviceProof,
+        JwtType::Succession,
         JwtType::Card,
         JwtType::Session,
         JwtType::Message,
@@ -78,6 +80,8 @@ pub fn jws(data: &[u8]) {
         };
         let _ = proof.verify(b"", request, 0);
     }
+    // A statement names the key that signs it: anybody may have made one.
+    let _ = Succession::verify(data, world.now);
     // The one token that the issuer signed for anybody in this world verifies; nothing else does.
     if let Ok(token) = UnverifiedAccessToken::parse(data) {
         assert!(
