@@ -289,6 +289,8 @@ pub struct Swept {
     pub ring: Vec<Thumbprint>,
     /// Whether there is more to do now. What has to wait for the disk is not: a later sweep does it.
     pub more: bool,
+    /// Whether there is more to do once the queue has room ([`Mailboxes::room`]).
+    pub waits: bool,
 }
 
 /// Why a posting was not accepted. Nothing of it is stored.

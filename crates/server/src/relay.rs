@@ -790,10 +790,18 @@ async fn sweep_mail(shared: Arc<Shared>, mut stop: watch::Receiver<bool>) {
     };
     until_stopped(&mut stop, removals).await;
     now_and_then(&mut stop, || async {
-        shared.sweep(clock::now()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "old mail not swept");
-            false
-        })
+        match shared.sweep(clock::now()) {
+            Ok(swept) => {
+                if swept.waits {
+                    shared.mailboxes.room().await;
+                }
+                swept.more || swept.waits
+            }
+            Err(error) => {
+                tracing::warn!(%error, "old mail not swept");
+                false
+            }
+        }
     })
     .await;
 }

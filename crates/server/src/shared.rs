@@ -346,13 +346,12 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives back to their senders, a bounded amount at a time, what nobody fetched in time and what is left of removed devices. Returns whether there
-    /// is more to do.
-    pub(crate) fn sweep(&self, now: Now) -> Result<bool, StorageError> {
+    /// Gives back to their senders, a bounded amount at a time, what nobody fetched in time and what is left of removed devices.
+    pub(crate) fn sweep(&self, now: Now) -> Result<Swept, StorageError> {
         self.empty_the_rest(now);
         let swept = self.mailboxes.sweep(now.millis)?;
         self.ring(&swept);
-        Ok(swept.more)
+        Ok(swept)
     }
 
     fn ring(&self, swept: &Swept) {

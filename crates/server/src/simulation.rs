@@ -26,7 +26,7 @@ use crate::drain::Drain;
 use crate::handshake::{self, Accepting};
 use crate::link;
 use crate::mail::disk::Disk;
-use crate::mail::{MailOpenError, MailOptions, Mailboxes};
+use crate::mail::{MailOpenError, MailOptions, Mailboxes, Swept};
 use crate::policy::Allowance;
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{OpenError, Storage, StorageError, StorageOptions};
@@ -236,11 +236,11 @@ impl Relay {
         self.shared.finish_removals(now).await
     }
 
-    /// Gives back to its senders mail that is too old, a bounded amount. Returns whether there is more to do.
+    /// Gives back to its senders mail that is too old, a bounded amount.
     ///
     /// # Errors
     /// The mailboxes do not work.
-    pub fn sweep(&self, now: Now) -> Result<bool, StorageError> {
+    pub fn sweep(&self, now: Now) -> Result<Swept, StorageError> {
         self.shared.sweep(now)
     }
 

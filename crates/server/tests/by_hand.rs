@@ -502,7 +502,7 @@ fn device_that_is_removed_while_a_send_waits_gets_nothing() {
     for _ in 0..100 {
         let _ = (&mut removing).now_or_never();
         world.flush_mail();
-        while world.relay.sweep(world.now).unwrap() {}
+        while world.relay.sweep(world.now).unwrap().more {}
         alice.drain(world.now).unwrap();
     }
     let (mut accepted, mut refused, mut undelivered) = (0, 0, 0);
@@ -535,10 +535,10 @@ fn sender_is_told_what_expired() {
     world.flush_mail();
     assert!(matches!(alice.hear(world.now), Some(Said::Accepted(_))));
     world.pass(Duration::from_secs(RETENTION_SECONDS) - Duration::from_millis(1));
-    while world.relay.sweep(world.now).unwrap() {}
+    while world.relay.sweep(world.now).unwrap().more {}
     assert_eq!(alice.hear(world.now), None);
     world.pass(Duration::from_millis(1));
-    while world.relay.sweep(world.now).unwrap() {}
+    while world.relay.sweep(world.now).unwrap().more {}
     assert_eq!(
         alice.hear(world.now),
         Some(Said::Undelivered {
@@ -857,14 +857,14 @@ fn a_removal_on_a_full_disk_is_finished_by_a_later_sweep() {
         alice.hear(world.now),
         Some(Said::DeviceChanged("bob".into()))
     );
-    while world.relay.sweep(world.now).unwrap() {}
+    while world.relay.sweep(world.now).unwrap().more {}
     world.flush_mail();
     assert_eq!(alice.hear(world.now), None);
     assert_eq!(mailboxes.status(&bob_id).waiting, 2);
     world.faults.full.store(false, Ordering::SeqCst);
     // The first asks for room, the second has it.
     for _ in 0..2 {
-        while world.relay.sweep(world.now).unwrap() {}
+        while world.relay.sweep(world.now).unwrap().more {}
         world.flush_mail();
     }
     assert!(matches!(

@@ -40,6 +40,7 @@ impl Shared {
         swept.more = result.is_ok()
             && (swept.undelivered + swept.notices >= MAX_AT_ONCE
                 || seen.len() >= MAX_MAILBOXES_AT_ONCE);
+        swept.waits = matches!(result, Err(NoRoom::Busy));
         match result {
             Ok(()) | Err(NoRoom::Busy | NoRoom::DiskFull) => Ok(self.told(core, swept)),
             Err(NoRoom::Unavailable) => Err(StorageError::Unavailable),

@@ -38,6 +38,8 @@ const STORE: &str = "relay";
 const HANDSHAKE: Millis = 5_000;
 /// Milliseconds between two sweeps.
 const SWEEP: Millis = 60_000;
+/// Milliseconds until one that had no room in the queue is repeated.
+const SOON: Millis = 10;
 /// Bytes that a connection takes although they are not at the device.
 const SOCKET_BYTES: usize = 64 << 10;
 /// Records that wait for a link at most: what does not fit waits at the device.
@@ -171,7 +173,14 @@ impl Relay {
         if process.sweep_at <= now {
             process.sweep_at = now + SWEEP;
             // A failure shows in the next write too.
-            while process.relay.sweep(steady).unwrap_or(false) {}
+            while let Ok(swept) = process.relay.sweep(steady) {
+                if swept.waits {
+                    process.sweep_at = now + SOON;
+                }
+                if !swept.more {
+                    break;
+                }
+            }
             process.want_flush(now, &mut self.chance);
         }
         let late: Vec<_> = process

@@ -573,7 +573,8 @@ fn mail_that_is_too_old_is_told_to_its_sender() {
             undelivered: 2,
             notices: 0,
             ring: vec![device(ALICE)],
-            more: false
+            more: false,
+            waits: false,
         }
     );
     assert_eq!((held(&mailboxes, 1), held(&mailboxes, 3)), ((0, 0), (0, 0)));
@@ -722,6 +723,29 @@ fn a_removed_mailbox_is_told_to_its_senders_and_read_no_more() {
     }
     assert_eq!(messages(&mailboxes, 1).len(), 5);
     assert_eq!(mailboxes.remove(&device(9), NOW), Ok(Swept::default()));
+}
+
+#[test]
+fn sweep_that_the_queue_has_no_room_for_says_that_it_waits_and_goes_on_once_there_is() {
+    let options = MailOptions {
+        queue_bytes: 1,
+        segment_bytes: 4 << 20,
+        ..options()
+    };
+    let disk = Arc::new(MemoryDisk::new());
+    let mailboxes = Mailboxes::open_stepped(disk, &options).unwrap();
+    let flush = || while mailboxes.flush() {};
+    for sequence in 1..=3 {
+        send(&mailboxes, sequence, 1, b"x").unwrap();
+        flush();
+    }
+    // The removal itself takes the place.
+    assert_eq!(mailboxes.remove(&device(1), NOW).unwrap().undelivered, 0);
+    for left in (0..3).rev() {
+        flush();
+        let swept = mailboxes.sweep(NOW).unwrap();
+        assert_eq!((swept.undelivered, swept.waits), (1, left > 0));
+    }
 }
 
 #[test]
