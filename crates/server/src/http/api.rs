@@ -124,10 +124,11 @@ async fn serve<B: RequestBody>(
         return Err(Problem::Unavailable);
     }
     let known = authenticate(&head, shared).await?;
+    // Not the path: there is a user in it.
     let device = known.token.claims().device.to_string();
     tracing::debug!(
         device = device.get(..8).unwrap_or_default(),
-        ?route,
+        method = %head.method,
         "request by HTTP"
     );
     let user = known.token.claims().user.clone();
