@@ -419,7 +419,7 @@ impl<'a> Drive<'a> {
 
     fn deadline(&self) -> Instant {
         let late = self.patience.deadline();
-        let written_by = self.link.written_by().map(Instant::from_std);
+        let written_by = self.link.written_by();
         let own = [self.ready_by, self.refresh_at, written_by];
         [self.core.deadline(), late]
             .into_iter()
@@ -436,7 +436,7 @@ impl<'a> Drive<'a> {
         if late.into_iter().flatten().any(|by| by <= time) {
             return Err(End::Retry(Unreachable::Timeout).into());
         }
-        let written_by = self.link.written_by().map(Instant::from_std);
+        let written_by = self.link.written_by();
         if written_by.is_some_and(|by| by <= time) {
             return Err(End::Retry(Unreachable::Broken).into());
         }

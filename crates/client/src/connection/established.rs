@@ -104,7 +104,7 @@ pub(super) struct Established {
     outgoing: VecDeque<Message>,
     outgoing_bytes: usize,
     /// Since when the socket has taken nothing of what it is to write; `None` once all is written.
-    stuck_since: Option<Instant>,
+    stuck_since: Option<tokio::time::Instant>,
     /// When something last arrived.
     pub(super) heard: Instant,
     /// The link has failed here: what to tell the relay (`docs/protocol.md §13`).
@@ -188,7 +188,7 @@ impl Established {
                 self.outgoing_bytes = self.outgoing_bytes.saturating_sub(message.len());
                 let taken = self.socket.start_send_unpin(message);
                 taken.map_err(|_| broken())?;
-                self.stuck_since = Some(Instant::now());
+                self.stuck_since = Some(tokio::time::Instant::now());
             }
         }
         if self.stuck_since.is_some() {
@@ -204,7 +204,7 @@ impl Established {
     }
 
     /// When the relay has taken too long to take anything.
-    pub(super) fn written_by(&self) -> Option<Instant> {
+    pub(super) fn written_by(&self) -> Option<tokio::time::Instant> {
         self.stuck_since.map(|since| since + WRITE_TIMEOUT)
     }
 
@@ -246,7 +246,8 @@ impl Established {
     fn queue(&mut self, message: Message) {
         self.outgoing_bytes = self.outgoing_bytes.saturating_add(message.len());
         self.outgoing.push_back(message);
-        self.stuck_since.get_or_insert_with(Instant::now);
+        self.stuck_since
+            .get_or_insert_with(tokio::time::Instant::now);
     }
 
     /// The link has ended with an error of this side.
