@@ -196,7 +196,8 @@ fn stored(directory: &Path) -> Vec<Haystack> {
         let path = entry.unwrap().path();
         if path.is_dir() {
             files.extend(stored(&path));
-        } else {
+        } else if path.is_file() {
+            // Not the operator's socket.
             files.push(Haystack::new(
                 path.to_str().unwrap(),
                 std::fs::read(&path).unwrap(),

@@ -56,7 +56,8 @@ fn read(directory: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) -> std::io::Resul
         let path = entry?.path();
         if path.is_dir() {
             read(&path, files)?;
-        } else {
+        } else if path.is_file() {
+            // Not the operator's socket.
             let mut content = std::fs::read(&path)?;
             cut_reserve(&mut content);
             files.push((path, content));
