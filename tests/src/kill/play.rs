@@ -227,6 +227,10 @@ impl Play {
 
     /// Asks it to end in order, while everybody goes on.
     fn drain(&mut self, number: usize) -> Result<(), Broken> {
+        // One that does not listen yet is ended by the signal, as any process.
+        self.until("a relay that listens", |play| {
+            play.actor(number).connected.is_some()
+        })?;
         let Some(process) = self.actor(number).process.take() else {
             return Ok(());
         };
