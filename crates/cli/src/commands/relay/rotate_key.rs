@@ -14,7 +14,7 @@ use crate::when;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 The old key signs that the new one follows it, and is erased. Devices that connect within the overlap accept the new key from then on, and no other; a device \
-that is away for all of it, or has missed two rotations, needs the relay's new address. The relay uses the new key once it is started again.\n\
+that is away for all of it, or for three rotations, needs the relay's new address. The relay uses the new key once it is started again.\n\
 \n\
 This is for a key that nobody else has. Whoever has stolen it can name a successor of their own: then set up the relay anew, and tell devices its new address.\n\
 \n\
