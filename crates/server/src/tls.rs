@@ -221,3 +221,31 @@ impl SelfSigned {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn files_that_cannot_be_read_are_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (chain, key) = (folder.path().join("chain"), folder.path().join("key"));
+        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+        let put_chain = || fs::write(&chain, made.cert.pem()).unwrap();
+        put_chain();
+        fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+        let certificate = Certificate::open(&chain, &key).unwrap();
+        let (found, changed) = certificate.look(None);
+        assert_eq!(changed, None);
+        fs::remove_file(&chain).unwrap();
+        let nothing = Some(Found::Nothing);
+        let told = (Found::Nothing, Some(false));
+        assert_eq!(certificate.look(Some(found)), told);
+        assert_eq!(certificate.look(nothing), (Found::Nothing, None));
+        // It is back as it was.
+        put_chain();
+        assert_eq!(certificate.look(nothing), (found, None));
+    }
+}
