@@ -91,14 +91,18 @@ impl Run {
         while self.mailboxes.flush() {}
     }
 
-    /// Sweeps until nothing is left to give back: what has to wait for the disk is left for a later sweep.
-    fn sweep(&self, now: u64) {
+    /// Sweeps until nothing is left to give back: some of it may have to wait for the disk, or for room.
+    fn sweep(&mut self) {
+        let now = self.model.now;
         loop {
             self.settle();
             let swept = self.mailboxes.sweep(now).unwrap();
-            if (swept.undelivered, swept.notices, swept.more) == (0, 0, false) {
+            if (swept.undelivered, swept.notices) == (0, 0) && !swept.more && !swept.waits {
                 break;
             }
+        }
+        for of in 0..DEVICES {
+            self.give_back(of, UndeliveredReason::Expired, |expires| expires <= now);
         }
     }
 
@@ -183,19 +187,14 @@ impl Run {
             Step::Flush => {
                 self.mailboxes.flush();
             }
-            Step::Sweep => {
-                let now = self.model.now;
-                self.sweep(now);
-                for of in 0..DEVICES {
-                    self.give_back(of, UndeliveredReason::Expired, |expires| expires <= now);
-                }
-            }
+            Step::Sweep => self.sweep(),
             Step::Remove { of } => {
                 self.settle();
                 let now = self.model.now;
                 self.mailboxes.remove(&device(*of), now).unwrap();
-                self.sweep(0);
                 self.give_back(*of, UndeliveredReason::DeviceRemoved, |_| true);
+                // What there was no room for.
+                self.sweep();
             }
             Step::Later { millis } => self.model.now += millis,
             Step::Restart { closes } => {
