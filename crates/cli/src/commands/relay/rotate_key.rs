@@ -49,7 +49,7 @@ pub(super) fn run(rotate: &RotateKey, output: Output) -> Result<(), Failure> {
         ),
     )?;
     output.hint(format_args!(
-        "start the relay again now: until then it has the old key, and invitations made meanwhile name the new one"
+        "start the relay again now: until then it has the old key, and invitations made meanwhile name the new one. Then make a backup, and remove older ones: devices refuse a relay that is put back with the old key"
     ));
     Ok(())
 }
