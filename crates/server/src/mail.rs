@@ -10,7 +10,8 @@
 //! * A posting is *accepted* once each part is durable or acknowledged by its recipient, whichever is first, and what is told of devices that were left
 //!   out is durable. If a write or a sync fails, everything that is not durable is unknown for good, and the log takes nothing more until it is opened
 //!   again.
-//! * What one device sends is known by its sequence: a repetition adds nothing, however late.
+//! * What one device sends is known by its sequence: a repetition adds nothing, however late. A posting that skips one, and what its device sends after it, is
+//!   not read before it is durable: what was skipped was refused, and must not be taken behind it.
 //! * A position is never given twice: its upper 24 bits are the number of the relay's start, which is durable before the first one is given.
 //! * A record that the disk has changed is never served, and costs only itself; one that it does not give costs what lies behind it some time.
 //!
@@ -423,7 +424,7 @@ impl Mailboxes {
 
     /// Takes a posting: every part, or none of them. Only devices of the sender's own user may be left out, where their mailboxes have no room for more of
     /// its messages and something is left: then the sender's mailbox has a notice. It has its places at once and can be read at once, but for
-    /// such notices, which can be when it is safe; [`Appended::accepted`] says when that is.
+    /// such notices and where it [is held](Appended::is_held): then when it is safe; [`Appended::accepted`] says when that is.
     /// `limits` is what the relay allows; where a device's own ([`Mailboxes::limit`]) are lower, they win. `now_millis` is milliseconds since
     /// 1970. A posting whose sequence was accepted before is a repetition: it adds nothing, whatever it says.
     ///

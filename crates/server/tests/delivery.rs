@@ -691,6 +691,23 @@ async fn device_that_acknowledges_nothing_gets_no_more_than_a_window() {
     bob.nothing_waits().await;
 }
 
+// docs/protocol.md §5.2, Sequences
+#[tokio::test]
+async fn what_skips_a_sequence_is_delivered_once_it_is_durable_also_where_its_sender_has_gone() {
+    let issuer = Issuer::new();
+    let directory = tempfile::tempdir().unwrap();
+    let builder = issuer.configure(Relay::builder(directory.path()));
+    let relay = builder.bind("127.0.0.1:0").await.unwrap();
+    let (mut alice, mut bob) = alice_and_bob(&relay, &issuer).await;
+    let bob_id = [bob.id()];
+    assert_accepted(&alice.post(&Post::new(2, 2, "bob", &bob_id, b"two")).await);
+    assert_eq!(bob.next().await, delivery(1, 2, &alice, "alice", b"two"));
+    alice.begin(&Post::new(4, 4, "bob", &bob_id, b"four")).await;
+    let expected = delivery(2, 4, &alice, "alice", b"four");
+    leave(alice);
+    assert_eq!(bob.next().await, expected);
+}
+
 #[tokio::test]
 async fn accepted_mail_outlives_the_relay_and_so_does_what_was_sent() {
     let issuer = Issuer::new();

@@ -3,7 +3,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use sealwire_protocol::key::Thumbprint;
 
@@ -40,6 +40,12 @@ impl Appended {
             .iter()
             .flat_map(|post| &post.parts)
             .map(|part| (&part.device, part.position))
+    }
+
+    /// Whether nobody can read it before it is durable: it skips a sequence of its device, or comes after one that does.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.post.as_ref().is_some_and(|post| post.held)
     }
 
     /// What waits until the posting is safe.
@@ -81,14 +87,19 @@ impl Accepted {
     pub fn outcome(&self) -> Option<Result<(), StorageError>> {
         self.shared.outcome(self.place, None)
     }
+
+    /// As [`Accepted::outcome`]; `waker` is woken when there is one.
+    #[must_use]
+    pub fn outcome_or_wake(&self, waker: &Waker) -> Option<Result<(), StorageError>> {
+        self.shared.outcome(self.place, Some(waker))
+    }
 }
 
 impl Future for Accepted {
     type Output = Result<(), StorageError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.shared
-            .outcome(self.place, Some(context.waker()))
+        self.outcome_or_wake(context.waker())
             .map_or(Poll::Pending, Poll::Ready)
     }
 }

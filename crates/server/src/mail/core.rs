@@ -2,7 +2,7 @@
 //!
 //! A record gets its place in the log when it is queued, so the order of the queue is that of the log. Places are given only where the disk has set room
 //! aside: a full disk is met before anything has been promised.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use super::accepted::{Accepted, Appended, SequenceState};
 use super::disk::LogFile;
-use super::index::{Entry, Index, Sequence, What};
+use super::index::{DeviceNumber, Entry, Index, Sequence, What};
 use super::recent::{Post, Recent};
 use super::record::{self, END_BYTES, MAX_RECORD_BYTES, Place, Record};
 use super::segment::{self, LogId, START};
@@ -53,6 +53,8 @@ pub(super) struct Core {
     pub(super) index: Index,
     pub(super) recent: Recent,
     unreadable: Unreadable,
+    /// By sender, where its last posting begins that skips a sequence, until that is durable.
+    skipping: HashMap<DeviceNumber, Place>,
     /// The segments on the disk. Everything that the index names is in one of them.
     pub(super) segments: BTreeMap<u32, Segment>,
     /// Where the next record goes.
@@ -220,6 +222,7 @@ impl Core {
             index,
             recent: Recent::new(options.recent_bytes),
             unreadable: Unreadable::default(),
+            skipping: HashMap::new(),
             segments,
             tail,
             spare: None,
@@ -464,6 +467,16 @@ impl Core {
         self.durable = taken.end;
         self.queued_bytes = self.queued_bytes.saturating_sub(taken.bytes);
         self.recent.settle(taken.end, wakers);
+        self.skipping.retain(|_, place| *place >= taken.end);
+    }
+
+    /// `sequence` of a device is about to be accepted at `place`: whether nobody may have it before it is durable. If one is skipped, it was refused, and
+    /// the device may not know. Were this one delivered and then lost in a crash, the one that was skipped could come again and be accepted behind it.
+    pub(super) fn holds(&mut self, from: DeviceNumber, sequence: u64, place: Place) -> bool {
+        if sequence > self.index.sent(from).saturating_add(1) {
+            self.skipping.insert(from, place);
+        }
+        self.skipping.contains_key(&from)
     }
 
     /// A spare segment is there, or there is no room for one.
@@ -839,8 +852,7 @@ impl Shared {
         };
         let mut bytes = 0_usize;
         for entry in core.index.after(number, after) {
-            // It tells of a posting that may still be unknown.
-            if matches!(entry.what, What::Notice(_)) && entry.place >= core.durable {
+            if entry.place >= core.durable && core.is_held(entry) {
                 break;
             }
             bytes = bytes.saturating_add(entry.message_bytes as usize);
@@ -915,6 +927,19 @@ impl Shared {
 }
 
 impl Core {
+    /// Whether something may be read only when it is durable.
+    fn is_held(&self, entry: &Entry) -> bool {
+        match entry.what {
+            // It tells of a posting that may still be unknown.
+            What::Notice(_) => true,
+            What::Mail => self
+                .recent
+                .find(entry.place)
+                .is_some_and(|(post, _)| post.held),
+            What::Damaged => false,
+        }
+    }
+
     fn found(&self, entry: &Entry) -> Found {
         let position = entry.position;
         let damaged = Found::Ready(Delivery::Damaged { position });

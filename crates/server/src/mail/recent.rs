@@ -27,6 +27,8 @@ pub(super) struct Post {
     pub(super) sequence: u64,
     pub(super) id: [u8; 16],
     pub(super) time_millis: u64,
+    /// Whether nobody may have it before it is durable.
+    pub(super) held: bool,
     /// Not empty.
     pub(super) parts: Vec<PostPart>,
     /// Of the sender's own devices, those whose mailboxes had no room.
@@ -275,6 +277,7 @@ mod tests {
             sequence,
             id: [0; 16],
             time_millis: 0,
+            held: false,
             parts: vec![part],
             left_out: Vec::new(),
         })

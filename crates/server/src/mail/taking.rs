@@ -179,6 +179,7 @@ impl Core {
             sequence: posting.sequence,
             id: posting.id,
             time_millis: now_millis,
+            held: self.holds(from, posting.sequence, place),
             parts: Vec::with_capacity(decided.parts.len()),
             left_out: Vec::with_capacity(decided.left_out.len()),
         };

@@ -1,5 +1,6 @@
 //! What a device may send and look up, however it asks: over its link, or by HTTP (docs/protocol.md §5.2, §5.5, §18).
 use std::sync::Arc;
+use std::task::{Wake, Waker};
 
 use bytes::Bytes;
 use sealwire_protocol::close::RefusalCode;
@@ -10,7 +11,7 @@ use sealwire_protocol::token::TokenClaims;
 use super::unavailable;
 use crate::closing::End;
 use crate::directory::DeviceEntry;
-use crate::hub::News;
+use crate::hub::{Hub, News};
 use crate::mail::{Accepted, Appended, PostError, Posting};
 use crate::now::Now;
 use crate::policy::Allowance;
@@ -48,6 +49,26 @@ pub(crate) enum Posted {
     Refused(RefusalCode),
     /// There is no room in the mailboxes' queue; it is to be tried again.
     NoRoom,
+}
+
+/// The recipients of a posting that can be read only when it is durable. The log wakes them then, also where the sender's link has ended.
+struct Bells {
+    hub: Arc<Hub>,
+    devices: Vec<Thumbprint>,
+}
+
+impl Bells {
+    fn ring(&self) {
+        for device in &self.devices {
+            self.hub.ring(device.as_bytes(), News::MAIL);
+        }
+    }
+}
+
+impl Wake for Bells {
+    fn wake(self: Arc<Self>) {
+        self.ring();
+    }
 }
 
 impl Sender<'_> {
@@ -147,12 +168,23 @@ impl Sender<'_> {
         }
     }
 
-    /// Tells the recipients' links at once: they need not wait for the disk.
+    /// Tells the recipients' links: at once, as they need not wait for the disk, unless the posting has to.
     fn ring(&self, appended: Appended) -> Accepted {
-        for (device, _) in appended.positions() {
-            self.shared.hub.ring(device.as_bytes(), News::MAIL);
+        let devices = appended.positions().map(|(device, _)| device);
+        if !appended.is_held() {
+            devices.for_each(|device| self.shared.hub.ring(device.as_bytes(), News::MAIL));
+            return appended.accepted();
         }
-        appended.accepted()
+        let bells = Arc::new(Bells {
+            hub: Arc::clone(&self.shared.hub),
+            devices: devices.copied().collect(),
+        });
+        let accepted = appended.accepted();
+        let waker = Waker::from(Arc::clone(&bells));
+        if accepted.outcome_or_wake(&waker).is_some() {
+            bells.ring();
+        }
+        accepted
     }
 
     /// §5.2: who the parts and copies have to be for. Where the directory cannot be read, nobody knows.

@@ -1,5 +1,5 @@
 //! Whatever is done, in whatever order and over restarts: the mailboxes are those of a few lines of plain code.
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -20,6 +20,8 @@ enum Step {
     Repeat {
         back: u64,
     },
+    /// The next is refused before it comes here.
+    Refuse,
     /// Acknowledges so many of what is there.
     Acknowledge {
         of: u8,
@@ -43,6 +45,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (1..16_u8, 0..16_u8, 1..700_usize)
             .prop_map(|(parts, copies, bytes)| Step::Send { parts, copies: copies & !parts, bytes }),
         1 => (0..70_u64).prop_map(|back| Step::Repeat { back }),
+        1 => Just(Step::Refuse),
         4 => (0..=DEVICES, 1..6_usize).prop_map(|(of, count)| Step::Acknowledge { of, count }),
         3 => Just(Step::Flush),
         1 => Just(Step::Sweep),
@@ -63,6 +66,11 @@ struct Model {
     /// Notices have no order among themselves.
     notices: Vec<Content>,
     sequence: u64,
+    /// The highest that was accepted, and those that were refused.
+    sent: u64,
+    refused: BTreeSet<u64>,
+    /// Those that skip a refused one or come after one that does, and nobody may read before they are durable.
+    held: BTreeSet<u64>,
     now: u64,
 }
 
@@ -87,8 +95,9 @@ struct Run {
 }
 
 impl Run {
-    fn settle(&self) {
+    fn settle(&mut self) {
         while self.mailboxes.flush() {}
+        self.model.held.clear();
     }
 
     /// Sweeps until nothing is left to give back: some of it may have to wait for the disk, or for room.
@@ -106,7 +115,13 @@ impl Run {
         }
     }
 
-    fn send(&mut self, sequence: u64, parts_of: u8, copies_of: u8, bytes: usize) -> Appended {
+    fn send(
+        &mut self,
+        sequence: u64,
+        parts_of: u8,
+        copies_of: u8,
+        bytes: usize,
+    ) -> Result<Appended, PostError> {
         let part = |to: u8| {
             let mut message = vec![to; 8 + bytes];
             message[..8].copy_from_slice(&sequence.to_be_bytes());
@@ -124,7 +139,7 @@ impl Run {
             };
             match self.mailboxes.append(posting, PLENTY, self.model.now) {
                 Err(PostError::Busy) => self.settle(),
-                appended => return appended.unwrap(),
+                appended => return appended,
             }
         }
     }
@@ -150,7 +165,12 @@ impl Run {
             } => {
                 self.model.sequence += 1;
                 let sequence = self.model.sequence;
-                let appended = self.send(sequence, *parts, *copies, *bytes);
+                let appended = self.send(sequence, *parts, *copies, *bytes).unwrap();
+                if sequence > self.model.sent + 1 || !self.model.held.is_empty() {
+                    self.model.held.insert(sequence);
+                }
+                self.model.sent = sequence;
+                assert_eq!(appended.is_held(), self.model.held.contains(&sequence));
                 assert!(!appended.is_repetition());
                 let expires = self.model.now + RETENTION;
                 for (to, position) in appended.positions() {
@@ -163,9 +183,22 @@ impl Run {
             Step::Repeat { back } => {
                 let sequence = self.model.sequence.saturating_sub(*back);
                 let sequence = sequence.max(1);
-                if self.model.sequence > sequence && self.model.sequence - sequence < 64 {
-                    assert!(self.send(sequence, 1, 2, 9).is_repetition());
+                let below = self.model.sent.checked_sub(sequence);
+                if below.is_some_and(|below| below < 64) {
+                    let again = self.send(sequence, 1, 2, 9);
+                    let again = again.map(|appended| appended.is_repetition());
+                    let was_refused = self.model.refused.contains(&sequence);
+                    let expected = if was_refused {
+                        Err(PostError::Overtaken)
+                    } else {
+                        Ok(true)
+                    };
+                    assert_eq!(again, expected);
                 }
+            }
+            Step::Refuse => {
+                self.model.sequence += 1;
+                self.model.refused.insert(self.model.sequence);
             }
             Step::Acknowledge { of, count } => {
                 let of = if *of == DEVICES { ALICE } else { *of };
@@ -186,6 +219,7 @@ impl Run {
             }
             Step::Flush => {
                 self.mailboxes.flush();
+                self.model.held.clear();
             }
             Step::Sweep => self.sweep(),
             Step::Remove { of } => {
@@ -216,18 +250,15 @@ impl Run {
                 .iter()
                 .map(|delivery| (delivery.position(), content(delivery)))
                 .collect();
-            let expected: Vec<_> = self
-                .model
-                .mailboxes
-                .get(&of)
-                .into_iter()
-                .flatten()
+            let all = || self.model.mailboxes.get(&of).into_iter().flatten();
+            let expected: Vec<_> = all()
                 .map(|(position, (content, _))| (*position, *content))
+                .take_while(|(_, (sequence, _))| !self.model.held.contains(sequence))
                 .collect();
             assert_eq!(there, expected, "device {of}");
             let status = self.mailboxes.status(&device(of));
-            assert_eq!(status.waiting, expected.len() as u64);
-            assert_eq!(status.held_messages, expected.len() as u64);
+            assert_eq!(status.waiting, all().count() as u64);
+            assert_eq!(status.held_messages, all().count() as u64);
         }
         let mut there: Vec<_> = read_all(&self.mailboxes, ALICE)
             .iter()
@@ -237,7 +268,7 @@ impl Run {
         there.sort_unstable_by_key(|content| format!("{content:?}"));
         expected.sort_unstable_by_key(|content| format!("{content:?}"));
         assert_eq!(there, expected);
-        assert_eq!(self.mailboxes.sent(&device(ALICE)), self.model.sequence);
+        assert_eq!(self.mailboxes.sent(&device(ALICE)), self.model.sent);
     }
 }
 

@@ -1,4 +1,5 @@
 //! What a mailbox does, whatever is below it.
+use super::faulty::FaultyDisk;
 use super::*;
 
 const FULL: PostError = PostError::Full {
@@ -758,6 +759,52 @@ fn what_was_not_durable_when_its_mailbox_was_removed_is_told_later() {
     mailboxes.flush();
     assert_eq!(mailboxes.sweep(NOW).unwrap().undelivered, 1);
     assert_eq!(read_all(&mailboxes, ALICE).len(), 1);
+}
+
+// docs/protocol.md §5.2
+#[test]
+fn what_skips_a_sequence_and_what_comes_after_it_is_read_when_it_is_durable() {
+    let mailboxes = stepped();
+    for sequence in [1, 2] {
+        let posted = post(&mailboxes, sequence, 1, b"next", LIMITS).unwrap();
+        assert!(!posted.is_held());
+    }
+    // 3 was refused, and the device may not know.
+    let skips = post(&mailboxes, 4, 1, b"skips", LIMITS).unwrap();
+    let after = post(&mailboxes, 5, 2, b"after", LIMITS).unwrap();
+    assert!(skips.is_held() && after.is_held());
+    assert_eq!(messages(&mailboxes, 1), ["next", "next"]);
+    assert!(read_all(&mailboxes, 2).is_empty());
+    let other = Posting {
+        from_user: &user("carol"),
+        from_device: device(0xca),
+        sequence: 1,
+        id: id(1),
+        to_user: &user("bob"),
+        parts: parts(&[(2, b"other")]),
+        copies: Vec::new(),
+    };
+    assert!(!mailboxes.append(other, LIMITS, NOW).unwrap().is_held());
+    assert!(
+        read_all(&mailboxes, 2).is_empty(),
+        "a mailbox is read in the order of its positions"
+    );
+    mailboxes.flush();
+    assert_eq!(messages(&mailboxes, 1), ["next", "next", "skips"]);
+    assert_eq!(messages(&mailboxes, 2), ["after", "other"]);
+    let next = post(&mailboxes, 6, 1, b"next", LIMITS).unwrap();
+    assert!(!next.is_held());
+}
+
+#[test]
+fn what_skips_a_sequence_is_never_read_where_the_disk_fails() {
+    let disk = FaultyDisk::new();
+    let mailboxes = Mailboxes::open_stepped(Arc::new(disk.clone()), &options()).unwrap();
+    let skips = post(&mailboxes, 2, 1, b"x", LIMITS).unwrap().accepted();
+    disk.fail_syncs(true);
+    mailboxes.flush();
+    assert_eq!(skips.outcome(), Some(Err(StorageError::Unavailable)));
+    assert!(read_all(&mailboxes, 1).is_empty());
 }
 
 #[test]
