@@ -11,6 +11,8 @@ use sealwire_protocol::limits::{
 pub(crate) const RESERVED_DESCRIPTORS: usize = 512;
 /// Rest after the system has refused a connection for want of resources.
 pub(crate) const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
+/// Connections let in within one millisecond, for each processor. More wait with the system.
+pub(crate) const CONNECTIONS_PER_MILLISECOND: usize = 4;
 /// How long a connection that is being closed may take to read the close frame and hang up.
 pub(crate) const CLOSE_LINGER: Duration = Duration::from_secs(2);
 /// Bytes thrown away while lingering.

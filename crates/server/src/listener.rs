@@ -25,7 +25,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::bounds::{ACCEPT_BACK_OFF, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS, SHUTDOWN_GRACE};
+use crate::bounds::{
+    ACCEPT_BACK_OFF, CONNECTIONS_PER_MILLISECOND, MAX_HTTP_HEADER_BYTES, MAX_HTTP_HEADERS,
+    SHUTDOWN_GRACE,
+};
 use crate::clock;
 use crate::descriptors;
 use crate::http;
@@ -47,6 +50,8 @@ pub(crate) async fn serve(
     let doors = Doors::new(&shared.settings.connections, tls.is_some());
     let mut tasks = JoinSet::new();
     let mut draining = shared.draining.subscribe();
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut pace = Pace::new(CONNECTIONS_PER_MILLISECOND * processors);
     loop {
         let accepted = tokio::select! {
             biased;
@@ -54,7 +59,10 @@ pub(crate) async fn serve(
             _ = draining.wait_for(Option::is_some) => break,
             // Reaped as they end, so that the set holds the living only.
             Some(_) = tasks.join_next(), if !tasks.is_empty() => continue,
-            accepted = listener.accept() => accepted,
+            accepted = async {
+                pace.turn().await;
+                listener.accept().await
+            } => accepted,
         };
         let (tcp, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -74,6 +82,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        pace.taken();
         let tls = tls.clone();
         let shared = Arc::clone(&shared);
         let mut stopped = stop.clone();
@@ -93,6 +102,43 @@ pub(crate) async fn serve(
     }
     drop(listener);
     finish(tasks, stop).await;
+}
+
+/// How many connections are let in within a millisecond. Thousands that come at once, and have to go at once when their time is over, would otherwise all stand
+/// between the links and their turn.
+#[derive(Debug)]
+struct Pace {
+    each: usize,
+    left: usize,
+    /// When there are so many again.
+    next: Instant,
+}
+
+impl Pace {
+    fn new(each: usize) -> Self {
+        Self {
+            each,
+            left: each,
+            next: Instant::now(),
+        }
+    }
+
+    /// Waits until there may be one more.
+    async fn turn(&mut self) {
+        if self.left == 0 {
+            sleep_until(self.next).await;
+        }
+        let now = Instant::now();
+        if now >= self.next {
+            self.left = self.each;
+            self.next = now + Duration::from_millis(1);
+        }
+    }
+
+    /// There is one more.
+    fn taken(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
 }
 
 /// Waits for connections to end: for as long as they leave in turn, and a little longer once `stop` turns true.
@@ -495,6 +541,25 @@ mod tests {
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:0:1"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_are_let_in_within_a_millisecond_and_what_is_turned_away_does_not_count() {
+        let mut pace = Pace::new(3);
+        let begun = Instant::now();
+        for number in 0..10_u64 {
+            pace.turn().await;
+            pace.turn().await;
+            assert_eq!(begun.elapsed(), Duration::from_millis(number / 3));
+            pace.taken();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let later = Instant::now();
+        for _ in 0..3 {
+            pace.turn().await;
+            pace.taken();
+        }
+        assert_eq!(later.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
