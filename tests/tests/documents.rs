@@ -242,6 +242,38 @@ fn every_problem_of_requests_is_documented_and_no_other() {
 }
 
 #[test]
+fn every_finding_of_the_doctor_is_documented_and_no_other() {
+    let documented: BTreeSet<_> = rows("Findings of the doctor")
+        .into_iter()
+        .map(|row| row[0].clone())
+        .collect();
+    let probe = read("crates/client/src/connection/probe.rs");
+    let function = probe.split("pub fn code(&self)").nth(1).unwrap();
+    let function = function.split("\n    }\n").next().unwrap();
+    let mut codes: BTreeSet<_> = function
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter(|code| !code.is_empty())
+        .map(str::to_owned)
+        .collect();
+    assert!(codes.len() > 20);
+    for file in ["doctor.rs", "doctor/token.rs"] {
+        let source = read(&format!("crates/cli/src/commands/{file}"));
+        let named = source.split("code: \"").chain(source.split("finding(\n"));
+        let named = named
+            .skip(1)
+            .map(|rest| rest.trim_start().trim_start_matches('"'))
+            .filter_map(|rest| rest.split_once('"'));
+        codes.extend(named.map(|(code, _)| code.to_owned()).filter(|code| {
+            code.bytes()
+                .all(|byte| byte == b'_' || byte.is_ascii_lowercase())
+        }));
+    }
+    assert_eq!(documented, codes);
+}
+
+#[test]
 fn every_exit_code_is_documented_and_no_other() {
     let documented: BTreeSet<_> = rows("Exit codes")
         .into_iter()

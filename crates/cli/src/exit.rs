@@ -73,6 +73,11 @@ impl Failure {
         Self::new(Class::NotAuthorised, message)
     }
 
+    /// Of what kind it is.
+    pub(crate) fn class(&self) -> Class {
+        self.class
+    }
+
     /// What it says.
     pub(crate) fn message(&self) -> &str {
         &self.message

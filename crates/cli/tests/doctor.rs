@@ -304,12 +304,12 @@ fn device_that_is_in_use_or_locked_is_found() {
             break ended;
         }
     };
-    fails(&ended, "token", "store_in_use", 3, &["clock"]);
+    fails(&ended, "token", "store_in_use", 1, &["clock"]);
     let _ = &mut listening;
     assert!(listening.stop("INT").success());
     std::fs::write(world.path().join("alice/device.key"), [7; 32]).unwrap();
     let ended = doctor(&world, &["alice"]);
-    fails(&ended, "token", "store_wrong_key", 3, &["clock"]);
+    fails(&ended, "token", "store_wrong_key", 1, &["clock"]);
 }
 
 /// Tokens of an identity provider: what they say of themselves, and whether the relay takes them.
@@ -395,6 +395,9 @@ async fn device_of_an_identity_provider_is_looked_at_with_its_token() {
         let found = lines[6].1["found"].as_str().unwrap();
         assert!(found.contains("as acme/alice"), "{found}");
 
+        std::fs::write(world.path().join("other"), "x").unwrap();
+        let audience = ["alice", "--token", "other", "--audience", "a"];
+        doctor(&world, &audience).failed(2, "--audience is for access tokens");
         std::fs::remove_file(&file).unwrap();
         let ended = doctor(&world, &["alice"]);
         assert_eq!(ended.code, Some(3), "{ended:?}");

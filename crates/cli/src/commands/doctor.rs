@@ -15,6 +15,7 @@ use sealwire_client::connection::probe::{
     CertificateFault, Entered, Fault, Pass, Probe, ProbeDevice, Secured, Upgraded,
 };
 use sealwire_client::{StoreError, Tls};
+use sealwire_protocol::close::CloseCode;
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -32,8 +33,8 @@ const MAX_TOKEN_BYTES: usize = 8_192;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Each step is a line: ok, failed with what to do, or skipped. The exit code is that of the first step that failed: 2 the address, 4 up to the relay's key, 3 the token, \
-1 the rest. A device connects once, as with any command, and says nothing: no message is taken, sent or confirmed. It must not be in use meanwhile.\n\
+Each step is a line: ok, failed with what to do, or skipped. The exit code is that of the first that failed: 2 the address, 4 what is on the way to the relay, 3 the token, \
+1 the rest, such as a device that is in use. A device connects once, as with any command, and says nothing: no message is taken, sent or confirmed. It must not be in use meanwhile.\n\
 \n\
 Examples:\n  \
     # this device, up to whether the relay lets it in\n  \
@@ -111,6 +112,8 @@ impl Step {
 /// What is wrong in a step, and what to do.
 #[derive(Debug)]
 struct Finding {
+    /// That of its step, if it has none of its own.
+    class: Option<Class>,
     code: &'static str,
     found: String,
     advice: String,
@@ -119,10 +122,39 @@ struct Finding {
 impl From<Fault> for Finding {
     fn from(fault: Fault) -> Self {
         Self {
+            class: Some(class(&fault)),
             code: fault.code(),
             found: fault.to_string(),
             advice: fault.advice().to_owned(),
         }
+    }
+}
+
+/// Of what kind a fault is, in whichever step it is met.
+fn class(fault: &Fault) -> Class {
+    if matches!(fault, Fault::Clock { .. }) {
+        return Class::Failed;
+    }
+    let Fault::Closed(code) = fault else {
+        return Class::Unreachable;
+    };
+    match CloseCode::from_code(*code) {
+        Some(CloseCode::NotAuthorised | CloseCode::TokenExpired | CloseCode::Revoked) => {
+            Class::NotAuthorised
+        }
+        Some(CloseCode::Replaced) => Class::Failed,
+        Some(
+            CloseCode::Normal
+            | CloseCode::GoingAway
+            | CloseCode::TooSlow
+            | CloseCode::Overloaded
+            | CloseCode::Timeout
+            | CloseCode::Internal
+            | CloseCode::Malformed
+            | CloseCode::Violation
+            | CloseCode::Version,
+        )
+        | None => Class::Unreachable,
     }
 }
 
@@ -146,13 +178,14 @@ impl Report {
 
     fn failed(&mut self, step: Step, finding: &Finding) -> Result<(), Failure> {
         let Finding {
+            class,
             code,
             found,
             advice,
         } = finding;
         if self.first.is_none() {
             let message = format!("{}: {found}; {advice}", step.name());
-            self.first = Some(Failure::new(step.class(), message).with_code(code));
+            self.first = Some(Failure::new(class.unwrap_or(step.class()), message).with_code(code));
         }
         self.line(step, "failed", Some(code), found, Some(advice))
     }
@@ -219,6 +252,13 @@ pub(crate) fn run(
         Some(file) => Some(files::read_token(file, MAX_TOKEN_BYTES)?),
         None => None,
     };
+    if doctor.audience.is_some()
+        && matches!(&patient.home, Some((_, identity)) if identity.sign_in.is_some())
+    {
+        return Err(Failure::usage(
+            "--audience is for access tokens, and the relay exchanges this device's; leave it out",
+        ));
+    }
     super::runtime()?.block_on(examine(doctor, &patient, token, output))
 }
 
@@ -261,6 +301,7 @@ async fn examine(
         Ok(probe) => probe,
         Err(error) => {
             let finding = Finding {
+                class: None,
                 code: "bad_address",
                 found: error.to_string(),
                 advice: "take the address as `sealwire relay run` prints it".to_owned(),
@@ -291,14 +332,13 @@ async fn examine(
         }
     }
     if !report.said.contains(&Step::Clock) {
-        report.ok(Step::Clock, reached.clock)?;
+        report.ok(Step::Clock, "within 60 seconds of the relay's")?;
     }
     report.finish("")
 }
 
 /// What is known once the relay has proved its key, or has not.
 struct Reached {
-    clock: String,
     /// TLS is trusted, or there is none to be.
     trusted: bool,
 }
@@ -326,18 +366,13 @@ async fn reach(probe: &Probe, report: &mut Report) -> Result<Option<Reached>, Fa
         }
     };
     report.ok(Step::Http, "a WebSocket that speaks sealwire.v1")?;
-    let difference = upgraded.time().map(|time| apart(when::now(), time));
     match upgraded.relay_key().await {
         Ok(()) => {
             report.ok(
                 Step::Relay,
                 "the relay has proved the key that the address names",
             )?;
-            let clock = difference.map_or_else(
-                || "within 60 seconds of the relay's".to_owned(),
-                |difference| format!("{difference}, by HTTP"),
-            );
-            Ok(Some(Reached { clock, trusted }))
+            Ok(Some(Reached { trusted }))
         }
         Err(fault @ Fault::Clock { .. }) => {
             // The key and its signature were checked before.
@@ -450,6 +485,7 @@ async fn enter(
             Ok(token) => Some(Zeroizing::new(token.into_bytes())),
             Err(error) => {
                 let finding = Finding {
+                    class: None,
                     code: "no_token_now",
                     found: error.to_string(),
                     advice: "look at the file or command that this device was joined with"
@@ -487,6 +523,7 @@ fn store_failure(error: StoreError) -> Failure {
 
 fn not_opened(failure: Failure) -> Finding {
     Finding {
+        class: Some(failure.class()),
         code: failure.code(),
         found: failure.to_string(),
         advice: "without its key the device cannot prove who it is".to_owned(),
@@ -508,6 +545,7 @@ fn clock(entered: &Entered, report: &mut Report) -> Result<(), Failure> {
         return report.ok(Step::Clock, found);
     }
     let finding = Finding {
+        class: Some(Class::Failed),
         code: "clock",
         found,
         advice: "set this machine's clock, best by NTP; from 60 seconds on no link is made"

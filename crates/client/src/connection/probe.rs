@@ -73,7 +73,6 @@ pub struct Secured<'p> {
 pub struct Upgraded<'p> {
     probe: &'p Probe,
     socket: Socket,
-    time: Option<u64>,
 }
 
 /// A device whose store is open.
@@ -183,12 +182,10 @@ pub enum Fault {
         presented: Thumbprint,
     },
     /// The clocks differ by more than the protocol allows.
-    #[error("this clock is more than 60 seconds {}{}", if *.ahead { "ahead of" } else { "behind" }, relay_clock(.seconds))]
+    #[error("this clock is more than 60 seconds {} the relay's", if *.ahead { "ahead of" } else { "behind" })]
     Clock {
         /// Whether this device's is ahead.
         ahead: bool,
-        /// By about how many seconds, if that is known.
-        seconds: Option<u64>,
     },
     /// The handshake does not hold.
     #[error("the relay does not follow the protocol: {0}")]
@@ -354,11 +351,7 @@ impl<'p> Secured<'p> {
         let Self { probe, stream, .. } = self;
         let upgraded = transport::websocket(&probe.address, stream);
         match in_time(TRANSPORT_TIMEOUT, upgraded).await? {
-            Ok((socket, response)) => Ok(Upgraded {
-                probe,
-                socket,
-                time: date(response.headers()),
-            }),
+            Ok((socket, _)) => Ok(Upgraded { probe, socket }),
             Err(WsError::Http(response)) => Err(Fault::Http {
                 status: response.status().as_u16(),
                 server: server(response.headers()),
@@ -375,11 +368,6 @@ impl<'p> Secured<'p> {
 }
 
 impl Upgraded<'_> {
-    /// The time by HTTP's `Date`, in seconds since 1970, of whoever answered. Nobody vouches for it.
-    pub fn time(&self) -> Option<u64> {
-        self.time
-    }
-
     /// Has the relay prove its key. Nothing is presented to it.
     ///
     /// # Errors
@@ -446,41 +434,7 @@ impl Upgraded<'_> {
             credential,
             now: now(),
         };
-        state
-            .on_accept(&accept, &terms)
-            .map_err(|error| self.fault(error))
-    }
-
-    fn fault(&self, error: LinkError) -> Fault {
-        let clock = |ahead| Fault::Clock {
-            ahead,
-            seconds: self.time.map(|time| time.abs_diff(now())),
-        };
-        let LinkError::NotAuthorised(reason) = error else {
-            return Fault::Handshake(error);
-        };
-        if let NotAuthorised::UnexpectedRelay {
-            expected,
-            presented,
-        } = reason
-        {
-            return Fault::RelayKey {
-                expected,
-                presented,
-            };
-        }
-        let iat = |defect| {
-            let claim = TokenError::Claim {
-                claim: "iat",
-                defect,
-            };
-            reason == NotAuthorised::RelayProof(claim)
-        };
-        match (iat(ClaimDefect::TooOld), iat(ClaimDefect::InFuture)) {
-            (true, _) => clock(true),
-            (false, true) => clock(false),
-            (false, false) => Fault::Handshake(error),
-        }
+        state.on_accept(&accept, &terms).map_err(accept_fault)
     }
 
     async fn send(&mut self, message: Vec<u8>) -> Result<(), Fault> {
@@ -792,41 +746,33 @@ fn server(headers: &HeaderMap) -> Option<String> {
     Some(name.chars().take(MAX_SERVER_CHARS).collect())
 }
 
-/// `Date`, in the form in which everybody sends it (RFC 9110 §5.6.7): `Sun, 06 Nov 1994 08:49:37 GMT`.
-fn date(headers: &HeaderMap) -> Option<u64> {
-    const MONTHS: [&str; 12] = [
-        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
-    ];
-    let text = headers.get("date")?.to_str().ok()?;
-    let mut parts = text.strip_suffix(" GMT")?.split(' ').skip(1);
-    let number = |text: Option<&str>| text?.parse::<u64>().ok();
-    let day = number(parts.next())?;
-    let name = parts.next()?;
-    let month = MONTHS.iter().position(|month| *month == name)?;
-    let year = number(parts.next()).filter(|year| (1970..=9999).contains(year))?;
-    let mut clock = parts.next()?.split(':');
-    let (hour, minute, second) = (
-        number(clock.next()).filter(|hour| *hour < 24)?,
-        number(clock.next()).filter(|minute| *minute < 60)?,
-        number(clock.next()).filter(|second| *second <= 60)?,
-    );
-    let leap = |year: u64| {
-        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+/// What is wrong with a relay whose Accept does not hold.
+fn accept_fault(error: LinkError) -> Fault {
+    let LinkError::NotAuthorised(reason) = error else {
+        return Fault::Handshake(error);
     };
-    let days_of = |month: usize| match month {
-        1 if leap(year) => 29,
-        1 => 28,
-        3 | 5 | 8 | 10 => 30,
-        _ => 31,
-    };
-    if !(1..=days_of(month)).contains(&day) {
-        return None;
+    if let NotAuthorised::UnexpectedRelay {
+        expected,
+        presented,
+    } = reason
+    {
+        return Fault::RelayKey {
+            expected,
+            presented,
+        };
     }
-    let years: u64 = (1970..year)
-        .map(|year| if leap(year) { 366 } else { 365 })
-        .sum();
-    let days = years + (0..month).map(days_of).sum::<u64>() + day - 1;
-    Some(((days * 24 + hour) * 60 + minute) * 60 + second)
+    let iat = |defect| {
+        let claim = TokenError::Claim {
+            claim: "iat",
+            defect,
+        };
+        reason == NotAuthorised::RelayProof(claim)
+    };
+    match (iat(ClaimDefect::TooOld), iat(ClaimDefect::InFuture)) {
+        (true, _) => Fault::Clock { ahead: true },
+        (false, true) => Fault::Clock { ahead: false },
+        (false, false) => Fault::Handshake(error),
+    }
 }
 
 fn fingerprint(presented: &[u8; 32]) -> String {
@@ -837,13 +783,6 @@ fn said_by(server: &Option<String>) -> String {
     server
         .as_ref()
         .map_or_else(String::new, |server| format!(" ({server})"))
-}
-
-fn relay_clock(seconds: &Option<u64>) -> String {
-    match seconds {
-        Some(seconds) => format!(" the relay's, by about {seconds} seconds"),
-        None => " the relay's".to_owned(),
-    }
 }
 
 fn close_code(code: u16) -> String {
@@ -880,36 +819,5 @@ impl fmt::Debug for ProbeDevice {
         f.debug_struct("ProbeDevice")
             .field("device", &self.thumbprint())
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Compared with GNU `date -u -d @SECONDS`.
-    #[test]
-    fn date_of_http_is_read() {
-        let of = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("date", text.parse().unwrap());
-            date(&headers)
-        };
-        assert_eq!(of("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
-        assert_eq!(of("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
-        assert_eq!(of("Tue, 29 Feb 2000 12:00:00 GMT"), Some(951_825_600));
-        assert_eq!(of("Mon, 01 Mar 2100 00:00:00 GMT"), Some(4_107_542_400));
-        for text in [
-            "",
-            "Sunday, 06-Nov-94 08:49:37 GMT",
-            "Mon, 29 Feb 2100 00:00:00 GMT",
-            "Sun, 06 Nov 1994 24:49:37 GMT",
-            "Sun, 06 Nov 99994 08:49:37 GMT",
-            "Sun, 00 Nov 1994 08:49:37 GMT",
-            "Sun, 06 Nov 1994 08:49:37",
-        ] {
-            assert_eq!(of(text), None, "{text}");
-        }
-        assert_eq!(date(&HeaderMap::new()), None);
     }
 }

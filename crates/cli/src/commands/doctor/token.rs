@@ -19,7 +19,7 @@ pub(super) fn look(
         finding(
             "token_malformed",
             format!("no access token that a relay takes: {error}"),
-            "have the issuer make it as docs/protocol.md §2.2 says: type at+jwt, with cnf, aud, iat and exp",
+            "have the issuer make it as docs/protocol.md §2.2 says: type at+jwt, with cnf, aud, iat and exp; a token that the relay exchanges is looked at with its device's directory",
         )
     })?;
     let claims = token.claims();
@@ -71,6 +71,7 @@ pub(super) fn look(
 
 fn finding(code: &'static str, found: String, advice: &str) -> Finding {
     Finding {
+        class: None,
         code,
         found,
         advice: advice.to_owned(),
