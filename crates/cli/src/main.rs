@@ -21,6 +21,8 @@ mod output;
 mod progress;
 mod sign_in;
 mod stop;
+#[cfg(feature = "opentelemetry")]
+mod telemetry;
 mod when;
 
 use std::process::ExitCode;

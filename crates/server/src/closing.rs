@@ -121,4 +121,20 @@ impl End {
             Self::Storage(_) => CloseCode::Internal,
         })
     }
+
+    /// What metrics and traces call it: the name of its close code, or that the other side was gone.
+    pub(crate) fn label(&self) -> &'static str {
+        self.close_code().map_or(GONE, label)
+    }
+}
+
+/// [`End::label`] where there is nobody left to tell.
+pub(crate) const GONE: &str = "gone";
+
+/// [`End::label`] of one with this code.
+pub(crate) fn label(code: CloseCode) -> &'static str {
+    match code.name() {
+        "" => "normal",
+        name => name,
+    }
 }

@@ -12,6 +12,7 @@ use crate::exchange::ExchangeError;
 use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
 use crate::shared::Shared;
+use crate::spans;
 
 /// A device that has authenticated and is authorised.
 #[derive(Debug)]
@@ -58,6 +59,7 @@ impl Accepting {
     ) -> Result<Established, End> {
         // Authentication: whoever sent this holds the device's key.
         let proven = self.state.on_finish(finish)?.prove(now.seconds())?;
+        spans::presented(&proven.credential());
         let (token, minted) = match proven.credential() {
             Presented::Token(token) => (
                 shared

@@ -19,6 +19,9 @@ use sealwire_jose::{Algorithms, KeyError, KeySet};
 use sealwire_protocol::jws::{SignatureError, SignatureVerifier, Signed};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
+use tracing::Instrument as _;
+
+use crate::spans;
 
 mod fetch;
 
@@ -296,6 +299,13 @@ impl IssuerKeys {
     }
 
     async fn look(&self, looking: &mut Looking) -> Result<(), LookError> {
+        let span = spans::key_set();
+        let result = self.look_now(looking).instrument(span.clone()).await;
+        spans::outcome(&span, result.as_ref().err().map(|_| "unavailable"));
+        result
+    }
+
+    async fn look_now(&self, looking: &mut Looking) -> Result<(), LookError> {
         looking.at = Some(Instant::now());
         let found = match &self.source.place {
             Location::File(path) => {

@@ -69,6 +69,7 @@ mod shares;
 #[doc(hidden)]
 pub mod simulation;
 mod socket;
+pub mod spans;
 pub mod storage;
 mod tls;
 

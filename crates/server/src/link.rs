@@ -34,6 +34,7 @@ use sealwire_protocol::frame::{
     Undelivered, UndeliveredReason,
 };
 use sealwire_protocol::limits::{CLOCK_TOLERANCE_SECONDS, EXPIRING_SECONDS, MAX_OPEN_REQUESTS};
+use tracing::{Instrument as _, Span};
 
 use crate::bounds::{MAX_BACKLOG_BYTES, MAX_CLOCK_WAIT_MILLIS, MAX_WAITING_BYTES};
 use crate::closing::End;
@@ -44,6 +45,7 @@ use crate::mail::{self, Accepted, Delivery};
 use crate::now::Now;
 use crate::requests::{Letter, Outcome, Reply, Requester, Sending};
 use crate::shared::Shared;
+use crate::spans;
 use crate::storage::StorageError;
 use calls::{Answer, Answered, Calls};
 use keep_alive::{Due, KeepAlive};
@@ -69,7 +71,7 @@ pub(crate) struct Link {
     /// Whether mail goes before what is pushed, the next time.
     mail_first: bool,
     /// Sends for which there was no room, in their order.
-    letters: VecDeque<Box<Letter>>,
+    letters: VecDeque<(Box<Letter>, Span)>,
     /// The position that the device has acknowledged since the last record was opened.
     acknowledged: Option<u64>,
     /// The hash of the token of which the device was told that it expires.
@@ -101,7 +103,7 @@ enum Finished {
 
 /// What waits for a store. Sends are too many for a box each.
 enum Waiting {
-    Send(RequestId, Accepted),
+    Send(RequestId, Accepted, Span),
     Other(BoxFuture<'static, Finished>),
 }
 
@@ -110,12 +112,12 @@ impl Future for Waiting {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         match self.get_mut() {
-            Self::Send(request, accepted) => {
-                let request = *request;
-                accepted
-                    .poll_unpin(cx)
-                    .map(|accepted| Finished::Send(request, accepted))
-            }
+            Self::Send(request, accepted, span) => accepted.poll_unpin(cx).map(|accepted| {
+                if accepted.is_ok() {
+                    spans::outcome(span, None);
+                }
+                Finished::Send(*request, accepted)
+            }),
             Self::Other(future) => future.poll_unpin(cx),
         }
     }
@@ -452,10 +454,11 @@ impl Link {
         if self.requests >= MAX_OPEN_REQUESTS && !matches!(frame, ToRelay::Ack { .. }) {
             return Err(End::TooManyRequests);
         }
+        let span = spans::request(&frame, &self.requester.device());
         let outcome = match frame {
             ToRelay::Ack { position } => return self.on_ack(position),
-            ToRelay::Send(send) => return self.on_send(&send, now),
-            ToRelay::Call(call) => return self.on_call(&call, now),
+            ToRelay::Send(send) => return self.on_send(&send, span, now),
+            ToRelay::Call(call) => return self.on_call(&call, span, now),
             ToRelay::FetchCards {
                 request,
                 user,
@@ -488,34 +491,44 @@ impl Link {
                 token,
             } => {
                 let reply = self.requester.refresh(request, proof, token, now);
+                spans::answered(&span, &reply);
                 self.answer(&reply)?;
                 return self.warn(now);
             }
         };
         match outcome {
-            Outcome::Answered(reply) => self.answer(&reply),
+            Outcome::Answered(reply) => {
+                spans::answered(&span, &reply);
+                self.answer(&reply)
+            }
             Outcome::Pending { reply, bytes } => {
                 self.requests += 1;
                 self.waiting_bytes = self.waiting_bytes.saturating_add(bytes);
-                let finished = reply.map(move |reply| Finished::Request(reply, bytes));
+                let finished = reply.instrument(span.clone()).map(move |reply| {
+                    spans::answered(&span, &reply);
+                    Finished::Request(reply, bytes)
+                });
                 self.begin(Waiting::Other(Box::pin(finished)))
             }
         }
     }
 
-    fn on_send(&mut self, send: &SendFrame<'_>, now: Now) -> Result<(), End> {
+    fn on_send(&mut self, send: &SendFrame<'_>, span: Span, now: Now) -> Result<(), End> {
         let request = send.request;
         let wait = !self.letters.is_empty();
         match self.requester.send(send, wait, now) {
-            Sending::Answered(reply) => self.answer(&reply),
+            Sending::Answered(reply) => {
+                spans::answered(&span, &reply);
+                self.answer(&reply)
+            }
             Sending::Ended(end) => Err(end),
             Sending::Appended(accepted) => {
                 self.requests += 1;
-                self.begin(Waiting::Send(request, accepted))
+                self.begin(Waiting::Send(request, accepted, span))
             }
             Sending::Waits(letter) => {
                 self.requests += 1;
-                self.letters.push_back(letter);
+                self.letters.push_back((letter, span));
                 if wait {
                     return Ok(());
                 }
@@ -524,15 +537,18 @@ impl Link {
         }
     }
 
-    fn on_call(&mut self, call: &CallFrame<'_>, now: Now) -> Result<(), End> {
+    fn on_call(&mut self, call: &CallFrame<'_>, span: Span, now: Now) -> Result<(), End> {
         match self.requester.call(call, now) {
             Ok((handler, called)) => {
                 self.requests += 1;
                 let limit = self.requester.shared.services.timeout;
-                self.calls.begin(call.request, handler, called, limit);
+                self.calls.begin(call.request, handler, called, limit, span);
                 Ok(())
             }
-            Err(code) => self.answer(&Reply::Refused(call.request, code)),
+            Err(code) => {
+                spans::outcome(&span, Some(code.name()));
+                self.answer(&Reply::Refused(call.request, code))
+            }
         }
     }
 
@@ -549,17 +565,20 @@ impl Link {
 
     /// Puts the letters into the mailboxes, as far as there is room.
     fn on_room(&mut self, now: Now) -> Result<(), End> {
-        while let Some(letter) = self.letters.pop_front() {
+        while let Some((letter, span)) = self.letters.pop_front() {
             let request = letter.request();
             match self.requester.send_again(letter, now) {
                 Sending::Answered(reply) => {
                     self.requests = self.requests.saturating_sub(1);
+                    spans::answered(&span, &reply);
                     self.answer(&reply)?;
                 }
                 Sending::Ended(end) => return Err(end),
-                Sending::Appended(accepted) => self.begin(Waiting::Send(request, accepted))?,
+                Sending::Appended(accepted) => {
+                    self.begin(Waiting::Send(request, accepted, span))?;
+                }
                 Sending::Waits(letter) => {
-                    self.letters.push_front(letter);
+                    self.letters.push_front((letter, span));
                     return self.wait_for_room();
                 }
             }

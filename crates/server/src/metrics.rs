@@ -12,7 +12,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use sealwire_protocol::close::{CloseCode, RefusalCode};
 
-use crate::closing::End;
+use crate::closing::{self, End, GONE};
 use crate::http::Problem;
 use crate::shared::Shared;
 
@@ -322,19 +322,12 @@ impl Drop for Open {
     }
 }
 
-/// The name for an end that nobody is told of.
-const GONE: &str = "gone";
-
 fn close_label(code: CloseCode) -> Label {
-    let name = match code.name() {
-        "" => "normal",
-        name => name,
-    };
-    [("code", name)]
+    [("code", closing::label(code))]
 }
 
 fn end_label(end: &End) -> Label {
-    end.close_code().map_or([("code", GONE)], close_label)
+    [("code", end.label())]
 }
 
 fn outcome_label(outcome: &'static str) -> Label {

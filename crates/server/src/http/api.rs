@@ -25,6 +25,7 @@ use sealwire_protocol::token::AccessToken;
 use serde_json::json;
 use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
+use tracing::Instrument as _;
 
 use super::problem::{Challenge, Problem};
 use super::replays::Use;
@@ -41,6 +42,7 @@ use crate::listener::Patience;
 use crate::policy::Allowance;
 use crate::requests::{self, Envelope, Posted, Sender};
 use crate::shared::Shared;
+use crate::spans;
 
 /// Where something can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +59,14 @@ impl<'p> Route<'p> {
         }
         let user = path.strip_prefix("/v1/users/")?.strip_suffix("/devices")?;
         (!user.is_empty() && !user.contains('/')).then_some(Self::Devices(user))
+    }
+
+    /// As documentation writes it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "POST /v1/messages",
+            Self::Devices(_) => "GET /v1/users/{user}/devices",
+        }
     }
 
     const fn method(self) -> Method {
@@ -92,10 +102,13 @@ pub(super) async fn answer<B: RequestBody>(
     patience: &Patience,
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
-    let (outcome, response) = match serve(head, body, shared, patience).await {
+    let span = spans::http(Route::of(head.uri.path()).map_or("unknown", Route::name));
+    let served = serve(head, body, shared, patience).instrument(span.clone());
+    let (outcome, response) = match served.await {
         Ok(response) => ("ok", response),
         Err(problem) => (problem.code(), problem.response()),
     };
+    span.record("outcome", outcome);
     shared.metrics.request(outcome);
     // Whatever comes next on the connection is from nobody in particular again.
     patience.renew(shared.settings.handshake_deadline);

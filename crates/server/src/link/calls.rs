@@ -25,9 +25,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tower::{Service as _, ServiceExt as _};
+use tracing::{Instrument as _, Span};
 
 use crate::bounds::MAX_RUNNING_CALLS;
 use crate::services::{BoxError, Call, Handler};
+use crate::spans;
 
 /// What a link has under way.
 #[derive(Debug)]
@@ -96,22 +98,24 @@ impl Calls {
         }
     }
 
-    /// Calls the handler, once there is a place and it is ready. `limit` is for all of it.
+    /// Calls the handler in `span`, once there is a place and it is ready. `limit` is for all of it.
     pub(super) fn begin(
         &mut self,
         request: RequestId,
         handler: Handler,
         call: Call,
         limit: Duration,
+        span: Span,
     ) {
         let (tell, told) = oneshot::channel();
         self.answers.push(Answering { request, told });
         let places = Arc::clone(&self.places);
         let held = Held::new(&self.bytes, call.payload().len());
-        self.tasks.spawn(async move {
+        let work = async move {
             let _held = held;
             serve(places, handler, call, limit, tell).await;
-        });
+        };
+        self.tasks.spawn(work.instrument(span));
     }
 
     /// The next call of which there is something to say.
@@ -229,6 +233,13 @@ async fn serve(
             Told::Failed(RefusalCode::ServiceTimeout)
         }
     };
+    spans::outcome(
+        &Span::current(),
+        match &told {
+            Told::Taken | Told::Result(..) => None,
+            Told::Failed(code) => Some(code.name()),
+        },
+    );
     if let Some(tell) = tell.take() {
         let _ = tell.send(told);
     }
@@ -274,7 +285,7 @@ mod tests {
         let name = ServiceName::new("log").unwrap();
         let call = services::Call::new(claims(), name, Bytes::from("12345"), false);
         let limit = Duration::from_secs(3_600);
-        calls.begin(1, BoxCloneService::new(handler), call, limit);
+        calls.begin(1, BoxCloneService::new(handler), call, limit, Span::none());
         // It is a notification, and Accepted as soon as it is taken.
         let answered = poll_fn(|cx| calls.poll_answered(cx)).await;
         assert!(matches!(answered.answer, Answer::Accepted));

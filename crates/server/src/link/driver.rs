@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::Instrument as _;
 
 use super::{Link, Transmit};
 use crate::authority::Bearer;
@@ -20,6 +21,7 @@ use crate::hub::{Doorbell, Rung};
 use crate::listener::{Budget, Unauthenticated, Upgraded};
 use crate::shared::Shared;
 use crate::socket::{Incoming, Socket};
+use crate::spans;
 
 /// A connection that has become a WebSocket and may try to authenticate.
 #[derive(Debug)]
@@ -46,11 +48,12 @@ pub(crate) async fn run(
         unauthenticated,
     } = admission;
     let mut socket = Socket::new(stream);
+    let span = spans::handshake();
     let established = {
         // Boxed, so that what only the handshake needs does not stay for the life of the link.
         let handshake = Box::pin(timeout_at(
             deadline,
-            shake_hands(&mut socket, &shared, bearer),
+            shake_hands(&mut socket, &shared, bearer).instrument(span.clone()),
         ));
         tokio::select! {
             biased;
@@ -58,6 +61,8 @@ pub(crate) async fn run(
             _ = stop.wait_for(|stop| *stop) => Err(End::Stopping),
         }
     };
+    spans::admitted(&span, &established);
+    drop(span);
     let established = match established {
         Ok(established) => established,
         Err(end) => {

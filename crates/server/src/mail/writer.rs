@@ -17,6 +17,7 @@ use super::record::{self, MailRecord, NO_POSITION, NoticeRecord, Part, Place, Re
 use super::segment::{self, Header, LogId};
 use super::synced::Synced;
 use super::{MailOptions, UndeliveredReason};
+use crate::spans;
 
 /// What the system says where it, or this process, has too many files open: ENFILE and EMFILE have these numbers on every Unix.
 const OUT_OF_DESCRIPTORS: &[i32] = if cfg!(unix) { &[23, 24] } else { &[4] };
@@ -165,6 +166,7 @@ impl Writer {
             self.queue = queue;
             return Ok(());
         };
+        let _span = spans::mail_commit(queue.len()).entered();
         for queued in &queue {
             self.encode(queued)?;
         }

@@ -10,6 +10,8 @@ use serde_json::json;
 
 use super::options::Options;
 use super::settings::Configuration;
+#[cfg(feature = "opentelemetry")]
+use super::settings::Telemetry;
 use crate::exit::Failure;
 use crate::logging::{self, Logging};
 use crate::output::Output;
@@ -51,9 +53,25 @@ pub(crate) struct Run {
 pub(super) async fn run(run: Run, logging: &Logging, output: Output) -> Result<(), Failure> {
     let loaded = run.options.load(logging, output.is_json())?;
     let configuration = loaded.good(output.is_json())?;
-    logging::start(&configuration.log.filter, configuration.log.json)?;
     let json = configuration.log.json;
+    #[cfg(feature = "opentelemetry")]
+    let (telemetry, beside) = {
+        let Telemetry { endpoint, one_in } = &configuration.telemetry;
+        let telemetry = endpoint
+            .as_ref()
+            .map(|endpoint| crate::telemetry::Telemetry::start(&endpoint.value, *one_in))
+            .transpose()?;
+        let beside = telemetry.as_ref().map(crate::telemetry::Telemetry::layer);
+        (telemetry, beside)
+    };
+    #[cfg(not(feature = "opentelemetry"))]
+    let beside = None;
+    logging::start(&configuration.log.filter, json, beside)?;
     let served = serve(&run, &configuration, output.beside_log(json)).await;
+    #[cfg(feature = "opentelemetry")]
+    if let Some(telemetry) = telemetry {
+        telemetry.end().await;
+    }
     served.map_err(|failure| failure.beside_log(json))
 }
 

@@ -81,6 +81,7 @@ pub(super) struct Configuration {
     pub(super) admin: Option<Setting<SocketAddr>>,
     pub(super) drain: Drain,
     pub(super) log: Log,
+    pub(super) telemetry: Telemetry,
 }
 
 /// How the port is protected.
@@ -110,6 +111,17 @@ struct Limits {
 pub(super) struct Log {
     pub(super) json: bool,
     pub(super) filter: String,
+}
+
+/// Where traces go, and how many.
+#[derive(Debug)]
+#[cfg_attr(
+    not(feature = "opentelemetry"),
+    allow(dead_code, reason = "read, so that it is known what is set in vain")
+)]
+pub(super) struct Telemetry {
+    pub(super) endpoint: Option<Setting<String>>,
+    pub(super) one_in: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -278,6 +290,7 @@ impl Configuration {
         );
         let drain = read_drain(keys);
         let log = Log::read(keys);
+        let telemetry = Telemetry::read(keys);
         Self {
             data,
             listen,
@@ -290,6 +303,7 @@ impl Configuration {
             exchange,
             require_tenant: require_tenant.value,
             log,
+            telemetry,
         }
     }
 
@@ -734,6 +748,39 @@ impl Log {
         Self {
             json: json.value,
             filter: filter.value,
+        }
+    }
+}
+
+impl Telemetry {
+    fn read(keys: &mut Keys<'_>) -> Self {
+        keys.section("telemetry");
+        let endpoint = keys.optional(
+            Key::new("otlp_endpoint", "The OpenTelemetry collector that takes traces, by OTLP over HTTP in protobuf, without the path: what the relay is asked and how long it\ntakes. A trace has the first characters of a device's thumbprint, as the log has, and no user. Needs a build with OpenTelemetry."),
+            &Word {
+                what: "a collector's address, as in \"http://127.0.0.1:4318\"",
+                read: |text| is_origin(text).then(|| text.to_owned()),
+                show: String::clone,
+            },
+            "http://127.0.0.1:4318",
+        );
+        if let (Some(endpoint), false) = (&endpoint, cfg!(feature = "opentelemetry")) {
+            keys.problem(
+                &endpoint.source,
+                "telemetry.otlp_endpoint: this build cannot send traces; build it with --features opentelemetry, or leave this out",
+            );
+        }
+        let one_in = keys.setting(
+            Key::new("one_in", "Of so many traces one is sent; 1 sends all."),
+            &Count {
+                least: 1,
+                most: MAX_NUMBER,
+            },
+            1,
+        );
+        Self {
+            endpoint,
+            one_in: one_in.value,
         }
     }
 }

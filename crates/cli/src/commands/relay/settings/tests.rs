@@ -114,7 +114,9 @@ fn every_setting_reaches_the_relay() {
         listen = \"127.0.0.1:126\"
         [drain]
         within = \"127 s\"
-        return_after = 128";
+        return_after = 128
+        [telemetry]
+        one_in = 129";
     let loaded = read(everything);
     assert_eq!(problems(&loaded), [""; 0]);
     let built = loaded
@@ -205,7 +207,8 @@ fn every_setting_reaches_the_relay() {
             "tls.key",
             "issuer.jwks_trust",
             "log.format",
-            "log.filter"
+            "log.filter",
+            "telemetry.otlp_endpoint"
         ]
     );
 }
@@ -318,6 +321,10 @@ fn wrong_value_is_named_with_its_line_and_what_is_allowed() {
         (
             "[listen]\npublic_address = \"ws://127.0.0.1/v1\"",
             "2: listen.public_address is \"ws://127.0.0.1/v1\"; write a relay's address, wss://HOST[:PORT]/v1",
+        ),
+        (
+            "[telemetry]\notlp_endpoint = \"http://127.0.0.1:4318/v1/traces\"",
+            "2: telemetry.otlp_endpoint is \"http://127.0.0.1:4318/v1/traces\"; write a collector's address, as in \"http://127.0.0.1:4318\"",
         ),
         (
             "[log]\nfilter = \"a=b=c\"",
