@@ -235,6 +235,17 @@ impl Outbox {
         self.entries.remove(&number)
     }
 
+    /// A message is given up: nobody gets it again.
+    fn remove_again(&mut self, id: [u8; 16]) {
+        let again = |entry: &Entry| {
+            entry.id == id && matches!(entry.purpose, Purpose::Again(_)) && !entry.is_out()
+        };
+        let entries = self.entries.iter().filter(|(_, entry)| again(entry));
+        for number in entries.map(|(number, _)| *number).collect::<Vec<_>>() {
+            self.remove(number);
+        }
+    }
+
     /// An entry has changed.
     pub(super) fn changed(&mut self, number: u64) {
         self.changed.insert(number);
@@ -600,6 +611,7 @@ impl Engine {
             }
             return Ok(());
         }
+        self.outbox.remove_again(entry.id);
         let event = Event::NotSent {
             id: MessageId(entry.id),
             user: entry.user,

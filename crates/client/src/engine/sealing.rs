@@ -75,11 +75,14 @@ impl Engine {
                 continue;
             };
             let is_blocked = match again_to(&entry) {
-                Some(device) => blocked_devices.contains(&device),
+                Some(device) => {
+                    blocked_devices.contains(&device) || self.is_unanswered(&entry, device)
+                }
                 None => entry.is_in_order() && blocked.contains(&entry.user),
             };
             if is_blocked {
                 blocked.insert(Arc::clone(&entry.user));
+                blocked_devices.extend(again_to(&entry));
                 self.outbox.entries.insert(number, entry);
                 continue;
             }
@@ -241,6 +244,17 @@ impl Engine {
                 && entry.is_out()
                 && *entry.user == *user
                 && !same(entry)
+        })
+    }
+
+    /// Whether a message that a device is to get again is on its way to it for the first time: it is refused perhaps, and then nobody gets it.
+    fn is_unanswered(&self, again: &Entry, device: Thumbprint) -> bool {
+        let mut entries = self.outbox.entries.values();
+        entries.any(|entry| {
+            entry.id == again.id
+                && entry.purpose == Purpose::Message
+                && entry.is_out()
+                && entry.target(device).is_some()
         })
     }
 

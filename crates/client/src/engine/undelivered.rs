@@ -569,7 +569,7 @@ impl Engine {
         } else {
             self.undelivered.resending.remove(&device);
             self.undelivered.resent.insert(device, now);
-            // What the relay may have and has not answered comes after.
+            // What the relay may have and has not answered comes after, once it has.
             for entry in self.outbox.entries.values() {
                 let heard = entry.heard.iter().any(|(heard, _)| *heard == device);
                 if let Some(target) = entry.target(device)

@@ -507,6 +507,33 @@ fn what_is_sealed_again_goes_one_at_a_time_and_what_is_new_after_it() {
     assert_eq!(bob.texts(), ["1", "2", "3"]);
 }
 
+/// docs/protocol.md §8.3
+#[test]
+fn what_is_on_its_way_is_sealed_again_once_the_relay_has_taken_it_and_not_if_it_refuses_it() {
+    for (refusal, shown) in [
+        (None, &["1", "2", "3"][..]),
+        (Some(RefusalCode::Overtaken), &["1", "3"]),
+    ] {
+        let (mut relay, mut alice, mut bob) = acquainted();
+        lose_sessions(&mut relay, &mut bob);
+        drop(alice.send("bob", "1"));
+        relay.pump(&mut [&mut alice]);
+        relay.pump(&mut [&mut bob]);
+        drop(alice.send("bob", "2"));
+        let on_its_way = alice.poll().unwrap();
+        relay.deliver(&mut alice);
+        drop(alice.send("bob", "3"));
+        let again = alice.poll().unwrap();
+        relay.serve(&mut alice, &again);
+        assert!(alice.poll().is_none());
+        relay.refuse_sends = refusal;
+        relay.serve(&mut alice, &on_its_way);
+        relay.refuse_sends = None;
+        relay.pump(&mut [&mut alice, &mut bob]);
+        assert_eq!(bob.texts(), shown, "{refusal:?}");
+    }
+}
+
 /// Bob's sessions are lost, and he writes to alice: what she sends then is in the new session, and opens, while what she has sent before does not.
 fn one_lost_and_one_that_opens(relay: &mut ToyRelay, alice: &mut Toy, bob: &mut Toy) {
     bob.crash_without(&[Table::Sessions]);
