@@ -25,6 +25,7 @@ pub mod disk;
 mod index;
 mod maintenance;
 mod quota;
+mod reading;
 mod recent;
 mod record;
 mod recovery;
