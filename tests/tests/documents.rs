@@ -63,6 +63,56 @@ fn every_file_that_the_documents_name_exists() {
 }
 
 #[test]
+fn every_link_between_the_documents_leads_somewhere() {
+    let workspace = Path::new(WORKSPACE).canonicalize().unwrap();
+    let pages: Vec<PathBuf> = files_below(&workspace)
+        .into_iter()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+        .collect();
+    let mut found = 0;
+    for page in &pages {
+        let text = std::fs::read_to_string(page).unwrap();
+        for link in links(&text) {
+            let (file, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = if file.is_empty() {
+                page.clone()
+            } else {
+                page.parent().unwrap().join(file)
+            };
+            assert!(target.exists(), "{}: {link}", page.display());
+            if !anchor.is_empty() {
+                let text = std::fs::read_to_string(&target).unwrap();
+                let there = anchors(&text).any(|there| there == anchor);
+                assert!(there, "{}: {link}", page.display());
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 50, "{found}");
+}
+
+/// Where the links of a page lead, but for those to other places.
+fn links(page: &str) -> impl Iterator<Item = &str> {
+    let targets = page.split("](").skip(1);
+    let targets = targets.filter_map(|rest| rest.split_once(')'));
+    targets
+        .map(|(target, _)| target)
+        .filter(|target| !target.contains("://") && !target.contains(char::is_whitespace))
+}
+
+/// The anchors of a page's headings, as GitHub makes them.
+fn anchors(page: &str) -> impl Iterator<Item = String> {
+    let headings = page.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| {
+        let heading = line.trim_start_matches('#').trim().to_lowercase();
+        let kept = heading
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    })
+}
+
+#[test]
 fn every_close_code_is_documented_with_its_retry_and_no_other() {
     let documented: BTreeSet<_> = rows("Close codes")
         .into_iter()

@@ -85,10 +85,7 @@ impl SignInOptions {
 impl SignIn {
     /// A token, or why there is none: whoever waits for it is told, and it is asked for again later.
     pub(crate) async fn token(self, device: Thumbprint) -> Result<String, NoToken> {
-        let token = match &self {
-            Self::File(path) => from_file(path.clone()).await,
-            Self::Command(command) => from_command(command, device, COMMAND_TIME).await,
-        };
+        let token = self.get(device).await;
         token.map(|token| token.to_string()).map_err(|reason| {
             Output::asked().hint(format_args!(
                 "no token to sign in with: {}",
@@ -96,6 +93,14 @@ impl SignIn {
             ));
             NoToken::TryLater
         })
+    }
+
+    /// A token, or in words why there is none.
+    pub(crate) async fn get(&self, device: Thumbprint) -> Result<Zeroizing<String>, String> {
+        match self {
+            Self::File(path) => from_file(path.clone()).await,
+            Self::Command(command) => from_command(command, device, COMMAND_TIME).await,
+        }
     }
 }
 

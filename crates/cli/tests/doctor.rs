@@ -289,23 +289,10 @@ fn revoked_device_is_found() {
 #[test]
 fn device_that_is_in_use_or_locked_is_found() {
     let (world, _relay) = alice();
-    let mut listening = world.start(&[
-        "--home",
-        "alice",
-        "listen",
-        "--json",
-        "--log",
-        "sealwire_client=info",
-    ]);
-    // Once it has said anything, it has the store.
-    let ended = loop {
-        let ended = doctor(&world, &["alice"]);
-        if ended.code != Some(0) {
-            break ended;
-        }
-    };
+    let mut listening = world.start(&["--home", "alice", "listen", "--json"]);
+    listening.said("connected");
+    let ended = doctor(&world, &["alice"]);
     fails(&ended, "token", "store_in_use", 1, &["clock"]);
-    let _ = &mut listening;
     assert!(listening.stop("INT").success());
     std::fs::write(world.path().join("alice/device.key"), [7; 32]).unwrap();
     let ended = doctor(&world, &["alice"]);
@@ -406,6 +393,8 @@ async fn device_of_an_identity_provider_is_looked_at_with_its_token() {
             (result.as_str(), &line["code"]),
             ("failed", &"no_token_now".into())
         );
+        let found = line["found"].as_str().unwrap();
+        assert!(found.contains(file.to_str().unwrap()), "{found}");
     });
 }
 

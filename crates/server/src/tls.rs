@@ -71,12 +71,18 @@ enum Found {
 
 impl Files {
     fn read(&self) -> Result<Contents, RelayError> {
-        let read = |path| std::fs::read(path).map_err(RelayError::CertificateFile);
         Ok(Contents {
             certificates: read(&self.certificates)?,
             key: read(&self.key).map(Zeroizing::new)?,
         })
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, RelayError> {
+    std::fs::read(path).map_err(|error| RelayError::CertificateFile {
+        path: path.to_owned(),
+        error,
+    })
 }
 
 impl Contents {
@@ -212,7 +218,7 @@ pub(crate) struct SelfSigned {
 
 impl SelfSigned {
     pub(crate) fn read(path: &Path) -> Result<Self, RelayError> {
-        let pem = std::fs::read_to_string(path).map_err(RelayError::CertificateFile)?;
+        let pem = String::from_utf8(read(path)?).map_err(|_| RelayError::Certificate)?;
         let der =
             CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|_| RelayError::Certificate)?;
         Ok(Self {

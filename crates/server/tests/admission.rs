@@ -505,11 +505,11 @@ async fn relay_does_not_start_on_what_it_cannot_use() {
     let nowhere = directory.path().join("missing.pem");
     let files = Tls::Files {
         certificates: nowhere.clone(),
-        key: nowhere,
+        key: nowhere.clone(),
     };
     assert!(matches!(
         Relay::in_memory().tls(files).bind("127.0.0.1:0").await,
-        Err(RelayError::CertificateFile(_))
+        Err(RelayError::CertificateFile { path, .. }) if path == nowhere
     ));
     assert!(matches!(
         Relay::in_memory()

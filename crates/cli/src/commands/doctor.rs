@@ -481,13 +481,13 @@ async fn enter(
     let given = match (token, &identity.sign_in) {
         (Some(token), _) => Some(token),
         (None, None) => None,
-        (None, Some(sign_in)) => match sign_in.clone().token(identity.device).await {
-            Ok(token) => Some(Zeroizing::new(token.into_bytes())),
-            Err(error) => {
+        (None, Some(sign_in)) => match sign_in.get(identity.device).await {
+            Ok(token) => Some(Zeroizing::new(token.as_bytes().to_vec())),
+            Err(reason) => {
                 let finding = Finding {
                     class: None,
                     code: "no_token_now",
-                    found: error.to_string(),
+                    found: format!("there is no token to sign in with: {reason}"),
                     advice: "look at the file or command that this device was joined with"
                         .to_owned(),
                 };

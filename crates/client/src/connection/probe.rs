@@ -474,7 +474,8 @@ impl Upgraded<'_> {
 }
 
 impl ProbeDevice {
-    /// Opens a device's store, which nobody else can open until this is dropped. Nothing in it is changed.
+    /// Opens a device's store, which nobody else can open until this is dropped. Nothing in it is changed, but that one of an older format is brought up to
+    /// date, as by whoever opens it.
     ///
     /// # Errors
     /// [`StoreError`].

@@ -254,10 +254,9 @@ impl RelayBuilder {
     async fn start(self, local_addr: SocketAddr, door: Door) -> Result<Relay, RelayError> {
         let admin = match self.admin {
             Some(address) => {
-                let admin = TcpListener::bind(address)
-                    .await
-                    .map_err(RelayError::Admin)?;
-                Some((admin.local_addr().map_err(RelayError::Admin)?, admin))
+                let refused = |error| RelayError::Admin { address, error };
+                let admin = TcpListener::bind(address).await.map_err(refused)?;
+                Some((admin.local_addr().map_err(refused)?, admin))
             }
             None => None,
         };

@@ -1,4 +1,5 @@
 //! Why a relay did not start, or could not do what its application asked.
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use sealwire_protocol::address::AddressError;
@@ -22,20 +23,34 @@ pub enum RelayError {
     #[error("cannot listen on the address: {0}; choose another or stop what uses it")]
     Listen(#[source] std::io::Error),
     /// The operator's address could not be bound.
-    #[error("cannot listen on the operator's address: {0}; choose another or stop what uses it")]
-    Admin(#[source] std::io::Error),
+    #[error(
+        "cannot listen on the operator's address, {address}: {error}; choose another or stop what uses it"
+    )]
+    Admin {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        #[source]
+        error: std::io::Error,
+    },
     /// Devices could not use the address, for one because it is neither TLS nor loopback.
     #[error("devices could not use the relay's address: {0}; set the public host")]
     Address(#[source] AddressError),
     /// A certificate or key file could not be read.
-    #[error("cannot read the certificate or its key: {0}")]
-    CertificateFile(#[source] std::io::Error),
+    #[error("cannot read {}, for TLS: {error}", .path.display())]
+    CertificateFile {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        error: std::io::Error,
+    },
     /// Certificate and key are not PEM, do not fit together or are of a kind TLS 1.3 does not use.
     #[error(
         "the certificate chain and key are not usable for TLS 1.3: both must be PEM and belong together"
     )]
     Certificate,
-    /// [`Tls::SelfSigned`] without a data directory.
+    /// [`Tls::SelfSigned`](crate::Tls::SelfSigned) without a data directory.
     #[error(
         "a relay in memory has no certificate of its own; give it certificate files or run it without TLS"
     )]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clap::Args;
 use sealwire_server::data_dir::{DataDir, DataDirError};
-use sealwire_server::{Relay, RelayBuilder};
+use sealwire_server::{Relay, RelayBuilder, RelayError};
 use serde_json::json;
 
 use super::options::Options;
@@ -97,7 +97,15 @@ async fn serve(run: &Run, configuration: &Configuration, output: Output) -> Resu
             ));
         }
     };
-    let relay = builder(configuration, &data, run.dev)?.bind(listen).await?;
+    let bound = builder(configuration, &data, run.dev)?.bind(listen).await;
+    let relay = match bound {
+        Err(RelayError::Listen(error)) => {
+            return Err(Failure::failed(format_args!(
+                "cannot listen on {listen}: {error}; choose another address or stop what uses it"
+            )));
+        }
+        bound => bound?,
+    };
     announce(&relay, configuration, &data, output)?;
     tokio::select! {
         () = stop.requested() => {}

@@ -81,6 +81,10 @@ pub(super) struct Configuration {
     pub(super) admin: Option<Setting<SocketAddr>>,
     pub(super) drain: Drain,
     pub(super) log: Log,
+    #[cfg_attr(
+        not(feature = "opentelemetry"),
+        allow(dead_code, reason = "read, so that it is known what is set in vain")
+    )]
     pub(super) telemetry: Telemetry,
 }
 
