@@ -113,8 +113,9 @@ impl Future for Waiting {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Finished> {
         match self.get_mut() {
             Self::Send(request, accepted, span) => accepted.poll_unpin(cx).map(|accepted| {
-                if accepted.is_ok() {
-                    spans::outcome(span, None);
+                match accepted {
+                    Ok(()) => spans::outcome(span, None),
+                    Err(error) => spans::ended(span, &End::from(error)),
                 }
                 Finished::Send(*request, accepted)
             }),
@@ -521,7 +522,10 @@ impl Link {
                 spans::answered(&span, &reply);
                 self.answer(&reply)
             }
-            Sending::Ended(end) => Err(end),
+            Sending::Ended(end) => {
+                spans::ended(&span, &end);
+                Err(end)
+            }
             Sending::Appended(accepted) => {
                 self.requests += 1;
                 self.begin(Waiting::Send(request, accepted, span))
@@ -573,7 +577,10 @@ impl Link {
                     spans::answered(&span, &reply);
                     self.answer(&reply)?;
                 }
-                Sending::Ended(end) => return Err(end),
+                Sending::Ended(end) => {
+                    spans::ended(&span, &end);
+                    return Err(end);
+                }
                 Sending::Appended(accepted) => {
                     self.begin(Waiting::Send(request, accepted, span))?;
                 }

@@ -1,7 +1,7 @@
 //! What the relay holds for a device until that device acknowledges it (docs/protocol.md §5.2).
 //!
 //! ```text
-//!  append ──► index and recent mail, in memory ──► read at once ──► acknowledge ──► forgotten
+//!  append ──► index and recent mail, in memory ──► read, mostly at once ──► acknowledge ──► forgotten
 //!    │                                      └──► sweep: too old, or mailbox removed ──► a notice in the sender's mailbox
 //!    └──► queue ──► writer: one write and one sync for all that is queued ──► accepted
 //! ```

@@ -8,7 +8,7 @@
 //! | `key_set` | an issuer's key set is asked for | it is there, or cannot be had | `outcome` |
 //! | `mail_commit` | the mail log is given what waits | it is on the disk | `records` |
 //!
-//! `outcome` is `ok`, or a name of docs/codes.md. A device is the first characters of its thumbprint, as in the log; no field has a user, a token or anything of a
+//! `outcome` is `ok`, a name of docs/codes.md, `normal` where the device has ended the link, or `gone` where the connection has. A device is the first characters of its thumbprint, as in the log; no field has a user, a token or anything of a
 //! message. A handler of a service runs in the span of its `call`, so that what it traces is part of it. Where nobody asks for them, a span costs one look.
 use sealwire_protocol::frame::ToRelay;
 use sealwire_protocol::handshake::Presented;
@@ -105,6 +105,11 @@ pub(crate) fn key_set() -> Span {
 /// Of one write of the mail log.
 pub(crate) fn mail_commit(records: usize) -> Span {
     trace_span!(target: TARGET, parent: None, "mail_commit", records)
+}
+
+/// The link ends before it is answered.
+pub(crate) fn ended(span: &Span, end: &End) {
+    outcome(span, Some(end.label()));
 }
 
 /// What became of it: `refusal`, or all is well.

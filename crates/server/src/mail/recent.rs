@@ -91,7 +91,7 @@ struct Item {
     /// Parts that are not; and one more, for all that were left out.
     open: usize,
     waiting: Option<Waker>,
-    /// More than one waits only for a repetition.
+    /// More than one waits only for a repetition, and for what is held.
     also_waiting: Vec<Waker>,
 }
 

@@ -1,7 +1,7 @@
 //! Send (docs/protocol.md §5.2): whose devices, in which order, and when it is safe.
 //!
 //! ```text
-//!  Send ── known sequence? ── permission, size, rate ── devices as they are now ── append ─▶ recipients' links are rung at once
+//!  Send ── known sequence? ── permission, size, rate ── devices as they are now ── append ─▶ recipients' links are rung, mostly at once
 //!            │ Accepted, stale      │ refused                │ refused                └─▶ Accepted once durable or acknowledged
 //! ```
 //! The devices are looked at and the messages appended in one step that a removal does not come between: whoever removes a device waits for

@@ -67,16 +67,24 @@ pub(super) async fn run(run: Run, logging: &Logging, output: Output) -> Result<(
     #[cfg(not(feature = "opentelemetry"))]
     let beside = None;
     logging::start(&configuration.log.filter, json, beside)?;
-    let served = serve(&run, &configuration, output.beside_log(json)).await;
+    let mut stop = Stop::new()?;
+    let served = serve(&run, &configuration, &mut stop, output.beside_log(json)).await;
     #[cfg(feature = "opentelemetry")]
     if let Some(telemetry) = telemetry {
-        telemetry.end().await;
+        tokio::select! {
+            () = telemetry.end() => {}
+            () = stop.requested() => {}
+        }
     }
     served.map_err(|failure| failure.beside_log(json))
 }
 
-async fn serve(run: &Run, configuration: &Configuration, output: Output) -> Result<(), Failure> {
-    let mut stop = Stop::new()?;
+async fn serve(
+    run: &Run,
+    configuration: &Configuration,
+    stop: &mut Stop,
+    output: Output,
+) -> Result<(), Failure> {
     let listen = resolve(&configuration.listen.value).await?;
     if run.dev && !listen.ip().is_loopback() {
         return Err(Failure::usage(format_args!(

@@ -760,10 +760,10 @@ impl Telemetry {
     fn read(keys: &mut Keys<'_>) -> Self {
         keys.section("telemetry");
         let endpoint = keys.optional(
-            Key::new("otlp_endpoint", "The OpenTelemetry collector that takes traces, by OTLP over HTTP in protobuf, without the path: what the relay is asked and how long it\ntakes. A trace has the first characters of a device's thumbprint, as the log has, and no user. Needs a build with OpenTelemetry."),
+            Key::new("otlp_endpoint", "The OpenTelemetry collector that takes traces, by OTLP over HTTP in protobuf, without /v1/traces: what the relay is asked and how long it\ntakes. A trace has the first characters of a device's thumbprint, as the log has, and no user. Needs a build with OpenTelemetry."),
             &Word {
                 what: "a collector's address, as in \"http://127.0.0.1:4318\"",
-                read: |text| is_origin(text).then(|| text.to_owned()),
+                read: |text| is_collector(text).then(|| text.to_owned()),
                 show: String::clone,
             },
             "http://127.0.0.1:4318",
@@ -816,6 +816,21 @@ fn is_origin(text: &str) -> bool {
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && byte != b'/')
     })
+}
+
+/// Whether it is `http://host[:port]`, or with https, and a path that may lead there.
+fn is_collector(text: &str) -> bool {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    let Some(rest) = rest.filter(|rest| !rest.ends_with('/') && !rest.ends_with("/v1/traces"))
+    else {
+        return false;
+    };
+    let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
+    let in_path = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~%/".contains(&byte);
+    // A host is of the form that devices connect to as well.
+    host_and_port(&format!("wss://{host}/v1")).is_some() && path.bytes().all(in_path)
 }
 
 /// `host[:port]` of `wss://host[:port]/v1`.

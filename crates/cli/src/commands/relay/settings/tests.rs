@@ -337,6 +337,22 @@ fn wrong_value_is_named_with_its_line_and_what_is_allowed() {
     ] {
         assert_eq!(problems(&read(text)), [said], "{text}");
     }
+    for (endpoint, is_good) in [
+        ("http://localhost:4318", true),
+        ("https://otlp.example/otlp", true),
+        ("http://[::1]:4318", true),
+        ("http://user:secret@localhost:4318", false),
+        ("http://localhost:4318?key=secret", false),
+        ("http://localhost:4318#", false),
+        ("http://localhost:4318/", false),
+        ("http://[", false),
+        ("localhost:4318", false),
+    ] {
+        let loaded = read(&format!("[telemetry]\notlp_endpoint = \"{endpoint}\""));
+        let wrong = "write a collector's address";
+        let refused = problems(&loaded).iter().any(|said| said.contains(wrong));
+        assert_eq!(refused, !is_good, "{endpoint}");
+    }
     // HS256 would have a secret that signs; `none` would have nothing.
     for name in ["HS256", "none", "es256"] {
         let loaded = read(&format!("[issuer]\nalgorithms = [\"{name}\"]"));
