@@ -113,6 +113,7 @@ impl Engine {
                     } else {
                         let why = GivenUp::Refused(Refusal::DevicesChanged);
                         self.give_up(txn, number, &why, now)?;
+                        blocked.extend(self.undelivered.resending());
                     }
                 }
                 Outcome::Behind => {

@@ -61,6 +61,8 @@ pub(super) struct Undelivered {
     resending_changed: bool,
     /// When a device was last sent anything again.
     resent: BTreeMap<Thumbprint, Moment>,
+    /// When what was on its way to a device was last put there once more, as it had asked in another session.
+    renewed: BTreeMap<Thumbprint, Moment>,
 }
 
 struct Waiting {
@@ -94,6 +96,7 @@ impl Undelivered {
             resending: resending.0,
             resending_changed: false,
             resent: BTreeMap::new(),
+            renewed: BTreeMap::new(),
         };
         for (number, record) in records {
             undelivered.put(number, Waiting::new(record));
@@ -508,6 +511,7 @@ impl Engine {
             return Ok(());
         }
         if first != u64::MAX {
+            self.seal_anew(device, now);
             self.undelivered.resend_from(device, first);
         }
         if !gone.is_empty() {
@@ -525,12 +529,46 @@ impl Engine {
         Ok(())
     }
 
+    /// A device that gets something again has asked in another session: it gets in that one what is not on its way yet, and what is, in the same order.
+    fn seal_anew(&mut self, device: Thumbprint, now: Moment) {
+        let to_device = |(number, entry): (&u64, &Entry)| match entry.purpose {
+            Purpose::Again(target) if target.device == device => Some((*number, target)),
+            Purpose::Again(_) | Purpose::Message | Purpose::Direct { .. } => None,
+        };
+        let pending: Vec<_> = self.outbox.entries.iter().filter_map(to_device).collect();
+        // So that nobody gets more by asking without pause.
+        let renews = !self.undelivered.renewed.contains_key(&device);
+        let mut behind = Vec::new();
+        for (number, target) in pending {
+            let Some(mut entry) = self.outbox.entries.remove(&number) else {
+                continue;
+            };
+            let again = (entry.id, Arc::clone(&entry.user), entry.content.clone());
+            if entry.is_out() {
+                self.outbox.put(number, entry);
+                if renews {
+                    self.undelivered.renewed.insert(device, now);
+                    behind.push((again, target));
+                }
+            } else if behind.is_empty() {
+                entry.parts.clear();
+                self.outbox.put(number, entry);
+            } else {
+                self.outbox.changed(number);
+                behind.push((again, target));
+            }
+        }
+        for ((id, user, content), target) in behind {
+            self.enqueue_again(id, user, content, target);
+        }
+    }
+
     /// Puts what devices get again into the outbox, as much as there is room for.
     pub(super) fn resend(&mut self, now: Moment) {
         // A clock that was put back must not keep anybody waiting.
-        self.undelivered
-            .resent
-            .retain(|_, last| *last <= now && now.0.saturating_sub(last.0) < RESEND_INTERVAL);
+        for times in [&mut self.undelivered.resent, &mut self.undelivered.renewed] {
+            times.retain(|_, last| *last <= now && now.0.saturating_sub(last.0) < RESEND_INTERVAL);
+        }
         let ripe = |undelivered: &Undelivered, device: &Thumbprint| undelivered.ripe(device) <= now;
         let devices: Vec<_> = self.undelivered.resending.keys().copied().collect();
         for device in devices {

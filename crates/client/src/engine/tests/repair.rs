@@ -534,6 +534,30 @@ fn what_is_on_its_way_is_sealed_again_once_the_relay_has_taken_it_and_not_if_it_
     }
 }
 
+/// docs/protocol.md §8.3
+#[test]
+fn what_was_put_off_comes_in_order_in_the_session_in_which_its_device_asks_next() {
+    let (mut relay, mut alice, mut bob) = acquainted();
+    lose_sessions(&mut relay, &mut bob);
+    for text in ["1", "2"] {
+        drop(alice.send("bob", text));
+    }
+    relay.pump(&mut [&mut alice]);
+    relay.pump(&mut [&mut bob]);
+    relay.deliver(&mut alice);
+    let again = alice.poll().unwrap();
+    relay.refuse_sends = Some(RefusalCode::MailboxFull);
+    relay.serve(&mut alice, &again);
+    relay.refuse_sends = None;
+    // What was sealed for him is in a session that he has lost as well.
+    lose_sessions(&mut relay, &mut bob);
+    relay.pump(&mut [&mut bob]);
+    relay.deliver(&mut alice);
+    relay.later += 40_000;
+    relay.pump(&mut [&mut alice, &mut bob]);
+    assert_eq!(bob.texts(), ["1", "2"]);
+}
+
 /// Bob's sessions are lost, and he writes to alice: what she sends then is in the new session, and opens, while what she has sent before does not.
 fn one_lost_and_one_that_opens(relay: &mut ToyRelay, alice: &mut Toy, bob: &mut Toy) {
     bob.crash_without(&[Table::Sessions]);
