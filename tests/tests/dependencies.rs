@@ -12,7 +12,7 @@ use std::process::Command;
 use cargo_metadata::{CargoOpt, Metadata, MetadataCommand, PackageId};
 
 /// Licences that ask for no more than being named.
-const PERMISSIVE: [&str; 14] = [
+const PERMISSIVE: [&str; 15] = [
     "0BSD",
     "Apache-2.0",
     "Apache-2.0 WITH LLVM-exception",
@@ -21,6 +21,8 @@ const PERMISSIVE: [&str; 14] = [
     "BSD-3-Clause",
     "BSL-1.0",
     "CC0-1.0",
+    // Of data only: the roots of certificates.
+    "CDLA-Permissive-2.0",
     "ISC",
     "MIT",
     "MIT-0",

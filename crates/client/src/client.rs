@@ -29,8 +29,9 @@ use crate::issuer::TrustedIssuer;
 use crate::message::{Device, Message, MessageId};
 use crate::transfer::{AnswerTo, Wish};
 
-/// Commands that may wait for the connection task; a caller waits where there is no room.
-pub(crate) const COMMAND_QUEUE: usize = 64;
+/// Commands that may wait for the connection task; a caller waits where there is no room. A place that has become free may then be taken by one that comes
+/// later, before the one it was given to is polled again: so there are more than an application can have messages under way.
+pub(crate) const COMMAND_QUEUE: usize = 1_024;
 
 /// A device, connected to its relay. Clones are handles on the same device.
 ///
@@ -169,7 +170,7 @@ impl Client {
     /// the message is in the device store by then, and is sent after a restart too, even if this future is dropped. An application that
     /// may be killed meanwhile gives the message an id of its own ([`Message::with_id`]) and sends it again.
     ///
-    /// Of several calls at once, messages go in the order in which their futures are first polled.
+    /// Of several calls at once, messages go in the order in which their futures are first polled, as long as fewer than 1,024 calls wait to be looked at.
     ///
     /// # Errors
     /// [`Error::Refused`] if the relay does not take it (the message is then dropped, and may be sent again);
@@ -436,9 +437,47 @@ fn heard(outcome: Result<Result<(), Unheard>, oneshot::error::RecvError>) -> Res
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::Poll;
+
     use futures_util::stream::{FuturesOrdered, StreamExt as _};
 
     use super::*;
+
+    async fn is_pending(call: &mut (impl Future + Unpin)) -> bool {
+        std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *call).poll(cx).is_pending())).await
+    }
+
+    fn number(command: Command) -> i32 {
+        let Command::Send { message, .. } = command else {
+            panic!("a message")
+        };
+        message.as_text().unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn messages_that_are_looked_at_while_others_come_stay_in_the_order_of_their_calls() {
+        let (commands, mut queue) = mpsc::channel(COMMAND_QUEUE);
+        let (_state, observed) = watch::channel(ConnectionState::Connected);
+        let client = Client::new(commands, observed, Thumbprint::from_bytes([1; 32]));
+        let call = |number: i32| Box::pin(client.send("bob", Message::text(number.to_string())));
+        let mut calls: Vec<_> = (0..256).map(call).collect();
+        let mut order = Vec::new();
+        for (count, call) in calls.iter_mut().enumerate() {
+            assert!(is_pending(call).await);
+            if count % 70 == 69 {
+                order.push(number(queue.try_recv().unwrap()));
+            }
+        }
+        for call in &mut calls {
+            // Whatever was taken has ended by now.
+            is_pending(call).await;
+        }
+        while let Ok(command) = queue.try_recv() {
+            order.push(number(command));
+        }
+        assert_eq!(order, (0..256).collect::<Vec<_>>());
+    }
 
     #[tokio::test]
     async fn messages_of_a_task_that_has_used_up_its_turn_go_in_the_order_of_their_calls() {
@@ -451,10 +490,7 @@ mod tests {
         let mut order = Vec::new();
         let taking = async {
             while order.len() < 100 {
-                let Some(Command::Send { message, .. }) = queue.recv().await else {
-                    panic!("a message")
-                };
-                order.push(message.as_text().unwrap().parse::<i32>().unwrap());
+                order.push(number(queue.recv().await.unwrap()));
             }
         };
         let calling = async {
