@@ -132,29 +132,17 @@ impl From<Fault> for Finding {
 
 /// Of what kind a fault is, in whichever step it is met.
 fn class(fault: &Fault) -> Class {
-    if matches!(fault, Fault::Clock { .. }) {
-        return Class::Failed;
-    }
-    let Fault::Closed(code) = fault else {
-        return Class::Unreachable;
-    };
-    match CloseCode::from_code(*code) {
-        Some(CloseCode::NotAuthorised | CloseCode::TokenExpired | CloseCode::Revoked) => {
-            Class::NotAuthorised
-        }
-        Some(CloseCode::Replaced) => Class::Failed,
-        Some(
-            CloseCode::Normal
-            | CloseCode::GoingAway
-            | CloseCode::TooSlow
-            | CloseCode::Overloaded
-            | CloseCode::Timeout
-            | CloseCode::Internal
-            | CloseCode::Malformed
-            | CloseCode::Violation
-            | CloseCode::Version,
-        )
-        | None => Class::Unreachable,
+    let closed = |codes: &[CloseCode]| matches!(fault, Fault::Closed(code) if codes.iter().any(|one| one.code() == *code));
+    if closed(&[
+        CloseCode::NotAuthorised,
+        CloseCode::TokenExpired,
+        CloseCode::Revoked,
+    ]) {
+        Class::NotAuthorised
+    } else if matches!(fault, Fault::Clock { .. }) || closed(&[CloseCode::Replaced]) {
+        Class::Failed
+    } else {
+        Class::Unreachable
     }
 }
 

@@ -37,7 +37,10 @@ pub enum RelayError {
     #[error("devices could not use the relay's address: {0}; set the public host")]
     Address(#[source] AddressError),
     /// A certificate or key file could not be read.
-    #[error("cannot read {}, for TLS: {error}", .path.display())]
+    #[error(
+        "cannot read {}, for TLS: {error}; check the path, and that this user may read it",
+        .path.display()
+    )]
     CertificateFile {
         /// The file.
         path: PathBuf,

@@ -487,15 +487,7 @@ fn message_from_the_future_comes_before_what_was_sent_after_it() {
 /// docs/protocol.md §8.3
 #[test]
 fn what_is_sealed_again_goes_one_at_a_time_and_what_is_new_after_it() {
-    let (mut relay, mut alice, mut bob) = acquainted();
-    lose_sessions(&mut relay, &mut bob);
-    for text in ["1", "2"] {
-        drop(alice.send("bob", text));
-    }
-    relay.pump(&mut [&mut alice]);
-    relay.pump(&mut [&mut bob]);
-    relay.deliver(&mut alice);
-    let first = alice.poll().unwrap();
+    let (mut relay, mut alice, mut bob, first) = asked_again();
     drop(alice.send("bob", "3"));
     assert!(alice.poll().is_none());
     relay.refuse_sends = Some(RefusalCode::MailboxFull);
@@ -536,7 +528,33 @@ fn what_is_on_its_way_is_sealed_again_once_the_relay_has_taken_it_and_not_if_it_
 
 /// docs/protocol.md §8.3
 #[test]
-fn what_was_put_off_comes_in_order_in_the_session_in_which_its_device_asks_next() {
+fn what_was_put_off_or_is_on_its_way_comes_in_order_in_the_session_in_which_its_device_asks_next() {
+    let full = Some(RefusalCode::MailboxFull);
+    for (refusal, before_he_asks) in [(full, true), (full, false), (None, false)] {
+        let (mut relay, mut alice, mut bob, again) = asked_again();
+        let answer = |relay: &mut ToyRelay, alice: &mut Toy| {
+            relay.refuse_sends = refusal;
+            relay.serve(alice, &again);
+            relay.refuse_sends = None;
+        };
+        if before_he_asks {
+            answer(&mut relay, &mut alice);
+        }
+        // What was sealed for him is in a session that he has lost as well.
+        lose_sessions(&mut relay, &mut bob);
+        relay.pump(&mut [&mut bob]);
+        relay.deliver(&mut alice);
+        if !before_he_asks {
+            answer(&mut relay, &mut alice);
+        }
+        relay.later += 40_000;
+        relay.pump(&mut [&mut alice, &mut bob]);
+        assert_eq!(bob.texts(), ["1", "2"], "{refusal:?}, {before_he_asks}");
+    }
+}
+
+/// Bob's sessions are lost, and he has asked for two messages; the first of them is on its way again.
+fn asked_again() -> (ToyRelay, Toy, Toy, Request) {
     let (mut relay, mut alice, mut bob) = acquainted();
     lose_sessions(&mut relay, &mut bob);
     for text in ["1", "2"] {
@@ -545,17 +563,8 @@ fn what_was_put_off_comes_in_order_in_the_session_in_which_its_device_asks_next(
     relay.pump(&mut [&mut alice]);
     relay.pump(&mut [&mut bob]);
     relay.deliver(&mut alice);
-    let again = alice.poll().unwrap();
-    relay.refuse_sends = Some(RefusalCode::MailboxFull);
-    relay.serve(&mut alice, &again);
-    relay.refuse_sends = None;
-    // What was sealed for him is in a session that he has lost as well.
-    lose_sessions(&mut relay, &mut bob);
-    relay.pump(&mut [&mut bob]);
-    relay.deliver(&mut alice);
-    relay.later += 40_000;
-    relay.pump(&mut [&mut alice, &mut bob]);
-    assert_eq!(bob.texts(), ["1", "2"]);
+    let first = alice.poll().unwrap();
+    (relay, alice, bob, first)
 }
 
 /// Bob's sessions are lost, and he writes to alice: what she sends then is in the new session, and opens, while what she has sent before does not.
