@@ -34,15 +34,17 @@ fn is_revoked(error: &Error) -> bool {
     matches!(error, Error::NotAuthorised(NotAuthorised::Revoked))
 }
 
-async fn hears_of_removal(device: &Device, removed: Thumbprint) {
-    let gone = |event| {
-        if let Event::PeerChanged { removed, .. } = event {
-            removed.first().copied()
-        } else {
-            None
-        }
+/// Which devices the next event says are gone.
+async fn removal(device: &Device) -> Vec<Thumbprint> {
+    let gone = |event| match event {
+        Event::PeerChanged { removed, .. } if !removed.is_empty() => Some(removed),
+        _ => None,
     };
-    assert_eq!(device.next("the removal", gone).await, removed);
+    device.next("the removal", gone).await
+}
+
+async fn hears_of_removal(device: &Device, removed: Thumbprint) {
+    assert_eq!(removal(device).await, [removed]);
 }
 
 /// Waits until the device's link was lost, and there is another.
@@ -104,10 +106,16 @@ async fn revoked_user_is_shut_out_until_the_line_is_taken_out() {
         joined(&town, &issuer, "mallory").await,
         joined(&town, &issuer, "mallory").await,
     );
+    alice.send("mallory", "hello").await;
     let mallory = Revocation::User(User::new("mallory").unwrap());
     town.relay().revoke(mallory).await.unwrap();
     is_shut_out(&one).await;
     is_shut_out(&two).await;
+    let mut gone = [one.thumbprint(), two.thumbprint()].to_vec();
+    while !gone.is_empty() {
+        let removed = removal(&alice).await;
+        gone.retain(|device| !removed.contains(device));
+    }
     let refused = alice.cannot_send("mallory", "hello").await;
     assert!(matches!(refused, Error::Refused(Refusal::UnknownUser)));
     let new = town.account(issuer.trusted(), issuer.grants(Wish::of("mallory")));
@@ -169,6 +177,8 @@ async fn revoked_token_ends_its_link_and_its_card_and_the_next_one_makes_another
         town.relay().revoke(revocation).await.unwrap();
         // It asks for another token at once, and there is none yet.
         assert_eq!(ends(&bob).await, NotAuthorised::NoToken);
+        // Its only device, and gone all the same.
+        hears_of_removal(&alice, bob.thumbprint()).await;
         let refused = alice.cannot_send("bob", "nobody there").await;
         assert!(matches!(refused, Error::Refused(Refusal::UnknownUser)));
         // The same device, with the next token, and a card that this one attests.

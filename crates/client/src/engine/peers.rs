@@ -317,6 +317,13 @@ impl Engine {
                 query.fail(why.error());
             }
         }
+        // That the last device is gone is a change like any other.
+        if matches!(why, GivenUp::Refused(Refusal::UnknownUser)) {
+            let pinned = txn.user(&self.vault, user)?;
+            if pinned.is_some_and(|pinned| !pinned.present().is_empty()) {
+                self.pin(txn, user, &[], now)?;
+            }
+        }
         self.fail_waiting(txn, user, why, now)
     }
 
