@@ -8,6 +8,7 @@
 //! Fetching and refreshing a set is left to the relay: [`SignatureError::UnknownKey`] says when it may be worth it.
 
 use core::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use josekit::jws::{JwsSigner, JwsVerifier};
 use sealwire_protocol::{
@@ -158,6 +159,32 @@ impl KeySet {
                 }
             }
         }
+    }
+}
+
+/// A key set that others verify with while it is replaced: for a device of an application whose issuer rotates its keys.
+///
+/// A key stays in the set for as long as what it has signed is to count; with device cards that is 30 days (`docs/protocol.md` §2.3).
+#[derive(Debug)]
+pub struct RotatingKeySet(RwLock<Arc<KeySet>>);
+
+impl RotatingKeySet {
+    /// Begins with `keys`.
+    #[must_use]
+    pub fn new(keys: KeySet) -> Self {
+        Self(RwLock::new(Arc::new(keys)))
+    }
+
+    /// Verifies with `keys` from now on.
+    pub fn replace(&self, keys: KeySet) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+    }
+}
+
+impl SignatureVerifier for RotatingKeySet {
+    fn verify(&self, signed: Signed<'_>) -> Result<(), SignatureError> {
+        let keys = Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner));
+        keys.verify(signed)
     }
 }
 

@@ -22,7 +22,7 @@ mod verify;
 pub use algorithm::{Algorithm, Algorithms};
 pub use error::{KeyError, MintError, OpenError, SealError};
 pub use key::{KeyType, MAX_KEY_FILE_BYTES, PrivateKey, PublicKey};
-pub use keyset::{KeySet, MAX_KEYS};
+pub use keyset::{KeySet, MAX_KEYS, RotatingKeySet};
 pub use material::{MAX_RSA_BITS, MIN_RSA_BITS};
 pub use mint::{Claims, SigningKey};
 pub use sealwire_protocol::jwe::JweFault;

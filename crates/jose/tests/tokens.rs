@@ -8,8 +8,9 @@
 
 use sealwire_jose::{
     Algorithm, Algorithms, Claims, KeyError, KeySet, KeyType, MintError, PrivateKey, PublicKey,
-    SigningKey, TokenVerifier,
+    RotatingKeySet, SigningKey, TokenVerifier,
 };
+use sealwire_protocol::token::{AccessPolicy, UnverifiedAccessToken};
 use sealwire_protocol::{
     ClaimDefect, TokenError, base64url,
     json::{JsonError, Object, Value as Json},
@@ -670,6 +671,31 @@ fn replaced_keys_take_effect() {
     verifier.replace_keys(set(&new));
     let error = verifier.access_token(token.as_bytes(), NOW).unwrap_err();
     assert_eq!(error, TokenError::Signature(SignatureError::Invalid));
+}
+
+#[test]
+fn rotating_set_verifies_with_the_keys_that_it_was_given_last() {
+    let (old, new) = (key(Algorithm::EdDsa), key(Algorithm::EdDsa));
+    let keys = RotatingKeySet::new(set(&old));
+    let token = SigningKey::new(&new)
+        .unwrap()
+        .access_token(&claims())
+        .unwrap();
+    let issuer = Issuer::new(ISSUER).unwrap();
+    let policy = AccessPolicy {
+        issuer: &issuer,
+        audience: AUDIENCE,
+        now: NOW,
+    };
+    let verify = || {
+        UnverifiedAccessToken::parse(token.as_bytes())
+            .unwrap()
+            .verify(&keys, &policy)
+    };
+    let error = verify().unwrap_err();
+    assert_eq!(error, TokenError::Signature(SignatureError::Invalid));
+    keys.replace(set(&new));
+    verify().unwrap();
 }
 
 /// docs/protocol.md §1.2 and §2.2.
