@@ -18,6 +18,8 @@ use sealwire_jose::jwe::{Header, seal_to};
 use sealwire_protocol::base64url;
 use sealwire_protocol::crypto::sha256;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_protocol::name::User;
+use sealwire_server::revocations::Revocation;
 use sealwire_server::{Drain, Relay};
 use serde_json::{Value, json};
 use support::*;
@@ -393,6 +395,38 @@ async fn revoked_and_removed_devices_are_refused() {
     assert_eq!(bob.next().await, Said::Accepted(request));
     let answer = backend.get("bob").to(&relay).await;
     assert_eq!(answer.code(), (401, "not_authorised"));
+}
+
+/// Whatever the revocation names, and for what is asked next.
+#[tokio::test]
+async fn what_is_revoked_is_refused_by_http() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let user = User::new("shop").unwrap();
+    for wish in ["token", "device", "user", "age"] {
+        let key = new_key();
+        let changes = json!({ "jti": "the-one", "iat": now() - 100 });
+        let token = issuer.token_with("shop", &key, &changes);
+        let revocation = match wish {
+            "token" => Revocation::Token("the-one".to_owned()),
+            "device" => Revocation::Device(key.thumbprint()),
+            "user" => Revocation::User(user.clone()),
+            _ => Revocation::IssuedBefore {
+                before: now() - 50,
+                user: Some(user.clone()),
+            },
+        };
+        let relay = if wish == "token" {
+            &relay
+        } else {
+            &support::relay(&issuer).await
+        };
+        let backend = Backend { key, token };
+        assert_eq!(backend.get("shop").to(relay).await.status, 200, "{wish}");
+        relay.revoke(revocation).await.unwrap();
+        let answer = backend.get("shop").to(relay).await;
+        assert_eq!(answer.code(), (401, "not_authorised"), "{wish}");
+    }
 }
 
 /// docs/protocol.md §5.3: also for a recipient that one may not write to, whether it exists or not.

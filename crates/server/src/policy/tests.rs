@@ -12,15 +12,21 @@ fn a_token_lowers_what_it_names_and_leaves_the_rest() {
     let relay = Allowance::default();
     let permissions = Permissions {
         max_message_bytes: Some(1_000),
+        messages_per_minute: Some(11),
         mailbox_messages: Some(7),
+        mailbox_bytes: Some(5_000),
+        retention_seconds: Some(60),
         ..Permissions::default()
     };
-    let link = relay.under(&permissions);
-    assert_eq!((link.max_message_bytes, link.mailbox.messages), (1_000, 7));
     let mut expected = relay;
     expected.max_message_bytes = 1_000;
+    expected.messages_per_minute = 11;
     expected.mailbox.messages = 7;
-    assert_eq!(link, expected);
+    expected.mailbox.bytes = 5_000;
+    expected.mailbox.retention_seconds = 60;
+    assert_eq!(relay.under(&permissions), expected);
+    let none = Permissions::default();
+    assert_eq!(relay.under(&none), relay);
 }
 
 // docs/protocol.md §5.5: the relay's own limits are never exceeded

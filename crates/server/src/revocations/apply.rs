@@ -228,6 +228,25 @@ mod tests {
     const ONE: &str = "{\"token\":\"1\"}\n";
     const TWO: &str = "{\"token\":\"2\"}\n";
 
+    /// Live links are to close within a second.
+    #[tokio::test(start_paused = true)]
+    async fn what_another_process_revokes_counts_within_a_second() {
+        let setting = Setting::new("");
+        let file = setting.file();
+        let shared = Arc::new(setting.shared);
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let watching = tokio::spawn(watch(Arc::clone(&shared), stopped));
+        tokio::time::sleep(INTERVAL * 10 + INTERVAL / 2).await;
+        append(&file, &Revocation::Token("1".to_owned())).unwrap();
+        let began = tokio::time::Instant::now();
+        while *shared.revocations.list() != list(ONE) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(began.elapsed() < Duration::from_secs(1));
+        }
+        stop.send_replace(true);
+        watching.await.unwrap();
+    }
+
     /// Whoever writes the file anew has emptied it first.
     #[tokio::test]
     async fn what_the_file_takes_back_counts_until_it_is_the_same_twice() {
