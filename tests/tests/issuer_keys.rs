@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use sealwire_client::error::NotAuthorised;
-use sealwire_client::{ConnectionState, Error, Thumbprint, TrustedIssuer};
+use sealwire_client::error::{NotAuthorised, Unreachable};
+use sealwire_client::{ConnectionState, Error, Event, Thumbprint, TrustedIssuer};
 use sealwire_jose::{Algorithms, Claims, KeySet, KeyType, PrivateKey, PublicKey, SigningKey};
 use sealwire_protocol::name;
 use sealwire_server::issuer_keys::{KeySource, KeySourceError};
-use sealwire_server::{Relay, RelayBuilder, RelayError};
-use sealwire_tests::{AUDIENCE, Account, Credential, ISSUER, Town, now};
+use sealwire_server::{ExchangeIssuer, Relay, RelayBuilder, RelayError};
+use sealwire_tests::{
+    AUDIENCE, Account, Credential, Device, EVERYTHING, ISSUER, PROVIDER, PROVIDER_AUDIENCE,
+    Provider, Town, Wire, now, within,
+};
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
@@ -161,6 +165,11 @@ fn is_refused(error: &Error) -> bool {
     matches!(error, Error::NotAuthorised(NotAuthorised::Credential))
 }
 
+/// Whether the relay has said to come back later.
+fn is_told_to_wait(error: &Error) -> bool {
+    matches!(error, Error::Unreachable(Unreachable::Unavailable(4002)))
+}
+
 #[tokio::test]
 async fn keys_rotate_and_the_issuer_goes_down_and_no_link_notices() {
     let keys = Keys::new();
@@ -179,6 +188,10 @@ async fn keys_rotate_and_the_issuer_goes_down_and_no_link_notices() {
         .await;
     assert!(is_refused(&refused), "{refused:?}");
     alice.meet("bob", &bob, "alice").await;
+    let wire = Wire::to(town.whereabouts(), town.relay().local_addr()).await;
+    let mut account = keys.account(&town, &keys.second, "frank");
+    account.whereabouts = wire.whereabouts().clone();
+    let frank = account.arrive().await;
 
     for broken in [
         None,
@@ -195,7 +208,8 @@ async fn keys_rotate_and_the_issuer_goes_down_and_no_link_notices() {
         endpoint.serve(broken);
         let before = endpoint.asked();
         let refused = keys.account(&town, &keys.third, "dave").is_refused().await;
-        assert!(is_refused(&refused), "{what}: {refused:?}");
+        // The provider may have it: whoever is told never to come back would not.
+        assert!(is_told_to_wait(&refused), "{what}: {refused:?}");
         assert!(endpoint.asked() > before, "{what}");
         // What was good before is good still.
         keys.account(&town, &keys.second, "carol")
@@ -213,9 +227,10 @@ async fn keys_rotate_and_the_issuer_goes_down_and_no_link_notices() {
         .await
         .leave()
         .await;
-    for device in [&alice, &bob] {
+    for device in [&alice, &bob, &frank] {
         assert_eq!(device.client.connection(), ConnectionState::Connected);
     }
+    assert_eq!(wire.connections(), 1);
 
     // A start while it is down.
     endpoint.serve(None);
@@ -234,9 +249,58 @@ async fn unknown_keys_do_not_make_the_relay_ask_without_end() {
             .account(&town, &keys.second, "mallory")
             .is_refused()
             .await;
-        assert!(is_refused(&refused), "{refused:?}");
+        assert!(is_told_to_wait(&refused), "{refused:?}");
     }
     assert_eq!(endpoint.asked(), 1);
+}
+
+/// Also the first connection of a device waits for the provider, and does not end for good.
+#[tokio::test]
+async fn relay_that_starts_while_the_issuer_is_down_lets_devices_in_when_it_is_back() {
+    let keys = Keys::new();
+    let endpoint = Endpoint::start(String::new()).await;
+    let town = town(endpoint.source()).await;
+    let waiting = keys.account(&town, &keys.first, "alice");
+    assert!(is_told_to_wait(&waiting.is_refused().await));
+    let client = waiting.builder().start().await.unwrap();
+    let asked = endpoint.asked();
+    within("its next attempt", async {
+        while endpoint.asked() == asked {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    endpoint.serve(Some(ok(&key_set(&[&keys.first]))));
+    let device = Device::new(client, waiting);
+    let connected = |event| match event {
+        Event::Connection(ConnectionState::Connected) => Some(()),
+        _ => None,
+    };
+    device.next("the connection", connected).await;
+}
+
+/// Likewise for tokens that are exchanged.
+#[tokio::test]
+async fn provider_that_is_down_when_its_token_is_to_be_exchanged_is_waited_for() {
+    let provider = Provider::new();
+    let endpoint = Endpoint::start(String::new()).await;
+    let source = endpoint.source();
+    let town = Town::with(move |relay| {
+        let issuer = ExchangeIssuer::new(PROVIDER, PROVIDER_AUDIENCE, "acme/", source.clone());
+        relay.exchange(issuer.unwrap().scopes(EVERYTHING).unwrap())
+    })
+    .await;
+    let give = provider.clone();
+    let account = town.introduced(Credential::exchanged(move |_| {
+        Ok(give.token("a", &json!({})))
+    }));
+    assert!(is_told_to_wait(&account.is_refused().await));
+    endpoint.serve(Some(ok(&provider.jwks())));
+    account.arrive().await;
+    // Of a key that it does not have, when it has answered.
+    let other = Provider::new();
+    let give = Credential::exchanged(move |_| Ok(other.token("b", &json!({}))));
+    assert!(is_refused(&town.introduced(give).is_refused().await));
 }
 
 #[tokio::test]
@@ -253,7 +317,7 @@ async fn last_good_set_of_another_address_is_not_used() {
     let down = Endpoint::start(String::new()).await;
     let relay = start(&down).await;
     let refused = at(&relay, &keys, folder.path()).is_refused().await;
-    assert!(is_refused(&refused), "{refused:?}");
+    assert!(is_told_to_wait(&refused), "{refused:?}");
     relay.shutdown().await;
     good.serve(None);
     let relay = start(&good).await;

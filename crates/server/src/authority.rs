@@ -16,7 +16,7 @@ use sealwire_protocol::token::{
 };
 use sealwire_protocol::{ClaimDefect, TokenError};
 
-use crate::issuer_keys::{IssuerKeys, KeySource};
+use crate::issuer_keys::{IssuerKeys, KeySource, Look};
 
 /// A token's `kid` names no key.
 pub(crate) const UNKNOWN_KEY: TokenError = TokenError::Signature(SignatureError::UnknownKey);
@@ -82,6 +82,17 @@ impl Keys {
     }
 }
 
+/// Why a token lets nobody in.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VerifyError {
+    /// It is not good.
+    #[error("the token: {0}")]
+    Token(#[from] TokenError),
+    /// Nobody can say yet whether it is: the issuer may have a newer key.
+    #[error("the token's key is not known, and the issuer's key set cannot be looked at again now")]
+    KeyNotKnownYet,
+}
+
 /// A token that came in the upgrade request and is good. Despite the header's name it lets nobody in: possession is still to be proved
 /// (docs/protocol.md §2.2).
 #[derive(Debug)]
@@ -125,10 +136,13 @@ impl Authority {
         &self,
         token: &[u8],
         now: u64,
-    ) -> Result<AccessToken, TokenError> {
+    ) -> Result<AccessToken, VerifyError> {
         match (self.verify(token, now), self.fetched()) {
-            (Err(UNKNOWN_KEY), Some(keys)) if keys.look_again().await => self.verify(token, now),
-            (verified, _) => verified,
+            (Err(UNKNOWN_KEY), Some(keys)) => match keys.look_again().await {
+                Look::Fresh => Ok(self.verify(token, now)?),
+                Look::NotNow => Err(VerifyError::KeyNotKnownYet),
+            },
+            (verified, _) => Ok(verified?),
         }
     }
 
@@ -158,7 +172,7 @@ impl Authority {
     }
 
     /// Verifies the token of an upgrade request (docs/protocol.md §3.1).
-    pub(crate) async fn bearer(&self, token: &str, now: u64) -> Result<Bearer, TokenError> {
+    pub(crate) async fn bearer(&self, token: &str, now: u64) -> Result<Bearer, VerifyError> {
         Ok(Bearer {
             verified: self.verify_or_look(token.as_bytes(), now).await?,
         })

@@ -1,10 +1,10 @@
 //! Why a link ends, and what the other side is told of it: a close code and its plain name, nothing else (docs/protocol.md §13).
 use std::fmt;
 
-use sealwire_protocol::TokenError;
 use sealwire_protocol::close::CloseCode;
 use sealwire_protocol::error::{LinkError, NotAuthorised};
 
+use crate::authority::VerifyError;
 use crate::bounds::MAX_PINGS;
 use crate::exchange::ExchangeError;
 use crate::issuer::IssuerError;
@@ -24,8 +24,8 @@ pub(crate) enum End {
     #[error("the handshake was not complete in time")]
     HandshakeDeadline,
     /// The token is not good.
-    #[error("the token: {0}")]
-    Token(TokenError),
+    #[error(transparent)]
+    Token(#[from] VerifyError),
     /// The handshake goes with a token of the upgrade request, and there was none.
     #[error("there was no token in the upgrade request")]
     NoUpgradeToken,
@@ -107,14 +107,18 @@ impl End {
             Self::HandshakeDeadline | Self::Silent => CloseCode::Timeout,
             Self::Issuer(error) if error.is_internal() => CloseCode::Internal,
             Self::Exchange(error) if error.is_internal() => CloseCode::Internal,
-            Self::Token(_)
+            // It is the relay that cannot say, and later it can.
+            Self::Token(VerifyError::KeyNotKnownYet)
+            | Self::Exchange(ExchangeError::KeyNotKnownYet { .. })
+            | Self::TooManyLinks
+            | Self::TooManyLinksOfTenant => CloseCode::Overloaded,
+            Self::Token(VerifyError::Token(_))
             | Self::NoUpgradeToken
             | Self::Issuer(_)
             | Self::Exchange(_)
             | Self::NoIssuer
             | Self::AnotherUser => CloseCode::NotAuthorised,
             Self::Expired => CloseCode::TokenExpired,
-            Self::TooManyLinks | Self::TooManyLinksOfTenant => CloseCode::Overloaded,
             Self::Revoked => CloseCode::Revoked,
             Self::Replaced => CloseCode::Replaced,
             Self::Stopping | Self::Withdrawn => CloseCode::GoingAway,

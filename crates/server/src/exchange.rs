@@ -24,7 +24,7 @@ use sealwire_protocol::{ClaimDefect, TokenError};
 
 use crate::authority::{Keys, OutsideKeys, UNKNOWN_KEY};
 use crate::issuer::{Grant, Issuer, IssuerError, Minted, TOKEN_LIFETIME_SECONDS};
-use crate::issuer_keys::{IssuerKeys, KeySource};
+use crate::issuer_keys::{IssuerKeys, KeySource, Look};
 use claims::{ClaimPath, MappingError, Template};
 pub(crate) use names::{Names, NotInvited};
 
@@ -574,6 +574,11 @@ pub(crate) enum ExchangeError {
         issuer: IssuerName,
         error: TokenError,
     },
+    /// Nobody can say yet whether it verifies: the provider may have a newer key.
+    #[error(
+        "the key of the token of {issuer} is not known, and its key set cannot be looked at again now"
+    )]
+    KeyNotKnownYet { issuer: IssuerName },
     /// Its claims mean nothing here.
     #[error("the token of {issuer}: {error}")]
     Mapping {
@@ -702,15 +707,20 @@ impl Exchange {
         let Err(error) = &exchanged else {
             return exchanged;
         };
-        match self.unknown_keys(error) {
-            Some(keys) if keys.look_again().await => self.exchange(issuer, token, device, now),
-            Some(_) | None => exchanged,
+        let Some((name, keys)) = self.unknown_keys(error) else {
+            return exchanged;
+        };
+        match keys.look_again().await {
+            Look::Fresh => self.exchange(issuer, token, device, now),
+            Look::NotNow => Err(ExchangeError::KeyNotKnownYet {
+                issuer: name.clone(),
+            }),
         }
     }
 
     /// Whether the keys may be known soon for which a token was refused: they are being looked for.
     pub(crate) fn looks_again(&self, error: &ExchangeError) -> bool {
-        let Some(keys) = self.unknown_keys(error) else {
+        let Some((_, keys)) = self.unknown_keys(error) else {
             return false;
         };
         let keys = Arc::clone(keys);
@@ -718,17 +728,14 @@ impl Exchange {
         true
     }
 
-    /// Where there may be the keys for want of which a token was refused.
-    fn unknown_keys(&self, error: &ExchangeError) -> Option<&Arc<IssuerKeys>> {
+    /// Where there may be the keys for want of which a token was refused, and whose.
+    fn unknown_keys(&self, error: &ExchangeError) -> Option<(&IssuerName, &Arc<IssuerKeys>)> {
         match error {
             ExchangeError::Token { issuer, error } if *error == UNKNOWN_KEY => {
-                let partner = self
-                    .partners
-                    .iter()
-                    .find(|partner| partner.name == *issuer)?;
-                partner.keys.fetched()
+                self.fetched_of().find(|(name, _)| *name == issuer)
             }
             ExchangeError::Token { .. }
+            | ExchangeError::KeyNotKnownYet { .. }
             | ExchangeError::NoExchange
             | ExchangeError::Malformed(_)
             | ExchangeError::UnknownIssuer { .. }

@@ -65,8 +65,7 @@ impl Accepting {
                 shared
                     .authority
                     .verify_or_look(token, now.seconds())
-                    .await
-                    .map_err(End::Token)?,
+                    .await?,
                 None,
             ),
             Presented::UpgradeToken => (self.upgrade_token.ok_or(End::NoUpgradeToken)?, None),

@@ -20,7 +20,7 @@ use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode};
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 
-use crate::authority::{Authority, Bearer};
+use crate::authority::{Authority, Bearer, VerifyError};
 use crate::clock;
 use crate::listener::Patience;
 use crate::shared::Shared;
@@ -92,6 +92,8 @@ enum Refusal {
     Query,
     #[error("the token is not accepted")]
     Token,
+    #[error("the token cannot be checked now; try again later")]
+    KeyNotKnownYet,
 }
 
 impl Refusal {
@@ -103,6 +105,7 @@ impl Refusal {
             Self::NotWebSocket => StatusCode::UPGRADE_REQUIRED,
             Self::Malformed | Self::SubProtocol | Self::Query => StatusCode::BAD_REQUEST,
             Self::Token => StatusCode::UNAUTHORIZED,
+            Self::KeyNotKnownYet => StatusCode::SERVICE_UNAVAILABLE,
         };
         tracing::debug!(%status, reason = %self, "request refused");
         let mut response = plain(
@@ -126,7 +129,12 @@ impl Refusal {
             Self::Token => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Self::Path | Self::Origin | Self::Malformed | Self::SubProtocol | Self::Query => {}
+            Self::Path
+            | Self::Origin
+            | Self::Malformed
+            | Self::SubProtocol
+            | Self::Query
+            | Self::KeyNotKnownYet => {}
         }
         response
     }
@@ -149,7 +157,10 @@ async fn upgrade<B>(
             let bearer = authority.bearer(token, clock::now().seconds()).await;
             Some(bearer.map_err(|error| {
                 tracing::debug!(%error, "token of the upgrade request refused");
-                Refusal::Token
+                match error {
+                    VerifyError::Token(_) => Refusal::Token,
+                    VerifyError::KeyNotKnownYet => Refusal::KeyNotKnownYet,
+                }
             })?)
         }
     };

@@ -38,6 +38,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub const COOL_DOWN: Duration = Duration::from_secs(30);
 /// How often a file is looked at.
 const FILE_INTERVAL: Duration = Duration::from_secs(2);
+/// While it cannot be read: at first as often, then twice as late each time, at most after this.
+const FILE_RETRY: Duration = Duration::from_secs(30);
 
 /// Where an issuer's key set comes from.
 #[derive(Debug, Clone)]
@@ -145,7 +147,8 @@ pub(crate) struct IssuerKeys {
     source: KeySource,
     cache: Option<PathBuf>,
     current: RwLock<Option<Arc<KeySet>>>,
-    had_at: RwLock<Option<Instant>>,
+    /// Also that of an earlier process.
+    had_at: RwLock<Option<SystemTime>>,
     /// Held while it is looked: who waits for it finds what the other has found.
     looking: Mutex<Looking>,
     /// How often it was looked with success.
@@ -163,8 +166,17 @@ pub(crate) struct State {
     pub(crate) found: u64,
     /// How often without.
     pub(crate) failed: u64,
-    /// How old it is, unless it is that of an earlier process.
+    /// How old it is.
     pub(crate) age_seconds: Option<u64>,
+}
+
+/// What looking again came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// The set is as it was at its place after the question: a key that it does not have is none of the issuer's.
+    Fresh,
+    /// Its place does not answer, or was asked just before: nobody can say yet.
+    NotNow,
 }
 
 /// What the last look came to.
@@ -217,20 +229,30 @@ impl IssuerKeys {
             Err(error) => {
                 let cached = self.cached();
                 tracing::warn!(%error, cached = cached.is_some(), "the issuer's key set cannot be had now");
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-                    cached.map(Arc::new);
+                if let Some((set, had_at)) = cached {
+                    self.replace(set, had_at);
+                }
                 Ok(())
             }
         }
     }
 
-    fn cached(&self) -> Option<KeySet> {
-        let file = std::fs::read(self.cache.as_ref()?).ok()?;
-        KeySet::parse(&file, self.source.algorithms).ok()
+    /// What an earlier process had last, and when.
+    fn cached(&self) -> Option<(KeySet, SystemTime)> {
+        let path = self.cache.as_ref()?;
+        let file = read(path).ok()?;
+        let had_at = std::fs::metadata(path).and_then(|metadata| metadata.modified());
+        let set = KeySet::parse(&file, self.source.algorithms).ok()?;
+        Some((set, had_at.unwrap_or(SystemTime::UNIX_EPOCH)))
     }
 
-    fn had_now(&self) {
-        *self.had_at.write().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    fn replace(&self, set: KeySet, had_at: SystemTime) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
+        self.had(had_at);
+    }
+
+    fn had(&self, at: SystemTime) {
+        *self.had_at.write().unwrap_or_else(PoisonError::into_inner) = Some(at);
     }
 
     /// How it is doing.
@@ -240,7 +262,7 @@ impl IssuerKeys {
             is_known: self.current().is_some(),
             found: *self.found.borrow(),
             failed: self.failed.load(Ordering::Relaxed),
-            age_seconds: had_at.map(|at| at.elapsed().as_secs()),
+            age_seconds: had_at.map(|at| at.elapsed().unwrap_or_default().as_secs()),
         }
     }
 
@@ -251,19 +273,21 @@ impl IssuerKeys {
             .clone()
     }
 
-    /// Looks again because a token names a key that is not known, unless that was done just now. Returns whether there is anything newer than when
-    /// it was called.
-    pub(crate) async fn look_again(&self) -> bool {
+    /// Looks again because a token names a key that is not known, unless that was done just now.
+    pub(crate) async fn look_again(&self) -> Look {
         let before = *self.found.borrow();
         let mut looking = self.looking.lock().await;
         if *self.found.borrow() != before {
-            return true;
+            return Look::Fresh;
         }
-        if looking
-            .at
-            .is_some_and(|at| at.elapsed() < self.source.cool_down)
-        {
-            return false;
+        let cool_down = match self.source.place {
+            Location::Url(..) => self.source.cool_down,
+            // Whether it has changed is asked of nobody else.
+            Location::File(_) if looking.failures == 0 => Duration::ZERO,
+            Location::File(_) => FILE_INTERVAL,
+        };
+        if looking.at.is_some_and(|at| at.elapsed() < cool_down) {
+            return Look::NotNow;
         }
         self.look_and_tell(&mut looking).await
     }
@@ -288,12 +312,12 @@ impl IssuerKeys {
         }
     }
 
-    async fn look_and_tell(&self, looking: &mut Looking) -> bool {
+    async fn look_and_tell(&self, looking: &mut Looking) -> Look {
         match self.look(looking).await {
-            Ok(()) => true,
+            Ok(()) => Look::Fresh,
             Err(error) => {
                 tracing::warn!(%error, "the issuer's key set cannot be had now; the last one stays in use");
-                false
+                Look::NotNow
             }
         }
     }
@@ -314,9 +338,7 @@ impl IssuerKeys {
                     .ok();
                 if changed.is_some() && changed == looking.changed {
                     // It is as fresh as it can be.
-                    if looking.failures == 0 {
-                        self.had_now();
-                    }
+                    self.had(SystemTime::now());
                     return Ok(());
                 }
                 let set = read(path).and_then(|file| {
@@ -327,7 +349,8 @@ impl IssuerKeys {
                         }
                     })
                 });
-                looking.changed = changed;
+                // What could not be read is read again, also if only its permissions change.
+                looking.changed = set.is_ok().then_some(changed).flatten();
                 set.map_err(LookError::from)
             }
             Location::Url(place, tls) => self.fetch(place, tls.as_ref(), looking).await,
@@ -335,8 +358,7 @@ impl IssuerKeys {
         match found {
             Ok(set) => {
                 looking.failures = 0;
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
-                self.had_now();
+                self.replace(set, SystemTime::now());
                 self.found.send_modify(|found| *found += 1);
                 Ok(())
             }
@@ -372,14 +394,15 @@ impl IssuerKeys {
 impl Looking {
     /// How long until it is looked again.
     fn wait(&self, source: &KeySource) -> Duration {
-        let interval = match (&source.place, self.failures) {
-            (Location::File(_), _) => FILE_INTERVAL,
-            (Location::Url(..), 0) => self.next,
-            (Location::Url(..), failures) => {
-                let doubled = 1_u32
-                    .checked_shl(failures.saturating_sub(1))
-                    .unwrap_or(u32::MAX);
-                RETRY.saturating_mul(doubled).min(source.refresh)
+        let (usual, first, last) = match source.place {
+            Location::File(_) => (FILE_INTERVAL, FILE_INTERVAL, FILE_RETRY),
+            Location::Url(..) => (self.next, RETRY, source.refresh),
+        };
+        let interval = match self.failures {
+            0 => usual,
+            failures => {
+                let doubled = 1_u32.checked_shl(failures - 1).unwrap_or(u32::MAX);
+                first.saturating_mul(doubled).min(last)
             }
         };
         self.at
@@ -427,3 +450,6 @@ fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::write(&new, bytes)?;
     std::fs::rename(new, path)
 }
+
+#[cfg(test)]
+mod tests;

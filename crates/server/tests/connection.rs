@@ -12,10 +12,13 @@ mod support;
 
 use std::time::Duration;
 
+use sealwire_jose::{Claims, KeyType, PrivateKey, SigningKey as JoseKey};
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::{List, Part, Send as SendFrame, ToRelay};
 use sealwire_protocol::key::SigningKey;
 use sealwire_server::Relay;
+use sealwire_server::issuer_keys::KeySource;
+use sealwire_server::policy::Allowance;
 use serde_json::json;
 use support::*;
 
@@ -135,6 +138,102 @@ async fn token_of_a_refresh_decides_about_the_very_next_frame() {
         };
         assert_eq!(alice.next().await, answer, "{number}");
     }
+}
+
+// docs/protocol.md §5.5: the numbers too, up and down
+#[tokio::test]
+async fn token_of_a_refresh_sets_every_limit_of_the_link_anew() {
+    let issuer = Issuer::new();
+    let relay = relay(&issuer).await;
+    let (mut alice, mut bob) = (
+        Device::join(&relay, &issuer, "alice").await,
+        Device::join(&relay, &issuer, "bob").await,
+    );
+    let limited = |device: &Device, user, limits| issuer.token_limited(user, &device.key, &limits);
+    let small = limited(&alice, "alice", json!({ "max_message_bytes": 8 }));
+    let free = issuer.token("alice", &alice.key);
+    assert_accepted(&alice.refresh(&small).await);
+    let said = alice.send("bob", 1, &[bob.id()], &[0; 9]).await;
+    assert_eq!(refused(said), RefusalCode::TooLarge);
+    assert_accepted(&alice.refresh(&free).await);
+    assert_accepted(&alice.send("bob", 1, &[bob.id()], &[0; 9]).await);
+    assert_eq!(bob.next().await, delivery(1, 1, &alice, "alice", &[0; 9]));
+
+    // What waits for an acknowledgement fills it.
+    let full = limited(&bob, "bob", json!({ "mailbox_messages": 1 }));
+    assert_accepted(&bob.refresh(&full).await);
+    let said = alice.send("bob", 2, &[bob.id()], b"x").await;
+    assert_eq!(refused(said), RefusalCode::MailboxFull);
+    let deaf = issuer.token_with("bob", &bob.key, &json!({ "scope": "sealwire:send" }));
+    assert_accepted(&bob.refresh(&deaf).await);
+    assert_accepted(&alice.send("bob", 2, &[bob.id()], b"x").await);
+    bob.nothing_waits().await;
+    let free = issuer.token("bob", &bob.key);
+    let said = bob.refresh(&free).await;
+    // What waited may come before the answer.
+    let (accepted, message) = match said {
+        Said::Accepted(_) => (said, bob.next().await),
+        _ => (bob.next().await, said),
+    };
+    assert_accepted(&accepted);
+    assert_eq!(message, delivery(2, 2, &alice, "alice", b"x"));
+
+    let slow = limited(&alice, "alice", json!({ "messages_per_minute": 1 }));
+    assert_accepted(&alice.refresh(&slow).await);
+    assert_accepted(&alice.send("bob", 3, &[bob.id()], b"x").await);
+    let said = alice.send("bob", 4, &[bob.id()], b"x").await;
+    assert_eq!(refused(said), RefusalCode::RateLimited);
+}
+
+// docs/protocol.md §5.4
+#[tokio::test]
+async fn token_of_a_new_key_is_taken_on_a_live_link_once_the_key_is_there() {
+    let [old, new] = ["old", "new"].map(|kid| {
+        let key = PrivateKey::generate(KeyType::Ed25519).unwrap();
+        key.with_kid(kid).unwrap()
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let [file, beside] = ["keys.json", "new.json"].map(|name| folder.path().join(name));
+    std::fs::write(&file, old.public().unwrap().to_jwk()).unwrap();
+    let keys = KeySource::file(&file, sealwire_jose::Algorithms::PUBLIC_KEY);
+    let mut allowance = Allowance::default();
+    allowance.refreshes_per_minute = 100_000;
+    let relay = Relay::in_memory()
+        .issuer_with_keys_from(ISSUER.parse().unwrap(), AUDIENCE, keys)
+        .allowance(allowance)
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let device = new_key();
+    let thumbprint = device.thumbprint();
+    let token = |key| {
+        let claims = Claims {
+            issuer: ISSUER,
+            user: "alice",
+            audience: AUDIENCE,
+            issued: now(),
+            expires: now() + 3_600,
+            id: None,
+            device: thumbprint,
+            scope: Some(EVERYTHING),
+            authorization_details: None,
+        };
+        JoseKey::new(key).unwrap().access_token(&claims).unwrap()
+    };
+    let (mut alice, _) = Device::connect(&relay, device, token(&old)).await;
+    std::fs::write(&beside, new.public().unwrap().to_jwk()).unwrap();
+    std::fs::rename(&beside, &file).unwrap();
+    let mut answers = Vec::new();
+    within(async {
+        loop {
+            match alice.refresh(&token(&new)).await {
+                Said::Accepted(_) => break,
+                said => answers.push(refused(said)),
+            }
+        }
+    })
+    .await;
+    assert!(!answers.is_empty() && answers.iter().all(|code| *code == RefusalCode::Unavailable));
 }
 
 // docs/protocol.md §5.4

@@ -30,6 +30,7 @@ use tracing::Instrument as _;
 use super::problem::{Challenge, Problem};
 use super::replays::Use;
 use super::{Refusal, respond, single};
+use crate::authority::VerifyError;
 use crate::bounds::{
     HTTP_BODY_TIMEOUT, HTTP_STORE_TIMEOUT, HTTP_UNIT_BYTES, MAX_HTTP_BODY_BYTES,
     MAX_HTTP_BODY_TLS_BYTES,
@@ -197,7 +198,10 @@ async fn authenticate(head: &Parts, shared: &Shared) -> Result<Known, Problem> {
         .await;
     let token = verified.map_err(|error| {
         tracing::debug!(%error, "token refused");
-        Problem::NotAuthorised(Challenge::Token)
+        match error {
+            VerifyError::Token(_) => Problem::NotAuthorised(Challenge::Token),
+            VerifyError::KeyNotKnownYet => Problem::Overloaded,
+        }
     })?;
     let claims = token.claims();
     if claims.device != proof.device() {
