@@ -5,7 +5,8 @@
 //! A relay with TLS, its attacker and eight pairs of devices are three processes on loopback. Quiet and attacked stretches take turns, so that both
 //! are measured on the same machine in the same minutes; messages are timed from `send` to the other device's application. The attacker has
 //! 64 sockets for each of its addresses, which send a byte a second and come back when they are closed, and takes so many handshakes in a second
-//! through TLS, upgrade and Hello to a Finish that is none. Ends with 1 if the 99th percentile under attack is more than twice the quiet one.
+//! through TLS, upgrade and Hello to a Finish: every other one is none, and the rest prove a key that is enrolled nowhere. Ends with 1 if the 99th
+//! percentile under attack is more than twice the quiet one, or an honest link was lost, or the attack was none.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -23,8 +24,9 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
-use sealwire_client::{Client, Event, MemoryStore, Message, StoreKey};
-use sealwire_protocol::handshake::DeviceHello;
+use sealwire_client::{Client, ConnectionState, Event, MemoryStore, Message, StoreKey, Thumbprint};
+use sealwire_protocol::handshake::{Credential, DeviceHello, DeviceTerms};
+use sealwire_protocol::key::SigningKey;
 use sealwire_server::Relay;
 use sealwire_server::policy::Allowance;
 use tokio::io::AsyncWriteExt as _;
@@ -126,7 +128,7 @@ impl Part {
 
 async fn measure(plan: &Plan) -> ExitCode {
     let mut relay = Part::start(&["relay"]);
-    let address = relay.line();
+    let (address, thumbprint) = (relay.line(), relay.line());
     let mut devices = Vec::new();
     for _ in 0..2 * PAIRS {
         let invited = Client::invited(&relay.line()).unwrap();
@@ -141,11 +143,16 @@ async fn measure(plan: &Plan) -> ExitCode {
         let time = Duration::from_secs(plan.seconds);
         quiet.extend(converse(&devices, time).await);
         let (sockets, handshakes) = (plan.sockets.to_string(), plan.handshakes.to_string());
-        let mut attacker = Part::start(&["attack", &address, &sockets, &handshakes]);
+        let mut attacker = Part::start(&["attack", &address, &thumbprint, &sockets, &handshakes]);
         eprintln!("round {round} of {}: {}", plan.rounds, attacker.line());
         attacked.extend(converse(&devices, time).await);
         let did = attacker.kill();
-        attacks.push(did.lines().last().unwrap_or_default().to_owned());
+        let did = did.lines().last().unwrap_or_default().to_owned();
+        assert!(
+            !did.is_empty() && !did.contains(" 0 refused"),
+            "no attack: {did}"
+        );
+        attacks.push(did);
         // What the attacker has left behind ends with the relay's deadline.
         tokio::time::sleep(Duration::from_secs(6)).await;
     }
@@ -215,10 +222,16 @@ async fn converse(devices: &[Client], time: Duration) -> Vec<Duration> {
 /// When the next message was shown.
 async fn next_message(to: &Client) -> Instant {
     while let Some(event) = to.next().await {
-        if let Event::Message(received) = event {
-            let now = Instant::now();
-            received.ack();
-            return now;
+        match event {
+            Event::Message(received) => {
+                let now = Instant::now();
+                received.ack();
+                return now;
+            }
+            Event::Connection(state) => {
+                assert_eq!(state, ConnectionState::Connected, "an honest link was lost");
+            }
+            _ => {}
         }
     }
     panic!("the client ended");
@@ -232,6 +245,7 @@ async fn relay() {
     let relay = Relay::builder(folder.path()).allowance(allowance);
     let relay = relay.bind("127.0.0.1:0").await.unwrap();
     println!("{}", relay.local_addr());
+    println!("{}", relay.thumbprint());
     for user in 0..2 * PAIRS {
         let user = format!("user{user}");
         let invitation = relay.invite(&user, Duration::from_secs(600)).await;
@@ -245,6 +259,11 @@ async fn relay() {
 /// What the attacker has done.
 #[derive(Default)]
 struct Done {
+    /// Sockets that have been open at all.
+    begun: AtomicU64,
+    open: AtomicU64,
+    /// At the same time.
+    most: AtomicU64,
     opened: AtomicU64,
     dropped: AtomicU64,
     handshakes: AtomicU64,
@@ -252,10 +271,11 @@ struct Done {
 }
 
 async fn attack(arguments: &[String]) -> ExitCode {
-    let [_, target, sockets, handshakes] = arguments else {
+    let [_, target, relay, sockets, handshakes] = arguments else {
         return ExitCode::from(2);
     };
     let target: SocketAddr = target.parse().unwrap();
+    let relay: Thumbprint = relay.parse().unwrap();
     let (sockets, handshakes): (usize, u32) =
         (sockets.parse().unwrap(), handshakes.parse().unwrap());
     let done = Arc::new(Done::default());
@@ -263,21 +283,23 @@ async fn attack(arguments: &[String]) -> ExitCode {
     for socket in 0..sockets {
         tasks.spawn(dawdle(target, address(1, socket), Arc::clone(&done)));
     }
-    while done.opened.load(Ordering::Relaxed) < sockets as u64 {
+    while done.begun.load(Ordering::Relaxed) < sockets as u64 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    println!("{sockets} sockets are open");
+    let open = done.open.load(Ordering::Relaxed);
+    println!("all of {sockets} sockets have been open, and {open} are");
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / handshakes.max(1));
     let mut seconds = tokio::time::interval(Duration::from_secs(1));
-    for number in 0.. {
+    for number in 0_usize.. {
         tokio::select! {
             _ = ticks.tick() => {
-                tasks.spawn(fail(target, address(2, number), Arc::clone(&done)));
+                tasks.spawn(fail(target, relay, number, Arc::clone(&done)));
             }
             _ = seconds.tick() => println!(
-                "attack: {} sockets opened, {} of them closed by the relay; {} handshakes, {} refused by a close code",
+                "attack: {} sockets opened, {} of them closed by the relay, {} open at once; {} handshakes, {} refused by a close code",
                 done.opened.load(Ordering::Relaxed),
                 done.dropped.load(Ordering::Relaxed),
+                done.most.load(Ordering::Relaxed),
                 done.handshakes.load(Ordering::Relaxed),
                 done.refused.load(Ordering::Relaxed),
             ),
@@ -303,23 +325,31 @@ async fn connect(target: SocketAddr, from: Ipv4Addr) -> std::io::Result<TcpStrea
 async fn dawdle(target: SocketAddr, from: Ipv4Addr, done: Arc<Done>) {
     // A handshake record of 512 bytes that never comes to its end.
     let record = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    let mut has_begun = false;
     loop {
         if let Ok(mut socket) = connect(target, from).await {
+            if !std::mem::replace(&mut has_begun, true) {
+                done.begun.fetch_add(1, Ordering::Relaxed);
+            }
             done.opened.fetch_add(1, Ordering::Relaxed);
+            let open = done.open.fetch_add(1, Ordering::Relaxed) + 1;
+            done.most.fetch_max(open, Ordering::Relaxed);
             for byte in record.iter().cycle() {
                 if socket.write_all(&[*byte]).await.is_err() {
                     break;
                 }
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
+            done.open.fetch_sub(1, Ordering::Relaxed);
             done.dropped.fetch_add(1, Ordering::Relaxed);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-/// A handshake as far as a Finish that is none.
-async fn fail(target: SocketAddr, from: Ipv4Addr, done: Arc<Done>) {
+/// A handshake as far as a Finish that is none, or that proves a key which nobody knows.
+async fn fail(target: SocketAddr, relay: Thumbprint, number: usize, done: Arc<Done>) {
+    let from = address(2, number);
     done.handshakes.fetch_add(1, Ordering::Relaxed);
     let Ok(socket) = connect(target, from).await else {
         return;
@@ -343,12 +373,26 @@ async fn fail(target: SocketAddr, from: Ipv4Addr, done: Arc<Done>) {
     let Ok((mut socket, _)) = client_async(request, stream).await else {
         return;
     };
-    let (_, hello) = DeviceHello::start(&mut rand::rng());
-    if socket.send(Frame::binary(hello)).await.is_err() || socket.next().await.is_none() {
+    let (state, hello) = DeviceHello::start(&mut rand::rng());
+    if socket.send(Frame::binary(hello)).await.is_err() {
         return;
     }
-    let mut finish = vec![3, 1, 0];
-    finish.resize(3 + 256, 0x5e);
+    let Some(Ok(Frame::Binary(accept))) = socket.next().await else {
+        return;
+    };
+    let finish = if number.is_multiple_of(2) {
+        let mut finish = vec![3, 1, 0];
+        finish.resize(3 + 256, 0x5e);
+        finish
+    } else {
+        let terms = DeviceTerms {
+            relays: &[relay],
+            key: &SigningKey::generate(&mut rand::rng()),
+            credential: Credential::Renewal,
+            now: sealwire_tests::now(),
+        };
+        state.on_accept(&accept, &terms).unwrap().1.to_vec()
+    };
     if socket.send(Frame::binary(finish)).await.is_ok()
         && let Some(Ok(Frame::Close(Some(_)))) = socket.next().await
     {
