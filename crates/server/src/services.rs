@@ -83,7 +83,8 @@ impl Call {
         self.claims.expires
     }
 
-    /// All that its token says.
+    /// All that its token says to a relay. Claims that the protocol does not know (docs/protocol.md §2.2) are not kept: a handler that needs to know more of
+    /// its user looks it up.
     #[must_use]
     pub fn claims(&self) -> &TokenClaims {
         &self.claims

@@ -28,6 +28,8 @@ use serde_json::{Value, json};
 use support::*;
 use tokio::sync::{Semaphore, mpsc};
 use tower::limit::ConcurrencyLimitLayer;
+use tower::load_shed::LoadShedLayer;
+use tower::timeout::TimeoutLayer;
 use tower::{Layer as _, Service, service_fn};
 
 async fn bind(relay: RelayBuilder) -> Relay {
@@ -424,6 +426,31 @@ async fn handler_is_called_only_when_it_is_ready() {
     assert_eq!(within(begins.recv()).await.unwrap(), "b");
     gate.add_permits(1);
     assert_eq!(bob.next().await, Said::Result(second, b"b".to_vec()));
+}
+
+/// A device learns from the layers of tower what it needs to know: whether the call may have been carried out.
+#[tokio::test]
+async fn what_a_layer_fails_with_is_told_as_what_it_is() {
+    let issuer = Issuer::new();
+    let (slow, mut begins, gate) = gated();
+    let hurried = TimeoutLayer::new(Duration::from_millis(1)).layer(slow.clone());
+    let full = LoadShedLayer::new().layer(ConcurrencyLimitLayer::new(1).layer(slow));
+    let relay = issuer.relay();
+    let relay = relay.service("hurried", hurried).service("full", full);
+    let relay = bind(relay).await;
+    let mut alice = Device::join(&relay, &issuer, "alice").await;
+    let mut bob = Device::join(&relay, &issuer, "bob").await;
+    assert_eq!(
+        alice.call("hurried", b"a").await,
+        Err(RefusalCode::ServiceTimeout)
+    );
+    assert_eq!(within(begins.recv()).await.unwrap(), "a");
+    let first = alice.ask("full", true, b"b").await;
+    assert_eq!(within(begins.recv()).await.unwrap(), "b");
+    assert_eq!(bob.call("full", b"c").await, Err(RefusalCode::Unavailable));
+    gate.add_permits(1);
+    assert_eq!(alice.next().await, Said::Result(first, b"b".to_vec()));
+    assert!(begins.try_recv().is_err());
 }
 
 // docs/protocol.md §17.2

@@ -187,6 +187,18 @@ enum Failure {
     TooLarge(usize),
 }
 
+/// What layers of tower fail with is told as what it is.
+fn refusal(error: &BoxError) -> RefusalCode {
+    if error.is::<tower::timeout::error::Elapsed>() {
+        RefusalCode::ServiceTimeout
+    } else if error.is::<tower::load_shed::error::Overloaded>() {
+        // The handler has not been called.
+        RefusalCode::Unavailable
+    } else {
+        RefusalCode::ServiceFailed
+    }
+}
+
 /// One call from its place to its end.
 async fn serve(
     places: Arc<Semaphore>,
@@ -218,7 +230,7 @@ async fn serve(
         Ok(Ok(Err(Failure::Closed))) => return,
         Ok(Ok(Err(Failure::Handler(error)))) => {
             tracing::warn!(%service, %error, "service failed");
-            Told::Failed(RefusalCode::ServiceFailed)
+            Told::Failed(refusal(&error))
         }
         Ok(Ok(Err(Failure::TooLarge(bytes)))) => {
             tracing::warn!(%service, bytes, limit = MAX_SERVICE_PAYLOAD_BYTES, "service failed: its reply is too large");

@@ -127,7 +127,8 @@ impl RelayBuilder {
     /// Answers devices' calls of the service `name` with `handler` (docs/protocol.md §17): a [`tower::Service`], so that the layers of tower compose
     /// around it, or an async function by `tower::service_fn`. It is cloned for each call, made ready, and called in a task of its own; it goes on when the
     /// device's link ends, until it is done or [`RelayBuilder::service_timeout`] is over. Whatever it fails with, panics too, the device is told
-    /// `service_failed` and no more. A reply may have 1 MiB.
+    /// `service_failed` and no more; but `service_timeout` where a `tower::timeout` of its own is over, and `unavailable` where a `tower::load_shed` has
+    /// not let the call in. A reply may have 1 MiB.
     ///
     /// A name is 1 to 255 ASCII letters, digits, `_`, `-` and `.`. A name that is none, or is given twice, is an error when the relay starts.
     pub fn service<S>(mut self, name: &str, handler: S) -> Self
