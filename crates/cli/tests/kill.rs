@@ -34,6 +34,8 @@ fn relay_that_is_restarted_under_load_loses_nothing_and_everybody_comes_back() {
         Ok(outcome) => {
             assert!(outcome.held(), "seed {SEED}\n{outcome}");
             assert_eq!(outcome.drains.len(), 4);
+            // Seven devices, within their back-off: else it is broken.
+            assert_eq!(outcome.returns.len(), 4 * 7);
         }
         Err(broken) => panic!("seed {SEED}: {broken}"),
     }

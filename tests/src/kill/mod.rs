@@ -46,6 +46,8 @@ pub struct Outcome {
     pub killed: Vec<(&'static str, u64)>,
     /// How long the relay took to end, each time that it was asked to.
     pub drains: Vec<Duration>,
+    /// How long it was from the relay's next start until a device was back, each time.
+    pub returns: Vec<Duration>,
     /// What was counted.
     pub tally: Tally,
     /// For every connection behind which messages waited: the time until the first of them was shown.
@@ -105,7 +107,7 @@ impl fmt::Display for Broken {
 /// A table for people.
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut row = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<44} {value:>10}");
+        let mut row = |name: &str, value: &dyn fmt::Display| writeln!(f, "{name:<52} {value:>10}");
         row("cycles", &self.cycles)?;
         row("seconds", &self.took.as_secs())?;
         for (name, times) in &self.killed {
@@ -138,6 +140,7 @@ impl fmt::Display for Outcome {
         let of = [
             ("to the first of them", &self.recoveries),
             ("from SIGTERM to the relay's end", &self.drains),
+            ("from its next start to a device's return", &self.returns),
         ];
         for (what, times) in of.into_iter().filter(|(_, times)| !times.is_empty()) {
             for (name, share) in [("median", 0.5), ("90 %", 0.9), ("longest", 1.0)] {

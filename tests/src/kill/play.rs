@@ -28,6 +28,8 @@ const AWAY: Duration = Duration::from_millis(250);
 /// With a canary: the cycles in which the relay is copied, and put back to the copy.
 const KEEP: u32 = 2;
 const PUT_BACK: u32 = 6;
+/// What a device waits at most before it tries again, with some time for the connection itself.
+const LONGEST_RETURN: Duration = Duration::from_secs(30 + 5);
 /// Lines on standard error that are remembered of each.
 const TAIL: usize = 12;
 /// Events on standard error that nothing here may cause.
@@ -53,6 +55,7 @@ pub(super) struct Play {
     /// Whether senders are given more.
     feeding: bool,
     drains: Vec<Duration>,
+    returns: Vec<Duration>,
     recoveries: Vec<Duration>,
     recovered: u64,
     alarms: BTreeMap<String, u64>,
@@ -68,6 +71,8 @@ struct Actor {
     tail: VecDeque<String>,
     /// When it connected, while messages waited and none has been shown since.
     connected: Option<Instant>,
+    /// Since when there is a relay for it again, until it is there.
+    misses: Option<Instant>,
 }
 
 impl Play {
@@ -83,6 +88,7 @@ impl Play {
             heard: channel(),
             feeding: false,
             drains: Vec::new(),
+            returns: Vec::new(),
             recoveries: Vec::new(),
             recovered: 0,
             alarms: BTreeMap::new(),
@@ -128,6 +134,9 @@ impl Play {
         for victim in victims {
             self.start(victim);
         }
+        if self.drain {
+            self.await_all()?;
+        }
         if number.is_multiple_of(SETTLE_EVERY) {
             self.settle()?;
         }
@@ -164,6 +173,7 @@ impl Play {
                 .collect(),
             tally,
             drains: self.drains,
+            returns: self.returns,
             recoveries: self.recoveries,
             recovered: self.recovered,
             alarms: self.alarms,
@@ -245,6 +255,23 @@ impl Play {
             Ok(())
         } else {
             Err(self.broken(number, &format!("it did not end in order: {status}")))
+        }
+    }
+
+    /// Every device is back within its back-off, counted from when there is a relay again.
+    fn await_all(&mut self) -> Result<(), Broken> {
+        let again = Instant::now();
+        for actor in &mut self.actors {
+            actor.misses = matches!(actor.part.role, Role::Device { .. }).then_some(again);
+        }
+        self.until("every device to be back", |play| {
+            play.actors.iter().all(|actor| actor.misses.is_none())
+        })?;
+        match self.returns.iter().max() {
+            Some(longest) if *longest > LONGEST_RETURN => {
+                Err(Broken(format!("a device was back after {longest:?} only")))
+            }
+            Some(_) | None => Ok(()),
         }
     }
 
@@ -392,6 +419,11 @@ impl Play {
         {
             self.actor(number).connected = Some(at);
         }
+        if object["state"] == "connected"
+            && let Some(since) = self.actor(number).misses.take()
+        {
+            self.returns.push(at.saturating_duration_since(since));
+        }
         let tail = &mut self.actor(number).tail;
         if tail.len() == TAIL {
             tail.pop_front();
@@ -434,6 +466,7 @@ impl Actor {
             streams: 0,
             tail: VecDeque::new(),
             connected: None,
+            misses: None,
         }
     }
 }
