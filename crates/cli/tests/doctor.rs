@@ -162,6 +162,39 @@ fn self_signed_certificate_is_found_and_the_relay_behind_it_is_proved() {
     );
 }
 
+/// Its operator's line names the certificate: nothing is wrong, and a token is looked at.
+#[test]
+fn relay_is_looked_at_by_its_line() {
+    let (world, relay) = alice();
+    let introduce = ["invite", "--exchange", "--data", "relay"];
+    let line = world.run(&introduce).succeeded().stdout;
+    let line = line.trim();
+    let well = doctor(&world, &[line]).succeeded();
+    let lines = results(&well);
+    let words: Vec<_> = lines.iter().map(|(result, _)| result.as_str()).collect();
+    assert_eq!(words, ["ok", "ok", "ok", "ok", "ok", "ok", "skipped", "ok"]);
+    std::fs::write(world.path().join("token.jwt"), "nothing").unwrap();
+    let ended = doctor(&world, &[line, "--token", "token.jwt"]);
+    fails(&ended, "token", "token_malformed", 3, &["clock"]);
+    let damaged = doctor(&world, &[&line[..line.len() - 2]]);
+    let error: Value = serde_json::from_str(&damaged.failed(2, "copy").stderr).unwrap();
+    assert_eq!(error["error"]["code"], "bad_introduction");
+
+    // Another certificate than the line names.
+    relay.running.kill();
+    for file in ["relay/tls-cert.pem", "relay/tls-key.pem"] {
+        let other = world.path().join("other").join(&file[6..]);
+        if !other.exists() {
+            world.run(&["relay", "init", "other"]).succeeded();
+        }
+        std::fs::copy(other, world.path().join(file)).unwrap();
+    }
+    let _relay = world.relay(&relay.listen);
+    let ended = doctor(&world, &[line]);
+    let goes_on = ["http", "relay"];
+    fails(&ended, "tls", "certificate_pin_mismatch", 4, &goes_on);
+}
+
 #[test]
 fn certificate_that_is_trusted_expired_or_for_another_name_is_told_apart() {
     let world = World::new();

@@ -16,6 +16,7 @@ use sealwire_client::connection::probe::{
 };
 use sealwire_client::{StoreError, Tls};
 use sealwire_protocol::close::CloseCode;
+use sealwire_protocol::introduction::{self, Introduction};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -42,11 +43,13 @@ Examples:\n  \
     sealwire doctor ./alice\n  \
     # without a device: what is on the way to a relay\n  \
     sealwire doctor wss://relay.example/v1#vT7dUh0sDLZDZoVqh_qKFOPjy0rfcTwfBnkGwUQ4cXE\n  \
+    # the same where its certificate is self-signed: the line of `sealwire invite --exchange` names that\n  \
+    sealwire doctor sealwire-relay:…\n  \
     # a token of your identity provider\n  \
-    sealwire doctor wss://relay.example/v1#vT7d… --token token.jwt --audience https://relay.example")]
+    sealwire doctor wss://relay.example/v1#vT7dUh0sDLZDZoVqh_qKFOPjy0rfcTwfBnkGwUQ4cXE --token token.jwt --audience https://relay.example")]
 pub(crate) struct Doctor {
-    /// A relay's address, or a device's directory [default: this device]
-    #[arg(value_name = "ADDRESS|DIR")]
+    /// A relay's address, its line that begins with "sealwire-relay:", or a device's directory [default: this device]
+    #[arg(value_name = "ADDRESS|LINE|DIR")]
     target: Option<String>,
 
     /// Look at this access token, and enter with it if there is a device
@@ -233,6 +236,7 @@ pub(crate) fn run(
             tls: Tls::SystemRoots,
             home: None,
         },
+        Some(line) if line.starts_with(introduction::PREFIX) => Patient::introduced(line)?,
         Some(directory) => Patient::at(Home::at(directory))?,
         None => Patient::at(default_home()?)?,
     };
@@ -251,6 +255,17 @@ pub(crate) fn run(
 }
 
 impl Patient {
+    /// The relay of a line that `sealwire invite --exchange` prints, which names its certificate where that is self-signed.
+    fn introduced(line: &str) -> Result<Self, Failure> {
+        let relay = Introduction::parse(line)
+            .map_err(|error| Failure::usage(error).with_code("bad_introduction"))?;
+        Ok(Self {
+            address: relay.address.to_string(),
+            tls: relay.certificate.map_or(Tls::SystemRoots, Tls::Pinned),
+            home: None,
+        })
+    }
+
     fn at(home: Home) -> Result<Self, Failure> {
         let identity = home.identity()?;
         Ok(Self {
@@ -415,7 +430,7 @@ async fn tls_steps<'p>(
                 }
                 (Some(_), true) => report.ok(
                     Step::Tls,
-                    "the certificate is the one that the invitation names",
+                    "the certificate is the one that the invitation, or the relay's line, names",
                 )?,
                 (Some(_), false) => {
                     report.ok(Step::Tls, "the certificate is trusted by this system")?
