@@ -369,7 +369,16 @@ async fn reach(probe: &Probe, report: &mut Report) -> Result<Option<Reached>, Fa
         }
     };
     report.ok(Step::Http, "a WebSocket that speaks sealwire.v1")?;
-    match upgraded.relay_key().await {
+    relay_step(upgraded.relay_key().await, trusted, report)
+}
+
+/// What it comes to that the relay has proved its key, or has not.
+fn relay_step(
+    proved: Result<(), Fault>,
+    trusted: bool,
+    report: &mut Report,
+) -> Result<Option<Reached>, Failure> {
+    match proved {
         Ok(()) => {
             report.ok(
                 Step::Relay,
@@ -563,5 +572,74 @@ fn apart(own: u64, relay: u64) -> String {
         (0 | 1, _) => "the same as the relay's".to_owned(),
         (seconds, true) => format!("{seconds} seconds ahead of the relay's"),
         (seconds, false) => format!("{seconds} seconds behind the relay's"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        Report {
+            output: Output::new(true),
+            said: Vec::new(),
+            first: None,
+            token: None,
+        }
+    }
+
+    /// The relay's clock stands at a million.
+    fn clock_at(own_time: u64) -> Report {
+        let entered = Entered {
+            user: "alice".to_owned(),
+            token_expires: 2_000_000,
+            relay_time: 1_000_000,
+            own_time,
+            waiting: 0,
+        };
+        let mut report = report();
+        clock(&entered, &mut report).unwrap();
+        assert_eq!(report.said, [Step::Clock]);
+        report
+    }
+
+    #[test]
+    fn clock_that_is_off_by_more_than_30_seconds_is_a_failure() {
+        for own in [1_000_000, 1_000_030, 999_970] {
+            assert!(clock_at(own).first.is_none(), "{own}");
+        }
+        for (own, found) in [
+            (1_000_031, "31 seconds ahead of"),
+            (1_000_059, "59 seconds ahead of"),
+            (999_969, "31 seconds behind"),
+        ] {
+            let failure = clock_at(own).first.unwrap();
+            let said = (failure.class(), failure.code());
+            assert_eq!(said, (Class::Failed, "clock"), "{own}");
+            let begins = format!("clock: {found} the relay's; set this machine's clock");
+            assert!(failure.message().starts_with(&begins), "{failure}");
+        }
+    }
+
+    /// It has proved its key all the same, and no token is to blame.
+    #[test]
+    fn clock_with_which_no_link_is_made_is_a_failure_of_the_clock() {
+        for ahead in [true, false] {
+            let mut report = report();
+            let fault = Fault::Clock { ahead };
+            let reached = relay_step(Err(fault), true, &mut report).unwrap();
+            assert!(reached.is_none());
+            assert_eq!(report.said, [Step::Relay, Step::Token, Step::Clock]);
+            let failure = report.first.unwrap();
+            let said = (failure.class(), failure.code());
+            assert_eq!(said, (Class::Failed, "clock"));
+            assert!(failure.message().starts_with("clock: "), "{failure}");
+        }
+        let mut report = report();
+        let broken = relay_step(Err(Fault::Broken), true, &mut report).unwrap();
+        assert!(broken.is_none());
+        let failure = report.first.unwrap();
+        let said = (failure.class(), failure.code());
+        assert_eq!(said, (Class::Unreachable, "connection_broken"));
     }
 }
