@@ -18,6 +18,11 @@ use sealwire_client::{
 use sealwire_protocol::close::{CloseCode, RefusalCode, Retry};
 use sealwire_protocol::introduction::IntroductionError;
 use sealwire_protocol::invite::InviteError;
+use sealwire_server::Relay;
+use sealwire_server::issuer_keys::KeySource;
+use sealwire_tests::within;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 const WORKSPACE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
@@ -239,19 +244,9 @@ fn every_http_status_is_documented_and_no_other() {
         .map(|row| row[1].to_uppercase().replace(' ', "_"))
         .collect();
     let files = ["http.rs", "http/api.rs", "http/problem.rs"];
-    let sources = files.map(|file| read(&format!("crates/server/src/{file}")));
-    let source: String = sources
+    let used: BTreeSet<_> = files
         .iter()
-        .map(|source| source.split("#[cfg(test)]").next().unwrap())
-        .collect();
-    let used: BTreeSet<_> = source
-        .split("StatusCode::")
-        .skip(1)
-        .map(|rest| {
-            let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_');
-            rest[..end.unwrap_or(rest.len())].to_owned()
-        })
-        .filter(|name| !name.is_empty())
+        .flat_map(|file| statuses_in(&read(&format!("crates/server/src/{file}"))))
         .collect();
     assert_eq!(documented, used);
 }
@@ -277,6 +272,7 @@ fn every_problem_of_requests_is_documented_and_no_other() {
     codes.extend(refusals.map(|code| code.name().to_owned()));
     assert!(codes.len() > 10);
     assert_eq!(documented, codes);
+    statuses_and_retries_of_problems(&source);
     let openapi = read("docs/openapi.json");
     let openapi: serde_json::Value = serde_json::from_str(&openapi).unwrap();
     let described = openapi
@@ -291,12 +287,198 @@ fn every_problem_of_requests_is_documented_and_no_other() {
     assert_eq!(described, codes);
 }
 
+/// A problem that is no refusal passes by itself where the relay is late or busy.
+fn statuses_and_retries_of_problems(source: &str) {
+    let numbers: BTreeMap<_, _> = rows("HTTP statuses")
+        .into_iter()
+        .map(|row| (row[1].to_uppercase().replace(' ', "_"), row[0].clone()))
+        .collect();
+    let variant = |pattern: &str| pattern.split('(').next().unwrap().to_owned();
+    let statuses: BTreeMap<_, _> = arms(block(source, "fn status(self)", "\n    }\n"))
+        .map(|(problem, status)| {
+            let name = status.trim_start_matches("StatusCode::");
+            (variant(problem), numbers[name].clone())
+        })
+        .collect();
+    let codes = arms(block(source, "fn code(self)", "\n    }\n"));
+    let expected: BTreeSet<_> = codes
+        .map(|(problem, code)| {
+            let status = statuses[&variant(problem)].clone();
+            let refusal = RefusalCode::ALL
+                .into_iter()
+                .find(|refusal| code == format!("RefusalCode::{refusal:?}.name()"));
+            let retry = match refusal {
+                Some(refusal) => refusal.is_retryable(),
+                None => ["408", "503"].contains(&status.as_str()),
+            };
+            let name = refusal.map_or(code.trim_matches('"'), |refusal| refusal.name());
+            [name.to_owned(), status, yes_or_no(retry)]
+        })
+        .collect();
+    let documented: BTreeSet<_> = rows("Problems of requests")
+        .into_iter()
+        .map(|row| [0, 1, 4].map(|column| row[column].clone()))
+        .collect();
+    assert_eq!(documented, expected);
+}
+
+#[test]
+fn every_status_of_the_operators_port_and_socket_is_documented_and_no_other() {
+    let documented: BTreeSet<_> = rows("The operator's port and socket")
+        .into_iter()
+        .map(|row| row[1].to_uppercase().replace(' ', "_"))
+        .collect();
+    let files = ["admin.rs", "operator/answers.rs"];
+    let used: BTreeSet<_> = files
+        .iter()
+        .flat_map(|file| statuses_in(&read(&format!("crates/server/src/{file}"))))
+        .collect();
+    assert_eq!(documented, used);
+}
+
+/// The names of statuses in a source, without its tests.
+fn statuses_in(source: &str) -> BTreeSet<String> {
+    let source = source.split("#[cfg(test)]").next().unwrap();
+    source
+        .split("StatusCode::")
+        .skip(1)
+        .map(|rest| {
+            let end = rest.find(|c: char| !c.is_ascii_uppercase() && c != '_');
+            rest[..end.unwrap_or(rest.len())].to_owned()
+        })
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+/// Each series of a relay by its name, and its label with the value, if there is one of those that are known beforehand.
+async fn series() -> BTreeSet<(String, Option<(String, String)>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys.json");
+    let key = sealwire_jose::PrivateKey::generate(sealwire_jose::KeyType::P256).unwrap();
+    let set = format!("{{\"keys\":[{}]}}", key.public().unwrap().to_jwk());
+    std::fs::write(&file, set).unwrap();
+    let keys = KeySource::file(file, sealwire_jose::Algorithms::PUBLIC_KEY);
+    let relay = Relay::in_memory()
+        .issuer_with_keys_from("https://idp.example".parse().unwrap(), "relay", keys)
+        .admin("127.0.0.1:0".parse().unwrap())
+        .bind("127.0.0.1:0")
+        .await
+        .unwrap();
+    let mut stream = TcpStream::connect(relay.admin_addr().unwrap())
+        .await
+        .unwrap();
+    let request = b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    let reading = stream.read_to_string(&mut answer);
+    within("the metrics", reading).await.unwrap();
+    let (_, text) = answer.split_once("\r\n\r\n").unwrap();
+    let samples = text.lines().filter(|line| line.starts_with("sealwire_"));
+    samples
+        .map(|line| {
+            let (series, _) = line.rsplit_once(' ').unwrap();
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let labels = labels.trim_end_matches('}').split(',');
+            let known = labels
+                .filter_map(|label| label.split_once('='))
+                .find(|(label, _)| !["issuer", "version"].contains(label))
+                .map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned()));
+            (name.to_owned(), known)
+        })
+        .collect()
+}
+
+/// Those that are no names of close codes, refusals or problems, which have tables of their own.
+#[tokio::test]
+async fn every_value_of_the_labels_of_metrics_is_documented_and_no_other() {
+    let documented: BTreeSet<_> = rows("Labels of metrics")
+        .into_iter()
+        .flat_map(|row| {
+            let metrics: Vec<_> = code(&row[1]).map(str::to_owned).collect();
+            let value = row[0].clone();
+            metrics
+                .into_iter()
+                .map(move |metric| (metric, value.clone()))
+        })
+        .collect();
+    let names = |section, column: usize| {
+        rows(section)
+            .into_iter()
+            .map(move |row| row[column].clone())
+    };
+    let closes: BTreeSet<_> = names("Close codes", 1).collect();
+    let refusals: BTreeSet<_> = names("Refusals", 1).collect();
+    let problems: BTreeSet<_> = names("Problems of requests", 0).collect();
+    let series = series().await;
+    assert!(series.len() > 50);
+    let others: BTreeSet<_> = series
+        .into_iter()
+        .filter_map(|(name, label)| Some((name, label?.1)))
+        .filter(|(name, value)| {
+            let above = match name.as_str() {
+                "sealwire_links_closed_total" | "sealwire_handshakes_refused_total" => &closes,
+                "sealwire_requests_refused_total" => &refusals,
+                "sealwire_http_requests_total" => &problems,
+                _ => return true,
+            };
+            !above.contains(value)
+        })
+        .collect();
+    assert_eq!(documented, others);
+}
+
+/// With the labels that they name.
+#[tokio::test]
+async fn every_metric_that_the_documents_name_exists() {
+    let series = series().await;
+    let mut found = 0;
+    for document in ["docs/operations.md", "docs/codes.md", "CHANGELOG.md"] {
+        let page = read(document);
+        for rest in page.split("sealwire_").skip(1) {
+            let end = rest.find(|c: char| !c.is_ascii_lowercase() && c != '_');
+            let (name, rest) = rest.split_at(end.unwrap_or(rest.len()));
+            if ["server", "client", "protocol", "e", "jose"].contains(&name) {
+                continue; // a crate
+            }
+            let name = format!("sealwire_{name}");
+            let label = rest.strip_prefix('{').map(|rest| {
+                let (label, value) = block(rest, "", "}").split_once('=').unwrap();
+                (label.to_owned(), value.trim_matches('"').to_owned())
+            });
+            let is_there = series
+                .iter()
+                .any(|(known, of)| *known == name && (label.is_none() || *of == label));
+            assert!(is_there, "{document}: {name} {label:?}");
+            found += 1;
+        }
+    }
+    assert!(found > 15, "{found}");
+}
+
 #[test]
 fn every_finding_of_the_doctor_is_documented_and_no_other() {
-    let documented: BTreeSet<_> = rows("Findings of the doctor")
-        .into_iter()
-        .map(|row| row[0].clone())
+    let findings = rows("Findings of the doctor");
+    let doctor = read("crates/cli/src/commands/doctor.rs");
+    let steps: Vec<_> = arms(block(&doctor, "fn name(self)", "\n    }\n"))
+        .map(|(_, name)| name.trim_matches('"'))
+        .chain(["any"])
         .collect();
+    assert_eq!(steps.len(), 9);
+    let of_the_client: BTreeMap<_, _> = rows("Errors of the client")
+        .into_iter()
+        .map(|row| (row[0].clone(), row[4].clone()))
+        .collect();
+    for row in &findings {
+        for step in row[1].split(", ") {
+            assert!(steps.contains(&step), "{row:?}");
+        }
+        // What the client calls the same is the same; but a closed client is no closed link.
+        match of_the_client.get(&row[0]) {
+            Some(retry) if row[0] != "closed" => assert_eq!(row[4], *retry, "{row:?}"),
+            _ => assert!(["yes", "no"].contains(&row[4].as_str()), "{row:?}"),
+        }
+    }
+    let documented: BTreeSet<_> = findings.into_iter().map(|row| row[0].clone()).collect();
     let probe = read("crates/client/src/connection/probe.rs");
     let function = probe.split("pub fn code(&self)").nth(1).unwrap();
     let function = function.split("\n    }\n").next().unwrap();
@@ -340,6 +522,49 @@ fn every_exit_code_is_documented_and_no_other() {
     assert!(codes.len() > 3);
     codes.insert("0".to_owned());
     assert_eq!(documented, codes);
+}
+
+#[test]
+fn every_error_of_the_command_is_documented_with_its_exit_code_and_no_other() {
+    let documented: BTreeSet<_> = rows("Errors of the command")
+        .into_iter()
+        .map(|row| {
+            assert!(["yes", "no"].contains(&row[4].as_str()), "{row:?}");
+            [0, 1].map(|column| row[column].clone())
+        })
+        .collect();
+    let source = read("crates/cli/src/exit.rs");
+    let numbers: BTreeMap<_, _> = block(&source, "enum Class {", "}")
+        .lines()
+        .filter_map(|line| line.trim().trim_end_matches(',').split_once(" = "))
+        .collect();
+    let codes: BTreeSet<_> = arms(block(&source, "fn code(self)", "\n    }\n"))
+        .map(|(class, code)| {
+            let number = numbers[class.trim_start_matches("Self::")];
+            [code.trim_matches('"').to_owned(), number.to_owned()]
+        })
+        .collect();
+    assert_eq!(codes.len(), numbers.len());
+    assert_eq!(documented, codes);
+}
+
+/// What stands between `from` and the next `to`.
+fn block<'s>(source: &'s str, from: &str, to: &str) -> &'s str {
+    let (_, rest) = source.split_once(from).unwrap();
+    rest.split_once(to).unwrap().0
+}
+
+/// The arms of a `match`, with one pattern each and what it is matched to.
+fn arms(block: &str) -> impl Iterator<Item = (&str, &str)> {
+    block
+        .split(",\n")
+        .flat_map(|arm| {
+            let (patterns, value) = arm.split_once(" => ").unwrap_or_default();
+            let patterns = patterns.rsplit("{\n").next().unwrap_or_default();
+            let patterns = patterns.split('|').map(str::trim);
+            patterns.map(move |pattern| (pattern, value.trim()))
+        })
+        .filter(|(pattern, _)| !pattern.is_empty())
 }
 
 /// The rows of the table in a section of the page on codes.
