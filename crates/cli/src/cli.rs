@@ -142,46 +142,107 @@ mod tests {
     /// What the documentation tells people to type can be typed.
     #[test]
     fn commands_of_the_documentation_exist() {
-        for (document, least) in [("README.md", 9), ("docs/operations.md", 11)] {
+        for (document, least) in [("README.md", 9), ("docs/operations.md", 23)] {
             let path = format!("{}/../../{document}", env!("CARGO_MANIFEST_DIR"));
             let page = std::fs::read_to_string(path).unwrap();
             let shell = page.split("\n```sh\n").skip(1);
             let shell = shell.map(|rest| rest.split("\n```").next().unwrap());
-            let mut found = 0;
-            for line in shell.flat_map(str::lines) {
-                let line = line.strip_prefix("sudo -u sealwire ").unwrap_or(line);
-                let words = words(line);
-                if words.first().is_some_and(|first| first == "sealwire") {
-                    let parsed = Cli::try_parse_from(&words);
-                    // Which is an error to clap.
-                    let help = words.last().is_some_and(|last| last == "--version");
-                    assert!(parsed.is_ok() || help, "{document}: {line}");
-                    found += 1;
-                }
-            }
+            let found: usize = shell.map(|shell| try_all(document, shell)).sum();
             assert!(found >= least, "{document}: {found}");
         }
     }
 
-    /// The words of a line of shell, up to where something else than the command begins.
-    fn words(line: &str) -> Vec<String> {
-        let mut words = Vec::new();
+    #[test]
+    fn examples_of_the_help_exist_and_have_the_paths_of_the_documentation() {
+        fn examples(command: &clap::Command) -> usize {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            // The data directory is the relay's, and its home is not.
+            let home = help.split("/var/lib/sealwire").skip(1);
+            for rest in home {
+                assert!(rest.starts_with("/relay"), "{help}");
+            }
+            let unit = help.split("systemctl restart ").skip(1);
+            for rest in unit {
+                assert!(rest.starts_with("sealwire-relay"), "{help}");
+            }
+            let (_, shell) = help.split_once("Example").unwrap_or_default();
+            let found = try_all(command.get_name(), shell);
+            found + command.get_subcommands().map(examples).sum::<usize>()
+        }
+        let found = examples(&Cli::command());
+        assert!(found >= 60, "{found}");
+    }
+
+    /// Parses each command of ours in these lines of shell, and says how many there were.
+    #[track_caller]
+    fn try_all(place: &str, shell: &str) -> usize {
+        let shell = shell.replace("\\\n", " ");
+        let commands = shell.lines().flat_map(commands).filter_map(ours);
+        // What is left out could be anything.
+        let whole = commands.filter(|words| !words.iter().any(|word| word.ends_with("...")));
+        let commands: Vec<_> = whole.collect();
+        for words in &commands {
+            let parsed = Cli::try_parse_from(words);
+            // Which is an error to clap.
+            let help = words.last().is_some_and(|last| last == "--version");
+            assert!(parsed.is_ok() || help, "{place}: {words:?}");
+        }
+        commands.len()
+    }
+
+    /// The command of ours that these words run, whoever runs it and where.
+    fn ours(mut words: Vec<String>) -> Option<Vec<String>> {
+        while words.first().is_some_and(|word| is_assignment(word)) {
+            words.remove(0);
+        }
+        if words.first()? == "sudo" {
+            let user = words.get(1).is_some_and(|word| word == "-u");
+            words.drain(..if user { 3 } else { 1 });
+        }
+        let elsewhere = match words.first()?.as_str() {
+            "ssh" => true,
+            "docker" => ["run", "exec"].contains(&words.get(1)?.as_str()),
+            _ => false,
+        };
+        let begin = words.iter().position(|word| word == "sealwire")?;
+        // The image, which runs the command of its own.
+        let none = words.len() == begin + 1;
+        ((begin == 0 || elsewhere) && !none).then(|| words.split_off(begin))
+    }
+
+    fn is_assignment(word: &str) -> bool {
+        word.split_once('=').is_some_and(|(name, _)| {
+            let of_a_name = |byte: u8| byte.is_ascii_uppercase() || byte == b'_';
+            !name.is_empty() && name.bytes().all(of_a_name)
+        })
+    }
+
+    /// The words of each command in a line of shell, also of one whose output is assigned.
+    fn commands(line: &str) -> Vec<Vec<String>> {
+        let line = match line.split_once("=\"$(") {
+            Some((_, command)) => command.trim_end_matches(")\""),
+            None => line,
+        };
+        let mut commands = vec![Vec::new()];
         let (mut word, mut quote) = (String::new(), None);
+        let mut into_a_file = false;
         for c in line.chars().chain([' ']) {
             match (quote, c) {
                 (None, '"' | '\'') => quote = Some(c),
                 (Some(open), c) if open == c => quote = None,
-                (None, ' ') => {
-                    let word = std::mem::take(&mut word);
-                    if matches!(word.as_str(), "#" | ">" | "|" | "&" | "&&") {
-                        break;
-                    }
-                    words.extend(Some(word).filter(|word| !word.is_empty()));
-                }
+                (None, ' ') => match std::mem::take(&mut word).as_str() {
+                    "" => {}
+                    "#" => break,
+                    ">" | "<" => into_a_file = true,
+                    "|" | "&" | "&&" => commands.push(Vec::new()),
+                    _ if into_a_file => into_a_file = false,
+                    word => commands.last_mut().unwrap().push(word.to_owned()),
+                },
                 (_, c) => word.push(c),
             }
         }
-        words
+        commands
     }
 
     /// Secrets never come from the command line: no argument is called like one that would hold it.

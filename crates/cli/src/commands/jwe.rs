@@ -53,7 +53,7 @@ pub(crate) struct Seal {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     sealwire jwe open --key inbox.jwk sealed.jwe\n  \
-    sealwire jwe open sealed.jwe                        with this device's own key; connects to its relay")]
+    sealwire jwe open sealed.jwe                        # with this device's own key; connects to its relay")]
 pub(crate) struct Open {
     /// Your X25519 private key: a JWK or PEM file [default: this device's own]
     #[arg(long, value_name = "FILE", conflicts_with = "passphrase_file")]

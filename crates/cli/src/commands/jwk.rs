@@ -24,8 +24,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    sealwire jwk new --type ed25519 -o issuer.jwk       a key to sign tokens with\n  \
-    sealwire jwk new --type x25519 -o inbox.jwk         a key to receive standard JWE with\n  \
+    sealwire jwk new --type ed25519 -o issuer.jwk       # a key to sign tokens with\n  \
+    sealwire jwk new --type x25519 -o inbox.jwk         # a key to receive standard JWE with\n  \
     sealwire jwk new --type rsa3072 --alg RS256 -o k.jwk")]
 pub(crate) struct New {
     /// What kind of key

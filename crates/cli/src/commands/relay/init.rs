@@ -15,7 +15,7 @@ Examples:\n  \
     # to try it on this machine\n  \
     sealwire relay init ./relay\n  \
     # behind a name\n  \
-    sealwire relay init /var/lib/sealwire --address wss://relay.example/v1")]
+    sealwire relay init /var/lib/sealwire/relay --address wss://relay.example/v1")]
 pub(crate) struct Init {
     /// The directory to make; one that holds a relay already is left as it is
     dir: PathBuf,

@@ -19,7 +19,7 @@ that is away for all of it, or for three rotations, needs the relay's new addres
 This is for a key that nobody else has. Whoever has stolen it can name a successor of their own: then set up the relay anew, and tell devices its new address.\n\
 \n\
 Example:\n  \
-    sealwire relay rotate-key --data /var/lib/sealwire && systemctl restart sealwire")]
+    sealwire relay rotate-key --data /var/lib/sealwire/relay && systemctl restart sealwire-relay")]
 pub(crate) struct RotateKey {
     /// The relay's data directory
     #[arg(long, value_name = "DIR")]

@@ -246,7 +246,7 @@ impl Configuration {
             Key::new("data", "The directory that `sealwire relay init` has made. What is in it is the relay: keep it private, and back it up.")
                 .flag("--data"),
             &File { what: "a directory" },
-            "/var/lib/sealwire",
+            "/var/lib/sealwire/relay",
         );
         let require_tenant = keys.setting(
             Key::new(
