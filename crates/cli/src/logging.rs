@@ -1,5 +1,7 @@
 //! Logs, to standard error: never what is in a message, a token or a key.
 
+use std::env::VarError;
+
 use clap::Args;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -13,22 +15,33 @@ pub(crate) const RELAY: &str = "warn,sealwire_server=info";
 /// What is logged by every other command: what they have to say, they say themselves.
 pub(crate) const ELSEWHERE: &str = "error";
 
+/// The variable that says it where the command line does not.
+pub(crate) const VARIABLE: &str = "SEALWIRE_LOG";
+
 /// What to log, and in which form.
 #[derive(Debug, Args)]
 pub(crate) struct Logging {
-    /// What to log: error, warn, info, debug, trace, or per part as in sealwire_server=debug
-    #[arg(long, global = true, env = "SEALWIRE_LOG", value_name = "LEVEL")]
+    /// What to log: error, warn, info, debug, trace, or per part as in sealwire_server=debug [env: SEALWIRE_LOG]
+    #[arg(long, global = true, value_name = "LEVEL")]
     log: Option<String>,
 }
 
 impl Logging {
     /// Logs from here on; `default` unless something else was asked for.
     pub(crate) fn start(&self, default: &str, output: Output) -> Result<(), Failure> {
-        start(self.asked().unwrap_or(default), output.is_json(), None)
+        let variable = match std::env::var(VARIABLE) {
+            Ok(filter) => Some(filter),
+            Err(VarError::NotPresent) => None,
+            Err(VarError::NotUnicode(_)) => {
+                return Err(Failure::usage(format_args!("{VARIABLE} is not UTF-8")));
+            }
+        };
+        let filter = self.flag().or(variable.as_deref()).unwrap_or(default);
+        start(filter, output.is_json(), None)
     }
 
-    /// What the command line or `SEALWIRE_LOG` asks for.
-    pub(crate) fn asked(&self) -> Option<&str> {
+    /// What the command line asks for.
+    pub(crate) fn flag(&self) -> Option<&str> {
         self.log.as_deref()
     }
 }
@@ -40,7 +53,7 @@ pub(crate) type Beside = Box<dyn Layer<Registry> + Send + Sync>;
 pub(crate) fn start(filter: &str, json: bool, beside: Option<Beside>) -> Result<(), Failure> {
     let filter = EnvFilter::try_new(filter).map_err(|_| {
         Failure::usage(format_args!(
-            "--log {filter:?} is not a level; write error, warn, info, debug or trace"
+            "{filter:?} of --log, or of {VARIABLE}, is not a level; write error, warn, info, debug or trace"
         ))
     })?;
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);

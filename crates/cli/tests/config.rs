@@ -170,6 +170,7 @@ fn show_says_what_is_in_effect_and_who_has_said_it() {
     let variables = [
         ("SEALWIRE_RELAY_LIMITS_BLOBS", "7"),
         ("SEALWIRE_RELAY_LIMITS_KEEP_ALIVE", "2 min"),
+        ("SEALWIRE_LOG", "debug"),
     ];
     let shown = world
         .run_in(&variables, &[&arguments[..], &["--json"]].concat())
@@ -207,6 +208,15 @@ fn show_says_what_is_in_effect_and_who_has_said_it() {
             json!("environment"),
             null.clone(),
             json!("SEALWIRE_RELAY_LIMITS_KEEP_ALIVE")
+        )
+    );
+    assert_eq!(
+        of("log.filter"),
+        (
+            json!("debug"),
+            json!("environment"),
+            null.clone(),
+            json!("SEALWIRE_LOG")
         )
     );
     assert_eq!(

@@ -76,7 +76,7 @@ impl Options {
     /// If there is no such file. Everything else that is wrong is in what comes back.
     pub(super) fn load(&self, logging: &Logging, json: bool) -> Result<Loaded, Failure> {
         let mut flags = self.flags();
-        let filter = logging.asked().map(|filter| Raw::Word(filter.to_owned()));
+        let filter = logging.flag().map(|filter| Raw::Word(filter.to_owned()));
         flags.extend(filter.map(|value| Flag {
             path: "log.filter",
             flag: "--log",

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::logging;
+
 /// What the names of environment variables begin with.
 pub(in crate::commands) const PREFIX: &str = "SEALWIRE_RELAY_";
 /// The variable that names the file, and is no setting.
@@ -188,7 +190,8 @@ fn tables<'v, 'i>(value: &'v DeValue<'i>) -> Option<Vec<(Range<usize>, &'v DeTab
 #[derive(Debug, Default)]
 pub(super) struct Layers {
     document: Document,
-    variables: BTreeMap<String, String>,
+    /// By the variable that stands for the setting: the one that was said, and its value.
+    variables: BTreeMap<String, (String, String)>,
     flags: BTreeMap<&'static str, (&'static str, Raw)>,
 }
 
@@ -237,21 +240,31 @@ impl Layers {
         self.document = document;
     }
 
-    /// Takes the environment: the variables that begin with [`PREFIX`].
+    /// Takes the environment: the variables that begin with [`PREFIX`], and the one that says for every command what is logged.
     pub(super) fn environment(
         &mut self,
         variables: impl Iterator<Item = (OsString, OsString)>,
         problems: &mut Vec<Problem>,
     ) {
         for (name, value) in variables {
-            let Some(name) = name.to_str().filter(|name| name.starts_with(PREFIX)) else {
+            let is_ours = |name: &&str| name.starts_with(PREFIX) || *name == logging::VARIABLE;
+            let Some(name) = name.to_str().filter(is_ours) else {
                 continue;
             };
             if name == FILE_VARIABLE {
                 continue;
             }
             match value.into_string() {
-                Ok(value) => drop(self.variables.insert(name.to_owned(), value)),
+                // The relay's own wins, whichever comes first.
+                Ok(value) if name == logging::VARIABLE => {
+                    let filter = variable("log", "filter");
+                    let said = || (name.to_owned(), value);
+                    self.variables.entry(filter).or_insert_with(said);
+                }
+                Ok(value) => {
+                    let said = (name.to_owned(), value);
+                    self.variables.insert(name.to_owned(), said);
+                }
                 Err(_) => problems.push(Problem {
                     source: Source::Variable(name.to_owned()),
                     message: "this is not UTF-8".to_owned(),
@@ -294,10 +307,10 @@ impl Layers {
             });
         }
         let name = variable(section, key);
-        if let Some(value) = self.variables.get(&name) {
+        if let Some((said, value)) = self.variables.get(&name) {
             return Some(Said {
                 raw: Raw::Word(value.clone()),
-                source: Source::Variable(name),
+                source: Source::Variable(said.clone()),
                 base: PathBuf::new(),
             });
         }

@@ -411,12 +411,41 @@ fn every_problem_is_reported() {
 fn flag_wins_over_variable_and_that_over_the_file() {
     let file = "[limits]\nblobs = 1\nblobs_per_user = 2\nblob_uploads_per_user = 3\n";
     let loaded = with(
+/// It is for every command, so that the relay's own wins.
+#[test]
+fn variable_of_every_command_says_what_is_logged_where_the_relays_own_does_not() {
+    let file = "[log]\nfilter = \"error\"\n";
+    let every = ("SEALWIRE_LOG", "debug");
+    let own = ("SEALWIRE_RELAY_LOG_FILTER", "trace");
+    for (variables, flags, value, source) in [
+        (&[every][..], vec![], "debug", "SEALWIRE_LOG"),
+        (&[every, own], vec![], "trace", "SEALWIRE_RELAY_LOG_FILTER"),
+        (&[own, every], vec![], "trace", "SEALWIRE_RELAY_LOG_FILTER"),
+        (
+            &[own, every],
+            vec![flag("log.filter", "--log", "info")],
+            "info",
+            "--log",
+        ),
+    ] {
+        let loaded = with(file, variables, flags);
+        assert_eq!(problems(&loaded), [""; 0]);
+        let said = (json!(value), source.to_owned());
+        assert_eq!(now(&loaded, "log.filter"), said);
+    }
+    let wrong = with(file, &[("SEALWIRE_LOG", "a=b=c")], vec![]);
+    let said = problems(&wrong);
+    assert!(
+        said[0].starts_with("SEALWIRE_LOG: log.filter is \"a=b=c\"; write"),
+        "{said:?}"
+    );
+}
+
         file,
         &[
             ("SEALWIRE_RELAY_LIMITS_BLOBS_PER_USER", "20"),
             ("SEALWIRE_RELAY_LIMITS_BLOB_UPLOADS_PER_USER", "30"),
             ("SEALWIRE_RELAY_CONFIG", "/etc/sealwire/relay.toml"),
-            ("SEALWIRE_LOG", "no setting of the relay"),
         ],
         vec![flag("limits.blob_uploads_per_user", "--flag", "300")],
     );
