@@ -419,6 +419,32 @@ fn examples_of_the_documentation_are_good() {
     assert_eq!(minted.stderr, "", "a relay would refuse it");
 }
 
+/// A supervisor that kills a relay before it has ended by itself takes from the last devices that they are told when to come back.
+#[test]
+fn supervisors_wait_for_longer_than_a_stop_takes() {
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let number = |file: &str, before: &str| -> u64 {
+        let text = std::fs::read_to_string(format!("{workspace}/{file}")).unwrap();
+        let (_, rest) = text.split_once(before).unwrap();
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap();
+        rest[..end].parse().unwrap()
+    };
+    let window = sealwire_server::Drain::default().window().as_secs();
+    // Links that do not leave, and then handlers of services that do not end.
+    let grace = "SHUTDOWN_GRACE: Duration = Duration::from_secs(";
+    let grace = 2 * number("crates/server/src/bounds.rs", grace);
+    let end = "END: Duration = Duration::from_secs(";
+    let traces = number("crates/cli/src/telemetry.rs", end);
+    assert!(window > 0 && grace > 0 && traces > 0);
+    for (file, before) in [
+        ("deploy/sealwire-relay.service", "\nTimeoutStopSec="),
+        ("docs/operations.md", "--stop-timeout "),
+    ] {
+        let waits = number(file, before);
+        assert!(waits > window + grace + traces, "{file}: {waits}");
+    }
+}
+
 /// The unit is as hardened as the documentation says, where this machine can tell.
 #[test]
 fn unit_is_one_that_systemd_takes() {

@@ -44,8 +44,10 @@ const MAX_PER_MINUTE: u64 = 10_000_000;
 const MAX_NUMBER: u64 = 100_000_000;
 /// Connections, at most, that a limit of the relay allows.
 const MAX_CONNECTIONS: u64 = 1_000_000;
-/// Seconds, at most, that a relay takes to end, and that devices are kept away.
+/// Seconds, at most, that a relay takes to end.
 const MAX_DRAIN_SECONDS: u64 = 600;
+/// Seconds, at most, that devices are kept away: no device stays away for longer (docs/protocol.md §5.2).
+const MAX_RETURN_SECONDS: u64 = 30;
 /// Bytes, at most, of which a limit of the relay allows.
 const MAX_BYTES: u64 = 1 << 50;
 /// Bytes of a sealed message that every relay takes: the first one to a device carries an attestation.
@@ -432,11 +434,8 @@ impl TlsSettings {
 /// How a relay ends that is asked to.
 fn read_drain(keys: &mut Keys<'_>) -> Drain {
     keys.section("drain");
-    let mut time = |name, about, default: Duration| {
-        let kind = Time {
-            least: 0,
-            most: MAX_DRAIN_SECONDS,
-        };
+    let mut time = |name, about, most, default: Duration| {
+        let kind = Time { least: 0, most };
         let seconds = keys.setting(Key::new(name, about), &kind, default.as_secs());
         Duration::from_secs(seconds.value)
     };
@@ -444,11 +443,13 @@ fn read_drain(keys: &mut Keys<'_>) -> Drain {
     let window = time(
         "within",
         "A relay that is asked to end (SIGTERM) has links leave one after another within this time; about 500 leave in a second.",
+        MAX_DRAIN_SECONDS,
         usual.window(),
     );
     let return_after = time(
         "return_after",
-        "How long after that there is a relay again: devices stay away until then.",
+        "How long after that there is a relay again: devices stay away until then, and never for longer than 30 seconds.",
+        MAX_RETURN_SECONDS,
         usual.returns_after(),
     );
     usual.within(window).return_after(return_after)

@@ -114,7 +114,7 @@ fn every_setting_reaches_the_relay() {
         listen = \"127.0.0.1:126\"
         [drain]
         within = \"127 s\"
-        return_after = 128
+        return_after = 28
         [telemetry]
         one_in = 129";
     let loaded = read(everything);
@@ -172,7 +172,7 @@ fn every_setting_reaches_the_relay() {
     assert_eq!(format!("{built:?}"), format!("{expected:?}"));
     let drain = Drain::default()
         .within(Duration::from_secs(127))
-        .return_after(Duration::from_secs(128));
+        .return_after(Duration::from_secs(28));
     assert_eq!(loaded.configuration.drain, drain);
 
     // There is a setting for every limit of the relay.
@@ -299,6 +299,10 @@ fn wrong_value_is_named_with_its_line_and_what_is_allowed() {
             "2: limits.allowed_origins is a list; write a list, each an origin, as in \"https://app.example\"",
         ),
         (
+            "[drain]\nreturn_after = 31",
+            "2: drain.return_after is 31; write a time from 0 to 30 s: \"30 d\", \"12 h\", \"5 min\", \"30 s\", or a number of seconds",
+        ),
+        (
             "[tls]\nmode = \"on\"",
             "2: tls.mode is \"on\"; write \"self-signed\" or \"files\" or \"none\"",
         ),
@@ -407,10 +411,6 @@ fn every_problem_is_reported() {
     );
 }
 
-#[test]
-fn flag_wins_over_variable_and_that_over_the_file() {
-    let file = "[limits]\nblobs = 1\nblobs_per_user = 2\nblob_uploads_per_user = 3\n";
-    let loaded = with(
 /// It is for every command, so that the relay's own wins.
 #[test]
 fn variable_of_every_command_says_what_is_logged_where_the_relays_own_does_not() {
@@ -441,6 +441,10 @@ fn variable_of_every_command_says_what_is_logged_where_the_relays_own_does_not()
     );
 }
 
+#[test]
+fn flag_wins_over_variable_and_that_over_the_file() {
+    let file = "[limits]\nblobs = 1\nblobs_per_user = 2\nblob_uploads_per_user = 3\n";
+    let loaded = with(
         file,
         &[
             ("SEALWIRE_RELAY_LIMITS_BLOBS_PER_USER", "20"),
