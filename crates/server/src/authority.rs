@@ -17,6 +17,7 @@ use sealwire_protocol::token::{
 use sealwire_protocol::{ClaimDefect, TokenError};
 
 use crate::issuer_keys::{IssuerKeys, KeySource, Look};
+use crate::remedy::{self, Remedy};
 
 /// A token's `kid` names no key.
 pub(crate) const UNKNOWN_KEY: TokenError = TokenError::Signature(SignatureError::UnknownKey);
@@ -83,7 +84,7 @@ impl Keys {
 }
 
 /// Why a token lets nobody in.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum VerifyError {
     /// It is not good.
     #[error("the token: {0}")]
@@ -119,6 +120,11 @@ impl Authority {
     /// The issuer.
     pub(crate) fn issuer(&self) -> &Issuer {
         &self.issuer
+    }
+
+    /// What helps against a token that is refused.
+    pub(crate) fn remedy(&self, error: &TokenError) -> Remedy {
+        remedy::token(error, &self.issuer, &self.audience)
     }
 
     /// The keys, if they are fetched.

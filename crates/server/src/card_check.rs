@@ -33,9 +33,12 @@ pub(crate) struct CheckedCard {
 /// Why a card is not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum CardError {
-    /// Malformed, a claim missing or not listed, a signature that does not fit, or an attestation that is not good.
+    /// Malformed, a claim missing or not listed, or a signature that does not fit.
     #[error(transparent)]
     Token(#[from] TokenError),
+    /// Its attestation is not good.
+    #[error("the card's attestation: {0}")]
+    AttestationToken(TokenError),
     /// `key` is not a usable Ed25519 key.
     #[error("the device key of the card: {0}")]
     Key(#[from] PublicKeyError),
@@ -87,7 +90,9 @@ pub(crate) fn check_card(
     let _: [u8; 32] = claims.bytes("jwe")?;
     let _: [u8; 32] = claims.bytes("spk")?;
     KemEncapsulationKey::decode(&claims.bytes("kem")?)?;
-    let attestation = authority.attestation(claims.text("att")?.as_bytes(), now)?;
+    let attestation = authority
+        .attestation(claims.text("att")?.as_bytes(), now)
+        .map_err(CardError::AttestationToken)?;
     if attestation.device() != device || attestation.user() != user {
         return Err(CardError::Attestation);
     }

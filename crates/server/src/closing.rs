@@ -3,6 +3,7 @@ use std::fmt;
 
 use sealwire_protocol::close::CloseCode;
 use sealwire_protocol::error::{LinkError, NotAuthorised};
+use sealwire_protocol::limits::MAX_OPEN_REQUESTS;
 
 use crate::authority::VerifyError;
 use crate::bounds::MAX_PINGS;
@@ -21,7 +22,7 @@ pub(crate) enum End {
     #[error("{}", without_ids(.0))]
     Link(#[from] LinkError),
     /// The handshake was not complete in time.
-    #[error("the handshake was not complete in time")]
+    #[error("the handshake was not complete within limits.handshake_deadline")]
     HandshakeDeadline,
     /// The token is not good.
     #[error(transparent)]
@@ -59,19 +60,19 @@ pub(crate) enum End {
     #[error("the relay stops")]
     Stopping,
     /// Nothing came from the device, not even the answer to a ping.
-    #[error("no answer to a ping")]
+    #[error("no answer to a ping within limits.keep_alive")]
     Silent,
     /// The device does not take what is sent to it.
-    #[error("the device does not read")]
+    #[error("the device did not read for longer than limits.write_timeout")]
     TooSlow,
     /// More links of one user than the relay allows.
-    #[error("the user has too many links")]
+    #[error("the user has more links than limits.links_per_user allows")]
     TooManyLinks,
     /// More links of one tenant than the relay allows.
-    #[error("the tenant has too many links")]
+    #[error("the tenant has more links than limits.links_per_tenant allows")]
     TooManyLinksOfTenant,
     /// More requests open than the protocol allows.
-    #[error("too many open requests")]
+    #[error("more than {MAX_OPEN_REQUESTS} open requests")]
     TooManyRequests,
     /// An acknowledgement of what was never delivered.
     #[error("an acknowledgement beyond the mailbox")]

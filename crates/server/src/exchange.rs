@@ -25,7 +25,8 @@ use sealwire_protocol::{ClaimDefect, TokenError};
 use crate::authority::{Keys, OutsideKeys, UNKNOWN_KEY};
 use crate::issuer::{Grant, Issuer, IssuerError, Minted, TOKEN_LIFETIME_SECONDS};
 use crate::issuer_keys::{IssuerKeys, KeySource, Look};
-use claims::{ClaimPath, MappingError, Template};
+pub(crate) use claims::MappingError;
+use claims::{ClaimPath, Template};
 pub(crate) use names::{Names, NotInvited};
 
 pub use claims::{ClaimNameDefect, TemplateDefect};
@@ -643,6 +644,12 @@ impl Exchange {
         self.partners
             .iter()
             .filter_map(|partner| Some((&partner.name, partner.keys.fetched()?)))
+    }
+
+    /// What `aud` of this issuer's tokens has to contain.
+    pub(crate) fn audience_of(&self, issuer: &IssuerName) -> &str {
+        let partner = self.partners.iter().find(|partner| partner.name == *issuer);
+        partner.map_or("", |partner| &partner.audience)
     }
 
     /// Whether a token says that it is of one of these issuers.

@@ -8,8 +8,10 @@
 //! Nothing that is refused here costs more than parsing its headers, or, for a token, one signature check.
 mod api;
 mod problem;
+mod refused;
 mod replays;
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use base64ct::{Base64, Encoding};
@@ -23,6 +25,8 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use crate::authority::{Authority, Bearer, VerifyError};
 use crate::clock;
 use crate::listener::Patience;
+use crate::refusal::Outside;
+use crate::remedy::{self, Remedy};
 use crate::shared::Shared;
 
 pub(crate) use api::RequestBody;
@@ -65,49 +69,114 @@ pub(crate) async fn answer<B: RequestBody>(
         (&Method::GET, "/healthz") => health(shared.is_writable()),
         (&Method::GET, "/v1") => match upgrade(request, origins, &shared.authority, slot).await {
             Ok(response) => response,
-            Err(refusal) => refusal.response(),
+            Err(refusal) => refusal.answered(shared),
         },
-        (_, "/healthz" | "/v1") => Refusal::Method.response(),
+        (_, "/healthz" | "/v1") => Refusal::Method.answered(shared),
         (_, path) if path.starts_with("/v1/") => api::answer(request, shared, patience).await,
-        _ => Refusal::Path.response(),
+        _ => Refusal::Path.answered(shared),
     }
 }
 
-/// Why a request is not upgraded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+/// Why a request is not upgraded, as the other side is told; what it is not told is in the variants, for the log.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
 enum Refusal {
     #[error("nothing is here; the relay is at /v1")]
     Path,
     #[error("only GET is possible here")]
     Method,
     #[error("requests of this origin are not allowed")]
-    Origin,
+    Origin(Outside),
     #[error("a WebSocket upgrade, version 13, is needed here")]
     NotWebSocket,
     #[error("the WebSocket request is not well-formed")]
-    Malformed,
+    Malformed(&'static str),
     #[error("the sub-protocol sealwire.v1 is needed")]
     SubProtocol,
     #[error("nothing may be in the query: tokens and codes never travel in a URL")]
     Query,
     #[error("the token is not accepted")]
-    Token,
-    #[error("the token cannot be checked now; try again later")]
-    KeyNotKnownYet,
+    NoBearer,
+    #[error("{}", verification(.0))]
+    Token(VerifyError),
+}
+
+fn verification(error: &VerifyError) -> &'static str {
+    match error {
+        VerifyError::Token(_) => "the token is not accepted",
+        VerifyError::KeyNotKnownYet => "the token cannot be checked now; try again later",
+    }
 }
 
 impl Refusal {
-    fn response(self) -> Response<Full<Bytes>> {
-        let status = match self {
+    fn status(&self) -> StatusCode {
+        match self {
             Self::Path => StatusCode::NOT_FOUND,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Origin => StatusCode::FORBIDDEN,
+            Self::Origin(_) => StatusCode::FORBIDDEN,
             Self::NotWebSocket => StatusCode::UPGRADE_REQUIRED,
-            Self::Malformed | Self::SubProtocol | Self::Query => StatusCode::BAD_REQUEST,
-            Self::Token => StatusCode::UNAUTHORIZED,
-            Self::KeyNotKnownYet => StatusCode::SERVICE_UNAVAILABLE,
-        };
-        tracing::debug!(%status, reason = %self, "request refused");
+            Self::Malformed(_) | Self::SubProtocol | Self::Query => StatusCode::BAD_REQUEST,
+            Self::NoBearer | Self::Token(VerifyError::Token(_)) => StatusCode::UNAUTHORIZED,
+            Self::Token(VerifyError::KeyNotKnownYet) => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    /// For the log.
+    fn why(&self) -> Cow<'static, str> {
+        match self {
+            Self::Origin(origin) => {
+                format!("the header field origin, {origin}, is not in limits.allowed_origins")
+                    .into()
+            }
+            Self::Malformed(field) => {
+                format!("the header field {field} is missing, there twice, or not well-formed")
+                    .into()
+            }
+            Self::NoBearer => "the header field authorization is not of the scheme Bearer".into(),
+            Self::Token(error) => error.to_string().into(),
+            Self::NotWebSocket => {
+                "the header fields connection, upgrade or sec-websocket-version do not ask for a WebSocket of version 13"
+                    .into()
+            }
+            Self::SubProtocol => {
+                "the header field sec-websocket-protocol does not have sealwire.v1".into()
+            }
+            Self::Path => "nothing is at this path".into(),
+            Self::Method => "the method is not GET".into(),
+            Self::Query => "there is a query".into(),
+        }
+    }
+
+    /// Likewise.
+    fn remedy(&self, shared: &Shared) -> Remedy {
+        match self {
+            Self::Origin(_) => "add it to limits.allowed_origins in the configuration, exactly, if the page is one of yours".into(),
+            Self::Token(error) => remedy::verification(error, shared),
+            Self::NotWebSocket | Self::Malformed(_) | Self::SubProtocol => {
+                "have the proxy in between pass these header fields on; it may also be no device that asks".into()
+            }
+            Self::NoBearer => {
+                "have the application present its token as Authorization: Bearer, once, or not at all".into()
+            }
+            Self::Path => {
+                "have the device use the address that sealwire relay run prints, and the proxy pass its path on".into()
+            }
+            Self::Method | Self::Query => "nothing: no device asks so".into(),
+        }
+    }
+
+    /// Tells the log, and the other side.
+    fn answered(&self, shared: &Shared) -> Response<Full<Bytes>> {
+        tracing::debug!(
+            code = self.status().as_u16(),
+            why = &*self.why(),
+            remedy = &*self.remedy(shared),
+            "request refused"
+        );
+        self.response()
+    }
+
+    fn response(&self) -> Response<Full<Bytes>> {
+        let status = self.status();
         let mut response = plain(
             status,
             "text/plain; charset=utf-8",
@@ -126,15 +195,15 @@ impl Refusal {
                     HeaderValue::from_static("13"),
                 );
             }
-            Self::Token => {
+            Self::NoBearer | Self::Token(VerifyError::Token(_)) => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             Self::Path
-            | Self::Origin
-            | Self::Malformed
+            | Self::Origin(_)
+            | Self::Malformed(_)
             | Self::SubProtocol
             | Self::Query
-            | Self::KeyNotKnownYet => {}
+            | Self::Token(VerifyError::KeyNotKnownYet) => {}
         }
         response
     }
@@ -155,13 +224,7 @@ async fn upgrade<B>(
         None => None,
         Some(token) => {
             let bearer = authority.bearer(token, clock::now().seconds()).await;
-            Some(bearer.map_err(|error| {
-                tracing::debug!(%error, "token of the upgrade request refused");
-                match error {
-                    VerifyError::Token(_) => Refusal::Token,
-                    VerifyError::KeyNotKnownYet => Refusal::KeyNotKnownYet,
-                }
-            })?)
+            Some(bearer.map_err(Refusal::Token)?)
         }
     };
     let connection = hyper::upgrade::on(&mut request);
@@ -183,7 +246,8 @@ async fn upgrade<B>(
 impl Origins {
     /// RFC 6455 §10.2: a browser states the page's origin. Devices that are not browsers state none.
     fn check(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        match single(headers, &header::ORIGIN).map_err(|_| Refusal::Origin)? {
+        let refused = |origin: &[u8]| Refusal::Origin(Outside::new(origin));
+        match single(headers, &header::ORIGIN).map_err(|Twice| refused(b"given twice"))? {
             None => Ok(()),
             Some(origin)
                 if self
@@ -193,7 +257,7 @@ impl Origins {
             {
                 Ok(())
             }
-            Some(_) => Err(Refusal::Origin),
+            Some(origin) => Err(refused(origin.as_bytes())),
         }
     }
 }
@@ -207,15 +271,19 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     }) {
         return Err(Refusal::NotWebSocket);
     }
-    match single(headers, &header::SEC_WEBSOCKET_VERSION)? {
+    let twice = |field| move |Twice| Refusal::Malformed(field);
+    let version = single(headers, &header::SEC_WEBSOCKET_VERSION);
+    match version.map_err(twice("sec-websocket-version"))? {
         Some(version) if version.as_bytes() == b"13" => {}
         Some(_) | None => return Err(Refusal::NotWebSocket),
     }
-    let key = single(headers, &header::SEC_WEBSOCKET_KEY)?.ok_or(Refusal::Malformed)?;
+    let malformed = Refusal::Malformed("sec-websocket-key");
+    let key = single(headers, &header::SEC_WEBSOCKET_KEY).map_err(twice("sec-websocket-key"))?;
+    let key = key.ok_or(malformed)?;
     let mut nonce = [0; 16];
     match Base64::decode(key.as_bytes(), &mut nonce) {
         Ok(decoded) if decoded.len() == 16 => {}
-        Ok(_) | Err(_) => return Err(Refusal::Malformed),
+        Ok(_) | Err(_) => return Err(Refusal::Malformed("sec-websocket-key")),
     }
     // docs/protocol.md §3.1; the comparison is exact, as sub-protocol names are case-sensitive.
     if !lists(headers, &header::SEC_WEBSOCKET_PROTOCOL, |token| {
@@ -223,31 +291,34 @@ fn accept_key(headers: &HeaderMap) -> Result<HeaderValue, Refusal> {
     }) {
         return Err(Refusal::SubProtocol);
     }
-    HeaderValue::from_str(&derive_accept_key(key.as_bytes())).map_err(|_| Refusal::Malformed)
+    HeaderValue::from_str(&derive_accept_key(key.as_bytes()))
+        .map_err(|_| Refusal::Malformed("sec-websocket-key"))
 }
 
 /// The token of `Authorization: Bearer` (RFC 6750 §2.1), if the header is there.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let Some(value) = single(headers, &header::AUTHORIZATION)? else {
+    let value = single(headers, &header::AUTHORIZATION);
+    let Some(value) = value.map_err(|Twice| Refusal::Malformed("authorization"))? else {
         return Ok(None);
     };
-    let value = value.to_str().map_err(|_| Refusal::Token)?;
-    let (scheme, token) = value.split_once(' ').ok_or(Refusal::Token)?;
+    let value = value.to_str().map_err(|_| Refusal::NoBearer)?;
+    let (scheme, token) = value.split_once(' ').ok_or(Refusal::NoBearer)?;
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Refusal::Token);
+        return Err(Refusal::NoBearer);
     }
     Ok(Some(token))
 }
 
+/// A field that may be there once is there twice.
+#[derive(Debug, Clone, Copy)]
+struct Twice;
+
 /// The value of a field that may be there once.
-fn single<'h>(
-    headers: &'h HeaderMap,
-    name: &HeaderName,
-) -> Result<Option<&'h HeaderValue>, Refusal> {
+fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Twice> {
     let mut values = headers.get_all(name).iter();
     let first = values.next();
     if values.next().is_some() {
-        Err(Refusal::Malformed)
+        Err(Twice)
     } else {
         Ok(first)
     }
@@ -381,7 +452,7 @@ mod tests {
         ] {
             assert_eq!(
                 accept_key(&with("sec-websocket-key", key)),
-                Err(Refusal::Malformed),
+                Err(Refusal::Malformed("sec-websocket-key")),
                 "{key:?}"
             );
         }
@@ -390,7 +461,10 @@ mod tests {
             header::SEC_WEBSOCKET_KEY,
             HeaderValue::from_static("dGhlIHNhbXBsZSBub25jZQ=="),
         );
-        assert_eq!(accept_key(&twice), Err(Refusal::Malformed));
+        assert_eq!(
+            accept_key(&twice),
+            Err(Refusal::Malformed("sec-websocket-key"))
+        );
     }
 
     #[test]
@@ -424,20 +498,16 @@ mod tests {
             "http://app.example",
             "https://app.example:8443",
         ] {
-            assert_eq!(
-                none.check(&request(&[("origin", origin)])),
-                Err(Refusal::Origin)
-            );
-            assert_eq!(
-                some.check(&request(&[("origin", origin)])),
-                Err(Refusal::Origin)
-            );
+            let refused = Err(Refusal::Origin(Outside::new(origin)));
+            assert_eq!(none.check(&request(&[("origin", origin)])), refused);
+            assert_eq!(some.check(&request(&[("origin", origin)])), refused);
         }
         let twice = request(&[
             ("origin", "https://app.example"),
             ("origin", "https://evil.example"),
         ]);
-        assert_eq!(some.check(&twice), Err(Refusal::Origin));
+        let refused = Refusal::Origin(Outside::new("given twice"));
+        assert_eq!(some.check(&twice), Err(refused));
     }
 
     #[test]
@@ -450,7 +520,7 @@ mod tests {
         for value in ["Basic dXNlcg==", "Bearer", "a.b.c"] {
             assert_eq!(
                 bearer_token(&request(&[("authorization", value)])),
-                Err(Refusal::Token),
+                Err(Refusal::NoBearer),
                 "{value}"
             );
         }
@@ -458,6 +528,9 @@ mod tests {
             ("authorization", "Bearer a.b.c"),
             ("authorization", "Bearer a.b.d"),
         ]);
-        assert_eq!(bearer_token(&twice), Err(Refusal::Malformed));
+        assert_eq!(
+            bearer_token(&twice),
+            Err(Refusal::Malformed("authorization"))
+        );
     }
 }

@@ -59,7 +59,9 @@ mod now;
 #[cfg(unix)]
 pub mod operator;
 pub mod policy;
+mod refusal;
 mod relay;
+mod remedy;
 mod requests;
 pub mod revocations;
 pub mod services;

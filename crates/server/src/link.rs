@@ -402,7 +402,7 @@ impl Link {
         }
         while let Poll::Ready(answered) = self.calls.poll_answered(cx) {
             some = true;
-            if let Err(end) = self.on_answered(&answered) {
+            if let Err(end) = self.on_answered(answered) {
                 return Poll::Ready(Err(end));
             }
         }
@@ -549,17 +549,17 @@ impl Link {
                 self.calls.begin(call.request, handler, called, limit, span);
                 Ok(())
             }
-            Err(code) => {
-                spans::outcome(&span, Some(code.name()));
-                self.answer(&Reply::Refused(call.request, code))
+            Err(cause) => {
+                spans::outcome(&span, Some(cause.code().name()));
+                self.answer(&Reply::Refused(call.request, cause))
             }
         }
     }
 
-    fn on_answered(&mut self, answered: &Answered) -> Result<(), End> {
+    fn on_answered(&mut self, answered: Answered) -> Result<(), End> {
         let reply = match answered.answer {
             Answer::Accepted => Reply::Accepted(answered.request),
-            Answer::Refused(code) => Reply::Refused(answered.request, code),
+            Answer::Refused(cause) => Reply::Refused(answered.request, cause),
             // Said when there is room.
             Answer::Result => return Ok(()),
         };
@@ -643,8 +643,10 @@ impl Link {
     }
 
     fn answer(&mut self, reply: &Reply) -> Result<(), End> {
-        if let Reply::Refused(_, code) = reply {
-            self.requester.shared.metrics.refusal(*code);
+        if let Reply::Refused(_, cause) = reply {
+            let shared = &self.requester.shared;
+            shared.metrics.refusal(cause.code());
+            cause.log(&self.requester.device(), shared);
         }
         match reply.with_frame(|frame| self.say(frame)) {
             // An answer that is not of the protocol's form must not cost the one who asked the link.

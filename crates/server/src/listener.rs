@@ -77,7 +77,7 @@ pub(crate) async fn serve(
         let (permit, unauthenticated) = match doors.admit(peer.ip(), clock::now()) {
             Ok(admitted) => admitted,
             Err(dropped) => {
-                tracing::debug!(%dropped, "connection dropped");
+                tracing::debug!(why = %dropped, remedy = dropped.remedy(), "connection dropped");
                 shared.metrics.dropped(dropped);
                 continue;
             }

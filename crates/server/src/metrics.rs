@@ -66,15 +66,37 @@ impl Dropped {
     fn label(self) -> Label {
         [("reason", self.name())]
     }
+
+    /// What helps, for the log.
+    pub(crate) fn remedy(self) -> &'static str {
+        match self {
+            Self::Full => {
+                "raise limits.connections in the configuration, and the system's limit of open files"
+            }
+            Self::Unauthenticated => {
+                "if these are devices: raise limits.unauthenticated in the configuration"
+            }
+            Self::Address => {
+                "if these are devices: raise limits.unauthenticated_per_address in the configuration"
+            }
+            Self::Rate => {
+                "if these are devices: raise limits.connections_per_minute in the configuration"
+            }
+        }
+    }
 }
 
 impl fmt::Display for Dropped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Full => "as many are open as the relay takes",
-            Self::Unauthenticated => "too many have not authenticated",
-            Self::Address => "its address has too many that have not authenticated",
-            Self::Rate => "its address makes too many",
+            Self::Full => "more are open than limits.connections allows, or the system's open files",
+            Self::Unauthenticated => {
+                "more have not authenticated than limits.unauthenticated allows"
+            }
+            Self::Address => {
+                "more of its address have not authenticated than limits.unauthenticated_per_address allows"
+            }
+            Self::Rate => "its address makes more than limits.connections_per_minute allows",
         })
     }
 }

@@ -84,8 +84,9 @@ impl HttpService {
         let (place, unauthenticated) = match self.doors.admit_any() {
             Ok(place) => place,
             Err(dropped) => {
+                tracing::debug!(why = %dropped, remedy = dropped.remedy(), "connection dropped");
                 shared.metrics.dropped(dropped);
-                return unavailable("too many connections");
+                return taken_by_nobody();
             }
         };
         let slot = http::Slot::default();
@@ -137,7 +138,12 @@ impl fmt::Debug for HttpService {
 }
 
 fn unavailable(why: &'static str) -> Response<Full<Bytes>> {
-    tracing::debug!(why, "request refused");
+    let remedy = "nothing, if it passes: the device comes back by itself";
+    tracing::debug!(why, remedy, "request refused");
+    taken_by_nobody()
+}
+
+fn taken_by_nobody() -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from_static(
         b"the relay takes no devices now\n",
     )));

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  frame ── permission ── size ── rate ── recipient's devices ── store ─▶ Accepted
-//!               └────────────┴───────┴────────────┴───────────────┴─────▶ Refused(code)
+//!               └────────────┴───────┴────────────┴───────────────┴─────▶ Refused(cause)
 //! ```
 //! Permission comes first, so that what a token does not allow looks the same whether or not the recipient exists (§5.3). What takes a store's time is
 //! left as a future that owns all it needs; everything decided before it is created.
@@ -26,14 +26,15 @@ use sealwire_protocol::permissions::Permissions;
 use sealwire_protocol::token::TokenClaims;
 
 use crate::bounds::{PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE};
-use crate::card_check::{self, CardError, PrekeyError};
+use crate::card_check::{self, CardError};
 use crate::closing::End;
-use crate::directory::{DeviceEntry, PublishError, VerifiedCard, VerifiedPrekey};
+use crate::directory::{DeviceEntry, VerifiedCard, VerifiedPrekey};
 use crate::exchange::ExchangeError;
 use crate::hub::{News, Registration};
 use crate::issuer::{IssuerError, Minted};
 use crate::now::Now;
 use crate::policy::Allowance;
+use crate::refusal::{Cause, Limit};
 use crate::services::PushQueue;
 use crate::shared::Shared;
 use crate::storage::StorageError;
@@ -45,7 +46,7 @@ pub(crate) use sending::{Letter, Sending};
 /// The answer to a request, owned.
 pub(crate) enum Reply {
     Accepted(RequestId),
-    Refused(RequestId, RefusalCode),
+    Refused(RequestId, Cause),
     Cards(RequestId, Vec<DeviceEntry>),
     Token(RequestId, Box<Minted>),
     Blob(RequestId, Piece),
@@ -69,9 +70,9 @@ impl Reply {
     pub(crate) fn with_frame<T>(&self, give: impl FnOnce(&ToDevice<'_>) -> T) -> T {
         match self {
             Self::Accepted(request) => give(&ToDevice::Accepted { request: *request }),
-            Self::Refused(request, code) => give(&ToDevice::Refused {
+            Self::Refused(request, cause) => give(&ToDevice::Refused {
                 request: *request,
-                code: *code,
+                code: cause.code(),
             }),
             Self::Cards(request, entries) => {
                 let entries: Vec<CardEntry<'_>> = entries
@@ -216,7 +217,7 @@ impl Requester {
     ) -> Outcome {
         let user = match self.sender().fetchable(user, now) {
             Ok(user) => user,
-            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+            Err(cause) => return Outcome::Answered(Reply::Refused(request, cause)),
         };
         self.watch(&user);
         let (shared, asking) = (Arc::clone(&self.shared), self.user().clone());
@@ -226,7 +227,7 @@ impl Requester {
         Outcome::pending(0, async move {
             match cards(&shared, &asking, &user, take, except.as_ref(), now).await {
                 Ok(entries) => Reply::Cards(request, entries),
-                Err(code) => Reply::Refused(request, code),
+                Err(cause) => Reply::Refused(request, cause),
             }
         })
     }
@@ -254,7 +255,7 @@ impl Requester {
     pub(crate) fn publish_card(&self, request: RequestId, card: &[u8], now: Now) -> Outcome {
         let (card, attestation) = match self.publishable_card(card, now) {
             Ok(card) => card,
-            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+            Err(cause) => return Outcome::Answered(Reply::Refused(request, cause)),
         };
         let (shared, user, device) = (Arc::clone(&self.shared), self.user().clone(), self.device());
         Outcome::pending(0, async move {
@@ -269,7 +270,7 @@ impl Requester {
                             Ok(()) => {
                                 // It may have taken the place of one that others know.
                                 shared.tell_of_devices(&user, &device, now);
-                                Reply::Refused(request, RefusalCode::InvalidCard)
+                                Reply::Refused(request, CardError::Revoked.into())
                             }
                             Err(error) => Reply::Refused(request, unavailable(error)),
                         };
@@ -279,7 +280,7 @@ impl Requester {
                     }
                     Reply::Accepted(request)
                 }
-                Err(error) => Reply::Refused(request, publish_refusal(error)),
+                Err(error) => Reply::Refused(request, error.into()),
             }
         })
     }
@@ -289,7 +290,7 @@ impl Requester {
         &self,
         card: &[u8],
         now: Now,
-    ) -> Result<(VerifiedCard, TokenClaims), RefusalCode> {
+    ) -> Result<(VerifiedCard, TokenClaims), Cause> {
         self.may_publish(now)?;
         let checked = card_check::check_card(
             card,
@@ -305,21 +306,14 @@ impl Requester {
             }
             Ok((checked, attestation))
         });
-        match checked {
-            Ok((checked, attestation)) => {
-                let card = VerifiedCard {
-                    id: checked.generation,
-                    issued: checked.issued,
-                    attested: checked.attested,
-                    card: card.to_vec(),
-                };
-                Ok((card, attestation))
-            }
-            Err(error) => {
-                tracing::debug!(%error, "card refused");
-                Err(RefusalCode::InvalidCard)
-            }
-        }
+        let (checked, attestation) = checked?;
+        let card = VerifiedCard {
+            id: checked.generation,
+            issued: checked.issued,
+            attested: checked.attested,
+            card: card.to_vec(),
+        };
+        Ok((card, attestation))
     }
 
     /// PublishPrekeys, §6.2.
@@ -332,7 +326,7 @@ impl Requester {
     ) -> Outcome {
         let prekeys = match self.publishable_prekeys(prekeys, now) {
             Ok(prekeys) => prekeys,
-            Err(code) => return Outcome::Answered(Reply::Refused(request, code)),
+            Err(cause) => return Outcome::Answered(Reply::Refused(request, cause)),
         };
         let (shared, device) = (Arc::clone(&self.shared), self.device());
         Outcome::pending(0, async move {
@@ -343,7 +337,7 @@ impl Requester {
             };
             match published {
                 Ok(()) => Reply::Accepted(request),
-                Err(error) => Reply::Refused(request, publish_refusal(error)),
+                Err(error) => Reply::Refused(request, error.into()),
             }
         })
     }
@@ -355,14 +349,14 @@ impl Requester {
         device: Thumbprint,
         now: Now,
     ) -> Outcome {
-        if let Err(code) = self.may_publish(now) {
-            return Outcome::Answered(Reply::Refused(request, code));
+        if let Err(cause) = self.may_publish(now) {
+            return Outcome::Answered(Reply::Refused(request, cause));
         }
         let (shared, user) = (Arc::clone(&self.shared), self.user().clone());
         Outcome::pending(0, async move {
             match shared.remove_device(&device, Some(&user), now).await {
                 Ok(true) => Reply::Accepted(request),
-                Ok(false) => Reply::Refused(request, RefusalCode::UnknownDevice),
+                Ok(false) => Reply::Refused(request, Cause::UnknownDevice),
                 Err(error) => Reply::Refused(request, unavailable(error)),
             }
         })
@@ -372,9 +366,9 @@ impl Requester {
         &self,
         prekeys: &List<'_, OneTimePrekey<'_>>,
         now: Now,
-    ) -> Result<Vec<VerifiedPrekey>, RefusalCode> {
+    ) -> Result<Vec<VerifiedPrekey>, Cause> {
         self.may_publish(now)?;
-        let checked: Result<_, PrekeyError> = prekeys
+        prekeys
             .iter()
             .map(|prekey| {
                 card_check::check_prekey(&prekey, self.link.device_key())?;
@@ -383,11 +377,7 @@ impl Requester {
                     prekey: card_check::encode_prekey(&prekey),
                 })
             })
-            .collect();
-        checked.map_err(|error| {
-            tracing::debug!(%error, "one-time prekey refused");
-            RefusalCode::InvalidCard
-        })
+            .collect()
     }
 
     /// Refresh, §5.4: the permissions of the new token replace the old ones at once.
@@ -408,15 +398,13 @@ impl Requester {
             )
             .is_err()
         {
-            return Reply::Refused(request, RefusalCode::RateLimited);
+            let limit = Limit::Relay("refreshes_per_minute");
+            return Reply::Refused(request, Cause::Rate(limit));
         }
         match self.refreshed(proof, token, now) {
             Ok(None) => Reply::Accepted(request),
             Ok(Some(minted)) => Reply::Token(request, Box::new(minted)),
-            Err(error) => {
-                tracing::debug!(%error, "refresh refused");
-                Reply::Refused(request, error.refusal())
-            }
+            Err(error) => Reply::Refused(request, Cause::Refresh(Box::new(error))),
         }
     }
 
@@ -478,20 +466,25 @@ impl Requester {
         Ok(minted)
     }
 
-    fn may_publish(&self, now: Now) -> Result<(), RefusalCode> {
+    fn may_publish(&self, now: Now) -> Result<(), Cause> {
         if !self.permissions().publish {
-            return Err(RefusalCode::NotPermitted);
+            return Err(Cause::Scope("sealwire:publish"));
         }
         self.shared
             .publish_rates
             .take(&self.device(), PUBLICATIONS_PER_MINUTE, now.steady_millis)
-            .map_err(|_| RefusalCode::RateLimited)
+            .map_err(|_| {
+                Cause::Rate(Limit::Fixed(
+                    PUBLICATIONS_PER_MINUTE,
+                    "publications of a device in a minute",
+                ))
+            })
     }
 }
 
 /// Why a link's token is not replaced. The link goes on with the one it has.
 #[derive(Debug, thiserror::Error)]
-enum RefreshError {
+pub(crate) enum RefreshError {
     #[error(transparent)]
     NotAuthorised(#[from] NotAuthorised),
     #[error("the token: {0}")]
@@ -509,7 +502,7 @@ enum RefreshError {
 }
 
 impl RefreshError {
-    fn refusal(&self) -> RefusalCode {
+    pub(crate) fn refusal(&self) -> RefusalCode {
         match self {
             Self::Issuer(error) if error.is_internal() => RefusalCode::Unavailable,
             Self::Exchange(error) if error.is_internal() => RefusalCode::Unavailable,
@@ -524,12 +517,7 @@ impl RefreshError {
     }
 }
 
-fn publish_refusal(error: PublishError) -> RefusalCode {
-    tracing::debug!(%error, "publication refused");
-    error.refusal()
-}
-
-fn unavailable(error: StorageError) -> RefusalCode {
+fn unavailable(error: StorageError) -> Cause {
     tracing::warn!(%error, "request refused");
-    RefusalCode::Unavailable
+    error.into()
 }

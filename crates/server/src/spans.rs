@@ -82,7 +82,7 @@ pub(crate) fn request(frame: &ToRelay<'_>, device: &Thumbprint) -> Span {
 /// How it was answered.
 pub(crate) fn answered(request: &Span, reply: &Reply) {
     let refusal = match reply {
-        Reply::Refused(_, code) => Some(code.name()),
+        Reply::Refused(_, cause) => Some(cause.code().name()),
         Reply::Accepted(_)
         | Reply::Cards(..)
         | Reply::Token(..)

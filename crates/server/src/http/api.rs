@@ -15,7 +15,6 @@ use hyper::header::{self, HeaderMap, HeaderName};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use sealwire_protocol::base64url;
-use sealwire_protocol::close::{CloseCode, RefusalCode};
 use sealwire_protocol::dpop::{self, UnverifiedDpopProof};
 use sealwire_protocol::json::{Object, Value};
 use sealwire_protocol::jwe::{ALG, UnopenedJwe};
@@ -27,13 +26,12 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::timeout;
 use tracing::Instrument as _;
 
-use super::problem::{Challenge, Problem};
+use super::refused::Refused;
 use super::replays::Use;
-use super::{Refusal, respond, single};
-use crate::authority::VerifyError;
+use super::{respond, single};
 use crate::bounds::{
     HTTP_BODY_TIMEOUT, HTTP_STORE_TIMEOUT, HTTP_UNIT_BYTES, MAX_HTTP_BODY_BYTES,
-    MAX_HTTP_BODY_TLS_BYTES,
+    MAX_HTTP_BODY_TLS_BYTES, MAX_HTTP_REQUESTS_PER_USER,
 };
 use crate::card_check;
 use crate::clock;
@@ -41,6 +39,7 @@ use crate::closing::End;
 use crate::directory::DeviceEntry;
 use crate::listener::Patience;
 use crate::policy::Allowance;
+use crate::refusal::{self, Cause, Limit};
 use crate::requests::{self, Envelope, Posted, Sender};
 use crate::shared::Shared;
 use crate::spans;
@@ -104,10 +103,15 @@ pub(super) async fn answer<B: RequestBody>(
 ) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
     let span = spans::http(Route::of(head.uri.path()).map_or("unknown", Route::name));
-    let served = serve(head, body, shared, patience).instrument(span.clone());
+    let mut device = None;
+    let served = serve(head, body, shared, patience, &mut device).instrument(span.clone());
     let (outcome, response) = match served.await {
         Ok(response) => ("ok", response),
-        Err(problem) => (problem.code(), problem.response()),
+        Err(refused) => {
+            refused.log(device.as_ref(), shared);
+            let problem = refused.problem();
+            (problem.code(), problem.response())
+        }
     };
     span.record("outcome", outcome);
     shared.metrics.request(outcome);
@@ -116,38 +120,40 @@ pub(super) async fn answer<B: RequestBody>(
     response
 }
 
+/// `device` is set as soon as it is known whose the request is.
 async fn serve<B: RequestBody>(
     head: Parts,
     body: B,
     shared: &Arc<Shared>,
     patience: &Patience,
-) -> Result<Response<Full<Bytes>>, Problem> {
-    let route = Route::of(head.uri.path()).ok_or(Problem::NotFound)?;
+    device: &mut Option<Thumbprint>,
+) -> Result<Response<Full<Bytes>>, Refused> {
+    let route = Route::of(head.uri.path()).ok_or(Refused::Path)?;
     shared
         .settings
         .origins
         .check(&head.headers)
-        .map_err(|_| Problem::Origin)?;
+        .map_err(Refused::Origin)?;
     if head.method != route.method() {
-        return Err(Problem::Method(route.allow()));
+        return Err(Refused::Method(route.allow()));
     }
     if head.uri.query().is_some() {
-        return Err(malformed("there is a query"));
+        return Err(Refused::Query);
     }
     if shared.draining.borrow().is_some() {
-        return Err(Problem::Unavailable);
+        return Err(Refused::Draining);
     }
-    let known = authenticate(&head, shared).await?;
+    let known = authenticate(&head, shared, device).await?;
     // Not the path: there is a user in it.
-    let device = known.token.claims().device.to_string();
     tracing::debug!(
-        device = device.get(..8).unwrap_or_default(),
+        device = refusal::short(&known.token.claims().device),
         method = %head.method,
         "request by HTTP"
     );
     let user = known.token.claims().user.clone();
     let share = shared.requests.take(user, false);
-    let _share = share.ok_or(Problem::RateLimited)?;
+    let most = Limit::Fixed(MAX_HTTP_REQUESTS_PER_USER as u64, "requests of a user");
+    let _share = share.ok_or(Cause::AtOnce(most))?;
     patience.extend(
         MAX_HTTP_BODY_TLS_BYTES,
         HTTP_BODY_TIMEOUT + HTTP_STORE_TIMEOUT + shared.settings.handshake_deadline,
@@ -161,7 +167,7 @@ async fn serve<B: RequestBody>(
             drop(json);
             timeout(HTTP_STORE_TIMEOUT, known.send(letter, shared))
                 .await
-                .unwrap_or(Err(Problem::Unavailable))
+                .unwrap_or(Err(Refused::StoreTimeout))
         }
     }
 }
@@ -173,42 +179,36 @@ struct Known {
 }
 
 /// docs/protocol.md §18.1
-async fn authenticate(head: &Parts, shared: &Shared) -> Result<Known, Problem> {
+async fn authenticate(
+    head: &Parts,
+    shared: &Shared,
+    device: &mut Option<Thumbprint>,
+) -> Result<Known, Refused> {
     let token = credential(&head.headers)?;
-    let proof = one(&head.headers, &HeaderName::from_static("dpop"))?
-        .ok_or(Problem::NotAuthorised(Challenge::Missing))?;
+    let proof = one(&head.headers, "dpop")?.ok_or(Refused::NoProof)?;
     let now = clock::now();
     let request = dpop::Request {
         method: head.method.as_str(),
-        host: host(head, shared).ok_or(malformed("there is no host"))?,
+        host: host(head, shared).ok_or(Refused::NoHost)?,
         path: head.uri.path(),
     };
     let proof = UnverifiedDpopProof::parse(proof.as_bytes())
         .and_then(|proof| proof.verify(token.as_bytes(), request, now.seconds()))
-        .map_err(|error| {
-            tracing::debug!(%error, "proof refused");
-            Problem::NotAuthorised(Challenge::Proof)
-        })?;
+        .map_err(Refused::Proof)?;
     if shared.proofs.has(proof.id()) {
-        return Err(used_again());
+        return Err(Refused::ProofUsed);
     }
     let verified = shared
         .authority
         .verify_or_look(token.as_bytes(), now.seconds())
         .await;
-    let token = verified.map_err(|error| {
-        tracing::debug!(%error, "token refused");
-        match error {
-            VerifyError::Token(_) => Problem::NotAuthorised(Challenge::Token),
-            VerifyError::KeyNotKnownYet => Problem::Overloaded,
-        }
-    })?;
+    let token = verified.map_err(Refused::Token)?;
     let claims = token.claims();
     if claims.device != proof.device() {
-        tracing::debug!("token refused: the proof is of another key than its cnf");
-        return Err(Problem::NotAuthorised(Challenge::Token));
+        return Err(Refused::AnotherKey);
     }
-    shared.admit(claims).map_err(ended)?;
+    *device = Some(claims.device);
+    shared.admit(claims)?;
     let allowance = shared.settings.allowance.under(&claims.permissions);
     // As many as the device may use, and no more, so that nobody fills the memory of proofs alone.
     let per_minute = allowance
@@ -217,42 +217,34 @@ async fn authenticate(head: &Parts, shared: &Shared) -> Result<Known, Problem> {
     shared
         .request_rates
         .take(&claims.device, per_minute, now.steady_millis)
-        .map_err(|_| Problem::RateLimited)?;
+        .map_err(|_| Refused::Rate)?;
     match shared.proofs.take(*proof.id(), now.steady_millis) {
         Use::First => Ok(Known { token, allowance }),
-        Use::Again => Err(used_again()),
+        Use::Again => Err(Refused::ProofUsed),
         Use::Full => {
             tracing::warn!("requests refused: as many proofs were used as are remembered");
-            Err(Problem::Overloaded)
+            Err(Refused::ProofsFull)
         }
     }
 }
 
-fn used_again() -> Problem {
-    tracing::debug!("proof refused: it was used before");
-    Problem::NotAuthorised(Challenge::Proof)
-}
-
 /// The token of `Authorization: DPoP` (RFC 9449 §7.1).
-fn credential(headers: &HeaderMap) -> Result<&str, Problem> {
-    let missing = Problem::NotAuthorised(Challenge::Missing);
-    let value = one(headers, &header::AUTHORIZATION)?.ok_or(missing)?;
+fn credential(headers: &HeaderMap) -> Result<&str, Refused> {
+    let value = one(headers, "authorization")?.ok_or(Refused::NoToken)?;
     match value.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("dpop") => Ok(token),
         // Also a bearer token: one with `cnf` never is (§2.2).
-        Some(_) | None => Err(missing),
+        Some(_) | None => Err(Refused::NoToken),
     }
 }
 
 /// A field of text that may be there once.
-fn one<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h str>, Problem> {
-    let twice = |_: Refusal| malformed("a field is there twice");
-    let Some(value) = single(headers, name).map_err(twice)? else {
+fn one<'h>(headers: &'h HeaderMap, name: &'static str) -> Result<Option<&'h str>, Refused> {
+    let field = HeaderName::from_static(name);
+    let Some(value) = single(headers, &field).map_err(|_| Refused::Twice(name))? else {
         return Ok(None);
     };
-    let text = value
-        .to_str()
-        .map_err(|_| malformed("a field is not ASCII"))?;
+    let text = value.to_str().map_err(|_| Refused::NotAscii(name))?;
     Ok(Some(text))
 }
 
@@ -262,12 +254,12 @@ fn host<'h>(head: &'h Parts, shared: &'h Shared) -> Option<&'h str> {
     match (&shared.settings.host, head.uri.authority()) {
         (Some(host), _) => Some(host),
         (None, Some(authority)) => Some(authority.as_str()),
-        (None, None) => one(&head.headers, &header::HOST).ok()?,
+        (None, None) => one(&head.headers, "host").ok()?,
     }
 }
 
-fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let media_type = one(headers, &header::CONTENT_TYPE)?.ok_or(Problem::MediaType)?;
+fn check_media_type(headers: &HeaderMap) -> Result<(), Refused> {
+    let media_type = one(headers, "content-type")?.ok_or(Refused::MediaType)?;
     let (essence, parameters) = media_type.split_once(';').unwrap_or((media_type, ""));
     let is_json = essence.trim().eq_ignore_ascii_case("application/json");
     let parameters = parameters.trim();
@@ -276,7 +268,7 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
     if is_json && is_utf8 && !is_encoded {
         Ok(())
     } else {
-        Err(Problem::MediaType)
+        Err(Refused::MediaType)
     }
 }
 
@@ -284,26 +276,23 @@ fn check_media_type(headers: &HeaderMap) -> Result<(), Problem> {
 async fn read<B: RequestBody>(
     body: B,
     shared: &Shared,
-) -> Result<(Vec<u8>, SemaphorePermit<'_>), Problem> {
+) -> Result<(Vec<u8>, SemaphorePermit<'_>), Refused> {
     let expected = body
         .size_hint()
         .upper()
         .unwrap_or(MAX_HTTP_BODY_BYTES as u64);
     if body.size_hint().lower() > MAX_HTTP_BODY_BYTES as u64 {
-        return Err(Problem::TooLarge);
+        return Err(Refused::BodyTooLarge);
     }
     let units = expected.min(MAX_HTTP_BODY_BYTES as u64) / HTTP_UNIT_BYTES + 1;
     let units = u32::try_from(units).unwrap_or(u32::MAX);
     let room = shared.bodies.try_acquire_many(units);
-    let room = room.map_err(|_| Problem::Overloaded)?;
+    let room = room.map_err(|_| Refused::BodiesFull)?;
     let collecting = Limited::new(body, MAX_HTTP_BODY_BYTES).collect();
     match timeout(HTTP_BODY_TIMEOUT, collecting).await {
-        Err(_) => Err(Problem::Timeout),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::TooLarge),
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a body did not come");
-            Err(Problem::Malformed)
-        }
+        Err(_) => Err(Refused::BodyTimeout),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refused::BodyTooLarge),
+        Ok(Err(error)) => Err(Refused::BodyBroken(error)),
         Ok(Ok(body)) => {
             let mut body = body.aggregate();
             let mut bytes = vec![0; body.remaining()];
@@ -327,8 +316,8 @@ impl Known {
         &self,
         user: &str,
         shared: &Arc<Shared>,
-    ) -> Result<Response<Full<Bytes>>, Problem> {
-        let user = percent_decoded(user).ok_or(malformed("the user in the path"))?;
+    ) -> Result<Response<Full<Bytes>>, Refused> {
+        let user = percent_decoded(user).ok_or(Refused::User)?;
         let now = clock::now();
         let user = self.sender(shared).fetchable(&user, now)?;
         let asking = &self.token.claims().user;
@@ -343,7 +332,7 @@ impl Known {
         &self,
         letter: Letter,
         shared: &Arc<Shared>,
-    ) -> Result<Response<Full<Bytes>>, Problem> {
+    ) -> Result<Response<Full<Bytes>>, Refused> {
         let now = clock::now();
         let sender = self.sender(shared);
         let lengths = letter.parts.iter().map(|(_, message)| message.len());
@@ -362,12 +351,12 @@ impl Known {
             let may = || shared.admit(self.token.claims());
             match sender.post(&envelope, contents, may, clock::now()) {
                 Ok(Posted::Appended(accepted)) => break accepted,
-                Ok(Posted::Refused(code)) => return Err(code.into()),
+                Ok(Posted::Refused(cause)) => return Err(cause.into()),
                 Ok(Posted::NoRoom) => shared.mailboxes.room().await,
-                Err(end) => return Err(ended(end)),
+                Err(end) => return Err(end.into()),
             }
         };
-        accepted.await.map_err(|error| ended(error.into()))?;
+        accepted.await.map_err(End::from)?;
         shared.metrics.accepted();
         let body = json!({ "id": base64url::encode(&letter.id) }).to_string();
         Ok(respond(
@@ -387,65 +376,59 @@ struct Letter {
 }
 
 impl Letter {
-    fn parse(json: &[u8]) -> Result<Self, Problem> {
-        let letter = Object::parse(json).map_err(|error| {
-            tracing::debug!(%error, "body refused");
-            Problem::Malformed
-        })?;
-        let [user, id, messages] = members(letter, ["user", "id", "messages"])?;
-        let (Value::String(user), Value::String(id), Value::Array(messages)) = (user, id, messages)
-        else {
-            return Err(malformed("a member is of another type"));
+    fn parse(json: &[u8]) -> Result<Self, Refused> {
+        let letter = Object::parse(json).map_err(Refused::Json)?;
+        let user = text(&letter, "user")?;
+        let id = text(&letter, "id")?;
+        let id = base64url::decode_array(id.as_bytes()).map_err(|_| Refused::Member("id"))?;
+        let Some(Value::Array(messages)) = letter.member("messages") else {
+            return Err(Refused::Member("messages"));
         };
-        let id = base64url::decode_array(id.as_bytes()).map_err(|_| malformed("the id"))?;
         if messages.is_empty() || messages.len() > MAX_SEND_PARTS {
-            return Err(malformed("there are no messages, or too many"));
+            return Err(Refused::Member("messages"));
         }
-        let parts: Result<_, _> = messages.into_iter().map(part).collect();
+        if letter.len() > 3 {
+            return Err(Refused::Unlisted("user, id and messages"));
+        }
+        let parts: Result<_, _> = messages.iter().map(part).collect();
         Ok(Self {
-            user,
+            user: user.to_owned(),
             id,
             parts: parts?,
         })
     }
 }
 
-fn part(message: Value) -> Result<(Thumbprint, Bytes), Problem> {
+fn part(message: &Value) -> Result<(Thumbprint, Bytes), Refused> {
     let Value::Object(message) = message else {
-        return Err(malformed("a message is no object"));
+        return Err(Refused::Member("messages[]"));
     };
-    let [device, jwe] = members(message, ["device", "jwe"])?;
-    let (Value::String(device), Value::String(jwe)) = (device, jwe) else {
-        return Err(malformed("a member of a message is of another type"));
-    };
-    let device = device.parse().map_err(|_| malformed("a device"))?;
+    let member = |name, shown| text(message, name).map_err(|_| Refused::Member(shown));
+    let device = member("device", "messages[].device")?;
+    let jwe = member("jwe", "messages[].jwe")?;
+    if message.len() > 2 {
+        return Err(Refused::Unlisted("messages[].device and messages[].jwe"));
+    }
+    let device = device
+        .parse()
+        .map_err(|_| Refused::Member("messages[].device"))?;
     if jwe.len() > MAX_SEALED_MESSAGE_BYTES {
-        return Err(Problem::TooLarge);
+        return Err(Refused::JweTooLarge);
     }
     // What its recipient would refuse anyway, its sender may as well hear of.
-    let unopened = UnopenedJwe::parse(jwe.as_bytes()).map_err(|error| {
-        tracing::debug!(%error, "JWE refused");
-        Problem::Malformed
-    })?;
+    let unopened = UnopenedJwe::parse(jwe.as_bytes()).map_err(Refused::Jwe)?;
     if unopened.header.cty.as_deref() != Some("JWT") {
-        return Err(malformed("the JWE's cty is not JWT"));
+        return Err(Refused::Cty);
     }
-    Ok((device, jwe.into()))
+    Ok((device, Bytes::copy_from_slice(jwe.as_bytes())))
 }
 
-/// Exactly these members of an object.
-fn members<const N: usize>(object: Object, names: [&str; N]) -> Result<[Value; N], Problem> {
-    if object.len() != N {
-        return Err(malformed("a member is missing or not listed"));
+/// A member that is there, and a string.
+fn text<'o>(object: &'o Object, name: &'static str) -> Result<&'o str, Refused> {
+    match object.member(name) {
+        Some(Value::String(text)) => Ok(text),
+        Some(_) | None => Err(Refused::Member(name)),
     }
-    let mut found = names.map(|_| Value::Null);
-    for (value, name) in found.iter_mut().zip(names) {
-        let member = object.member(name);
-        *value = member
-            .ok_or(malformed("a member is missing or not listed"))?
-            .clone();
-    }
-    Ok(found)
 }
 
 /// A device as its card says: what a JOSE library needs to write to it, and what proves it.
@@ -487,21 +470,6 @@ fn percent_decoded(segment: &str) -> Option<String> {
         });
     }
     String::from_utf8(decoded).ok()
-}
-
-fn malformed(why: &'static str) -> Problem {
-    tracing::debug!(why, "request refused");
-    Problem::Malformed
-}
-
-/// What a link would have ended with.
-fn ended(end: End) -> Problem {
-    tracing::debug!(%end, "request refused");
-    if end.close_code() == Some(CloseCode::Internal) {
-        Problem::from(RefusalCode::Unavailable)
-    } else {
-        Problem::NotAuthorised(Challenge::Token)
-    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::RequestId;
 use sealwire_protocol::limits::MAX_SERVICE_PAYLOAD_BYTES;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -28,6 +27,7 @@ use tower::{Service as _, ServiceExt as _};
 use tracing::{Instrument as _, Span};
 
 use crate::bounds::MAX_RUNNING_CALLS;
+use crate::refusal::Cause;
 use crate::services::{BoxError, Call, Handler};
 use crate::spans;
 
@@ -57,7 +57,7 @@ pub(super) enum Answer {
     Accepted,
     /// There is a result, which waits for [`Calls::take_result`].
     Result,
-    Refused(RefusalCode),
+    Refused(Cause),
 }
 
 /// What a task tells its link.
@@ -65,7 +65,7 @@ pub(super) enum Answer {
 enum Told {
     Taken,
     Result(Bytes, OwnedSemaphorePermit),
-    Failed(RefusalCode),
+    Failed(Cause),
 }
 
 /// A task that has not told anything yet.
@@ -81,7 +81,7 @@ impl Future for Answering {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.told.poll_unpin(cx).map(|told| {
             // A task that ends without a word has panicked where nothing catches it: its handler may have done what it was to do.
-            let told = told.unwrap_or(Told::Failed(RefusalCode::ServiceFailed));
+            let told = told.unwrap_or(Told::Failed(Cause::ServiceFailed));
             (self.request, told)
         })
     }
@@ -125,7 +125,7 @@ impl Calls {
         };
         let answer = match told {
             Told::Taken => Answer::Accepted,
-            Told::Failed(code) => Answer::Refused(code),
+            Told::Failed(cause) => Answer::Refused(cause),
             Told::Result(result, place) => {
                 self.results.push_back((request, result, place));
                 Answer::Result
@@ -188,14 +188,13 @@ enum Failure {
 }
 
 /// What layers of tower fail with is told as what it is.
-fn refusal(error: &BoxError) -> RefusalCode {
+fn cause(error: &BoxError) -> Cause {
     if error.is::<tower::timeout::error::Elapsed>() {
-        RefusalCode::ServiceTimeout
+        Cause::ServiceTimeout
     } else if error.is::<tower::load_shed::error::Overloaded>() {
-        // The handler has not been called.
-        RefusalCode::Unavailable
+        Cause::ServiceShed
     } else {
-        RefusalCode::ServiceFailed
+        Cause::ServiceFailed
     }
 }
 
@@ -230,26 +229,26 @@ async fn serve(
         Ok(Ok(Err(Failure::Closed))) => return,
         Ok(Ok(Err(Failure::Handler(error)))) => {
             tracing::warn!(%service, %error, "service failed");
-            Told::Failed(refusal(&error))
+            Told::Failed(cause(&error))
         }
         Ok(Ok(Err(Failure::TooLarge(bytes)))) => {
             tracing::warn!(%service, bytes, limit = MAX_SERVICE_PAYLOAD_BYTES, "service failed: its reply is too large");
-            Told::Failed(RefusalCode::ServiceFailed)
+            Told::Failed(Cause::ServiceFailed)
         }
         Ok(Err(_panic)) => {
             tracing::warn!(%service, "service failed: its handler panicked");
-            Told::Failed(RefusalCode::ServiceFailed)
+            Told::Failed(Cause::ServiceFailed)
         }
         Err(_elapsed) => {
             tracing::warn!(%service, ?limit, "service was given up: it took too long");
-            Told::Failed(RefusalCode::ServiceTimeout)
+            Told::Failed(Cause::ServiceTimeout)
         }
     };
     spans::outcome(
         &Span::current(),
         match &told {
             Told::Taken | Told::Result(..) => None,
-            Told::Failed(code) => Some(code.name()),
+            Told::Failed(cause) => Some(cause.code().name()),
         },
     );
     if let Some(tell) = tell.take() {

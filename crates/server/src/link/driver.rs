@@ -19,6 +19,8 @@ use crate::closing::End;
 use crate::handshake::{self, Established};
 use crate::hub::{Doorbell, Rung};
 use crate::listener::{Budget, Unauthenticated, Upgraded};
+use crate::refusal;
+use crate::remedy;
 use crate::shared::Shared;
 use crate::socket::{Incoming, Socket};
 use crate::spans;
@@ -66,7 +68,12 @@ pub(crate) async fn run(
     let established = match established {
         Ok(established) => established,
         Err(end) => {
-            tracing::debug!(%end, "connection did not authenticate");
+            tracing::debug!(
+                code = end.label(),
+                why = %end,
+                remedy = &*remedy::end(&end, &shared),
+                "connection did not authenticate"
+            );
             shared.metrics.refused(&end);
             // What still comes is thrown away, within a bound of its own.
             budget.lift();
@@ -78,28 +85,26 @@ pub(crate) async fn run(
     drop(unauthenticated);
     socket.admit_records();
 
-    let device = established.link.device().to_string();
-    // Enough to tell links apart in a log, and no more.
-    let device = device.get(..8).unwrap_or_default();
+    let device = refusal::short(&established.link.device());
+    let device = device.as_str();
     tracing::debug!(device, "link open");
     // A device that is here has its older link closed for this one.
     let replaces = shared.hub.has(established.link.device().as_bytes());
     let share = match shared.link_share(established.link.token().claims(), replaces) {
         Ok(share) => share,
         Err(end) => {
-            tracing::debug!(device, %end, "link closed");
+            log_closed(device, &end, &shared);
             shared.metrics.refused(&end);
             close(socket, &end).await;
             return;
         }
     };
-    let metrics = Arc::clone(&shared);
-    let metrics = &metrics.metrics;
+    let metrics = &shared.metrics;
     let open = metrics.link();
-    let link = match Link::open(established, shared, clock::now()) {
+    let link = match Link::open(established, Arc::clone(&shared), clock::now()) {
         Ok(link) => link,
         Err(end) => {
-            tracing::debug!(device, %end, "link closed");
+            log_closed(device, &end, &shared);
             metrics.closed(&end);
             close(socket, &end).await;
             return;
@@ -115,11 +120,22 @@ pub(crate) async fn run(
         Ok(never) => match never {},
         Err(end) => end,
     };
-    tracing::debug!(device, %end, "link closed");
+    log_closed(device, &end, &shared);
     metrics.closed(&end);
     // Given back before what its services still do has ended.
     drop((share, open));
     futures_util::future::join(close(driver.socket, &end), driver.link.close()).await;
+}
+
+/// What the device is told is a code; the log says why, and what helps.
+fn log_closed(device: &str, end: &End, shared: &Shared) {
+    tracing::debug!(
+        device,
+        code = end.label(),
+        why = %end,
+        remedy = &*remedy::end(end, shared),
+        "link closed"
+    );
 }
 
 async fn close(socket: Socket<Upgraded>, end: &End) {

@@ -2,12 +2,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::{RequestId, Upload};
 
 use super::{Outcome, Reply, Requester};
-use crate::blobs::{Append, BlobError, BlobId, Extent};
+use crate::blobs::{Append, BlobId, Extent};
 use crate::now::Now;
+use crate::refusal::{Cause, Limit};
 
 /// What a request costs at least of the bytes that a user may transfer.
 const MIN_COST_BYTES: usize = 1_024;
@@ -22,8 +22,8 @@ impl Requester {
     /// Upload. It has its place in the order of the blob's uploads once it has been polled.
     pub(crate) fn upload(&self, upload: &Upload<'_>, now: Now) -> Outcome {
         let request = upload.request;
-        if let Err(code) = self.may_transfer(self.permissions().send, upload.data.len(), now) {
-            return Outcome::Answered(Reply::Refused(request, code));
+        if let Err(cause) = self.may_send(upload.data.len(), now) {
+            return Outcome::Answered(Reply::Refused(request, cause));
         }
         let append = Append {
             blob: upload.blob,
@@ -43,7 +43,7 @@ impl Requester {
                         data: Vec::new(),
                     },
                 ),
-                Err(error) => Reply::Refused(request, refusal(&error)),
+                Err(error) => Reply::Refused(request, error.into()),
             }
         })
     }
@@ -59,36 +59,47 @@ impl Requester {
     ) -> Outcome {
         // At most 131,072, which fits into any usize.
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if let Err(code) = self.may_transfer(self.permissions().receive, length, now) {
-            return Outcome::Answered(Reply::Refused(request, code));
+        if let Err(cause) = self.may_fetch(length, now) {
+            return Outcome::Answered(Reply::Refused(request, cause));
         }
         let shared = Arc::clone(&self.shared);
         Outcome::pending(length, async move {
             match shared.blobs.read(&blob, offset, length).await {
                 Ok((extent, data)) => Reply::Blob(request, Piece { extent, data }),
-                Err(error) => Reply::Refused(request, refusal(&error)),
+                Err(error) => Reply::Refused(request, error.into()),
             }
         })
     }
 
     /// Discard.
     pub(crate) fn discard(&self, request: RequestId, blob: BlobId, now: Now) -> Outcome {
-        if let Err(code) = self.may_transfer(self.permissions().send, 0, now) {
-            return Outcome::Answered(Reply::Refused(request, code));
+        if let Err(cause) = self.may_send(0, now) {
+            return Outcome::Answered(Reply::Refused(request, cause));
         }
         let (shared, device) = (Arc::clone(&self.shared), self.device());
         Outcome::pending(0, async move {
             match shared.blobs.discard(&blob, &device).await {
                 Ok(()) => Reply::Accepted(request),
-                Err(error) => Reply::Refused(request, refusal(&error)),
+                Err(error) => Reply::Refused(request, error.into()),
             }
         })
     }
 
-    fn may_transfer(&self, permitted: bool, bytes: usize, now: Now) -> Result<(), RefusalCode> {
-        if !permitted {
-            return Err(RefusalCode::NotPermitted);
+    fn may_send(&self, bytes: usize, now: Now) -> Result<(), Cause> {
+        if !self.permissions().send {
+            return Err(Cause::Scope("sealwire:send"));
         }
+        self.may_transfer(bytes, now)
+    }
+
+    fn may_fetch(&self, bytes: usize, now: Now) -> Result<(), Cause> {
+        if !self.permissions().receive {
+            return Err(Cause::Scope("sealwire:receive"));
+        }
+        self.may_transfer(bytes, now)
+    }
+
+    fn may_transfer(&self, bytes: usize, now: Now) -> Result<(), Cause> {
         self.shared
             .transfer_rates
             .take_many(
@@ -97,11 +108,6 @@ impl Requester {
                 self.allowance.transfer_bytes_per_minute,
                 now.steady_millis,
             )
-            .map_err(|_| RefusalCode::RateLimited)
+            .map_err(|_| Cause::Rate(Limit::Relay("transfer_bytes_per_minute")))
     }
-}
-
-fn refusal(error: &BlobError) -> RefusalCode {
-    tracing::debug!(%error, "transfer refused");
-    error.refusal()
 }

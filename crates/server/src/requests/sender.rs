@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::task::{Wake, Waker};
 
 use bytes::Bytes;
-use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::key::Thumbprint;
 use sealwire_protocol::name::User;
 use sealwire_protocol::token::TokenClaims;
@@ -15,6 +14,7 @@ use crate::hub::{Hub, News};
 use crate::mail::{Accepted, Appended, PostError, Posting};
 use crate::now::Now;
 use crate::policy::Allowance;
+use crate::refusal::{Cause, Limit};
 use crate::shared::Shared;
 use crate::storage::StorageError;
 
@@ -46,7 +46,7 @@ pub(crate) type Contents = (Vec<(Thumbprint, Bytes)>, Vec<(Thumbprint, Bytes)>);
 pub(crate) enum Posted {
     /// It has its places, and is accepted when it is safe.
     Appended(Accepted),
-    Refused(RefusalCode),
+    Refused(Cause),
     /// There is no room in the mailboxes' queue; it is to be tried again.
     NoRoom,
 }
@@ -77,18 +77,23 @@ impl Sender<'_> {
     }
 
     /// The recipient, if the token allows writing to them.
-    pub(crate) fn permitted(&self, user: &str) -> Result<User, RefusalCode> {
-        let user = User::new(user).map_err(|_| RefusalCode::NotPermitted)?;
+    pub(crate) fn permitted(&self, user: &str) -> Result<User, Cause> {
+        let user = User::new(user).map_err(Cause::Name)?;
         let names = self.shared.exchange.names();
-        if names.may_reach(&self.claims.permissions, &user, self.user()) {
-            Ok(user)
-        } else {
-            Err(RefusalCode::NotPermitted)
+        let permissions = &self.claims.permissions;
+        if names.may_reach(permissions, &user, self.user()) {
+            return Ok(user);
         }
+        Err(match &permissions.tenant {
+            _ if !permissions.send => Cause::Scope("sealwire:send"),
+            Some(tenant) if !tenant.includes(&user) => Cause::Tenant,
+            _ if !permissions.may_write_to(&user, self.user()) => Cause::To,
+            _ => Cause::OutsideTenants,
+        })
     }
 
     /// The user, if their cards may be fetched once more.
-    pub(crate) fn fetchable(&self, user: &str, now: Now) -> Result<User, RefusalCode> {
+    pub(crate) fn fetchable(&self, user: &str, now: Now) -> Result<User, Cause> {
         let user = self.permitted(user)?;
         self.shared
             .fetch_rates
@@ -97,7 +102,7 @@ impl Sender<'_> {
                 self.allowance.card_fetches_per_minute,
                 now.steady_millis,
             )
-            .map_err(|_| RefusalCode::RateLimited)?;
+            .map_err(|_| Cause::Rate(Limit::Relay("card_fetches_per_minute")))?;
         Ok(user)
     }
 
@@ -107,14 +112,19 @@ impl Sender<'_> {
         user: &str,
         messages: impl Iterator<Item = usize> + Clone,
         now: Now,
-    ) -> Result<User, RefusalCode> {
+    ) -> Result<User, Cause> {
         let to = self.permitted(user)?;
+        let (token, relay) = (&self.claims.permissions, &self.shared.settings.allowance);
         // A message's length is at most 98,304, so it fits into any u64.
         if messages
             .clone()
             .any(|bytes| bytes as u64 > self.allowance.max_message_bytes)
         {
-            return Err(RefusalCode::TooLarge);
+            return Err(Cause::TooLarge(Limit::lower(
+                "max_message_bytes",
+                token.max_message_bytes,
+                relay.max_message_bytes,
+            )));
         }
         self.shared
             .message_rates
@@ -124,7 +134,13 @@ impl Sender<'_> {
                 self.allowance.messages_per_minute,
                 now.steady_millis,
             )
-            .map_err(|_| RefusalCode::RateLimited)?;
+            .map_err(|_| {
+                Cause::Rate(Limit::lower(
+                    "messages_per_minute",
+                    token.messages_per_minute,
+                    relay.messages_per_minute,
+                ))
+            })?;
         Ok(to)
     }
 
@@ -140,8 +156,8 @@ impl Sender<'_> {
         let appended = {
             let _seen = self.shared.see_devices();
             may()?;
-            if let Err(code) = self.check_devices(envelope, now)? {
-                return Ok(Posted::Refused(code));
+            if let Err(cause) = self.check_devices(envelope, now)? {
+                return Ok(Posted::Refused(cause));
             }
             let (parts, copies) = contents();
             let posting = Posting {
@@ -161,10 +177,7 @@ impl Sender<'_> {
             Ok(appended) => Ok(Posted::Appended(self.ring(appended))),
             Err(PostError::Busy) => Ok(Posted::NoRoom),
             Err(PostError::Storage(error)) => Err(error.into()),
-            Err(error) => {
-                tracing::debug!(%error, "sending refused");
-                Ok(Posted::Refused(refusal(error)))
-            }
+            Err(error) => Ok(Posted::Refused(error.into())),
         }
     }
 
@@ -192,7 +205,7 @@ impl Sender<'_> {
         &self,
         envelope: &Envelope,
         now: Now,
-    ) -> Result<Result<(), RefusalCode>, StorageError> {
+    ) -> Result<Result<(), Cause>, StorageError> {
         let Envelope {
             to,
             whole,
@@ -203,7 +216,7 @@ impl Sender<'_> {
         // Those of the directory are distinct and sorted.
         let current = self.devices_but_this(to, now)?;
         if current.is_empty() {
-            return Ok(Err(RefusalCode::UnknownUser));
+            return Ok(Err(Cause::UnknownUser));
         }
         let are_theirs = if *whole {
             *devices == current
@@ -214,19 +227,23 @@ impl Sender<'_> {
                     .all(|device| current.binary_search(device).is_ok())
         };
         if !are_theirs {
-            return Ok(Err(RefusalCode::DevicesChanged));
+            return Ok(Err(if *whole {
+                Cause::Parts
+            } else {
+                Cause::SomeParts
+            }));
         }
         if !whole || to == self.user() {
             return Ok(if copies.is_empty() {
                 Ok(())
             } else {
-                Err(RefusalCode::DevicesChanged)
+                Err(Cause::NoCopies)
             });
         }
         Ok(if *copies == self.devices_but_this(self.user(), now)? {
             Ok(())
         } else {
-            Err(RefusalCode::OwnDevicesChanged)
+            Err(Cause::Copies)
         })
     }
 
@@ -245,28 +262,16 @@ pub(crate) async fn cards(
     take: bool,
     except: Option<&Thumbprint>,
     now: Now,
-) -> Result<Vec<DeviceEntry>, RefusalCode> {
+) -> Result<Vec<DeviceEntry>, Cause> {
     let entries = shared
         .directory
         .cards(user, take, except, now.seconds())
         .await
         .map_err(unavailable)?;
     if entries.is_empty() && user != asking {
-        return Err(RefusalCode::UnknownUser);
+        return Err(Cause::UnknownUser);
     }
     Ok(entries)
-}
-
-/// What the sender is told (docs/protocol.md §5.3).
-fn refusal(error: PostError) -> RefusalCode {
-    match error {
-        PostError::Full { .. } => RefusalCode::MailboxFull,
-        PostError::Quota { .. } => RefusalCode::Quota,
-        PostError::Stale => RefusalCode::Stale,
-        PostError::Overtaken => RefusalCode::Overtaken,
-        PostError::Parts => RefusalCode::TooLarge,
-        PostError::Busy | PostError::DiskFull | PostError::Storage(_) => RefusalCode::Unavailable,
-    }
 }
 
 fn are_distinct(sorted: &[Thumbprint]) -> bool {

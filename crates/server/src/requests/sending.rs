@@ -8,7 +8,6 @@
 //! those who have seen it, and then empties its mailbox. Nor does a newer link of the sending device: it waits for what the older is sending, which
 //! sends nothing more then, so that what is refused here is not sent there after all.
 use bytes::Bytes;
-use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::frame::{List, Part, RequestId, Send};
 use sealwire_protocol::key::Thumbprint;
 
@@ -17,6 +16,7 @@ use super::{Reply, Requester};
 use crate::closing::End;
 use crate::mail::{Accepted, SequenceState};
 use crate::now::Now;
+use crate::refusal::Cause;
 
 /// What became of a Send.
 pub(crate) enum Sending {
@@ -61,13 +61,13 @@ impl Requester {
         {
             SequenceState::New => {}
             SequenceState::Repeated(accepted) => return Sending::Appended(accepted),
-            SequenceState::Stale => return refused(request, RefusalCode::Stale),
+            SequenceState::Stale => return refused(request, Cause::Stale),
             // Whatever else is wrong with it: what is to be sealed again for other devices would come too late as well.
-            SequenceState::Overtaken => return refused(request, RefusalCode::Overtaken),
+            SequenceState::Overtaken => return refused(request, Cause::Overtaken),
         }
         let envelope = match self.envelope(send, now) {
             Ok(envelope) => envelope,
-            Err(code) => return refused(request, code),
+            Err(cause) => return refused(request, cause),
         };
         if envelope.to != *self.user() {
             self.registration.watch(envelope.to.as_str());
@@ -93,7 +93,7 @@ impl Requester {
     }
 
     /// What the token says about a Send.
-    fn envelope(&self, send: &Send<'_>, now: Now) -> Result<Envelope, RefusalCode> {
+    fn envelope(&self, send: &Send<'_>, now: Now) -> Result<Envelope, Cause> {
         let parts = || send.parts.iter().chain(send.copies.iter());
         let lengths = parts().map(|part| part.message.len());
         Ok(Envelope {
@@ -120,15 +120,15 @@ impl Requester {
         };
         match self.sender().post(envelope, contents, may, now) {
             Ok(Posted::Appended(accepted)) => Some(Sending::Appended(accepted)),
-            Ok(Posted::Refused(code)) => Some(refused(request, code)),
+            Ok(Posted::Refused(cause)) => Some(refused(request, cause)),
             Ok(Posted::NoRoom) => None,
             Err(end) => Some(Sending::Ended(end)),
         }
     }
 }
 
-fn refused(request: RequestId, code: RefusalCode) -> Sending {
-    Sending::Answered(Reply::Refused(request, code))
+fn refused(request: RequestId, cause: Cause) -> Sending {
+    Sending::Answered(Reply::Refused(request, cause))
 }
 
 fn sorted(parts: &List<'_, Part<'_>>) -> Vec<Thumbprint> {

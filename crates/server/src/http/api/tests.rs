@@ -1,4 +1,5 @@
 use super::*;
+use crate::http::Problem;
 
 #[test]
 fn paths_have_one_segment_for_the_user() {
@@ -87,7 +88,7 @@ fn body_has_exactly_what_is_described() {
         assert!(good.contains(from), "{from}");
         let bad = good.replace(from, to);
         assert_eq!(
-            Letter::parse(bad.as_bytes()).unwrap_err(),
+            Letter::parse(bad.as_bytes()).unwrap_err().problem(),
             Problem::Malformed,
             "{from} {to}"
         );
@@ -98,7 +99,7 @@ fn body_has_exactly_what_is_described() {
     let many = format!(r#"{{"user":"bob","id":"{id}","messages":[{many}]}}"#);
     for bad in [none.as_str(), &many, "", "[]", "{}"] {
         assert_eq!(
-            Letter::parse(bad.as_bytes()).unwrap_err(),
+            Letter::parse(bad.as_bytes()).unwrap_err().problem(),
             Problem::Malformed
         );
     }
@@ -108,7 +109,7 @@ fn body_has_exactly_what_is_described() {
 fn message_is_a_standard_jwe_with_a_jwt_in_it_and_no_longer_than_a_sealed_one() {
     let long = body().replace(&jwe(), &"e".repeat(MAX_SEALED_MESSAGE_BYTES + 1));
     assert_eq!(
-        Letter::parse(long.as_bytes()).unwrap_err(),
+        Letter::parse(long.as_bytes()).unwrap_err().problem(),
         Problem::TooLarge
     );
     let header = jwe();
@@ -121,7 +122,7 @@ fn message_is_a_standard_jwe_with_a_jwt_in_it_and_no_longer_than_a_sealed_one() 
     ] {
         let other = body().replace(header, &base64url::encode(other.as_bytes()));
         assert_eq!(
-            Letter::parse(other.as_bytes()).unwrap_err(),
+            Letter::parse(other.as_bytes()).unwrap_err().problem(),
             Problem::Malformed
         );
     }
@@ -134,7 +135,7 @@ fn media_type_is_json_and_nothing_else() {
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        check_media_type(&headers)
+        check_media_type(&headers).map_err(|refused| refused.problem())
     };
     for good in [
         "application/json",
