@@ -17,6 +17,7 @@ use std::time::{Duration, SystemTime};
 use rustls::ClientConfig;
 use sealwire_jose::{Algorithms, KeyError, KeySet};
 use sealwire_protocol::jws::{SignatureError, SignatureVerifier, Signed};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Mutex, watch};
 use tokio::time::Instant;
 use tracing::Instrument as _;
@@ -182,7 +183,8 @@ pub(crate) enum Look {
 /// What the last look came to.
 struct Looking {
     at: Option<Instant>,
-    changed: Option<SystemTime>,
+    /// Of the file that the current set is from.
+    digest: Option<[u8; 32]>,
     failures: u32,
     next: Duration,
 }
@@ -208,7 +210,7 @@ impl IssuerKeys {
         Arc::new(Self {
             looking: Mutex::new(Looking {
                 at: None,
-                changed: None,
+                digest: None,
                 failures: 0,
                 next: source.refresh,
             }),
@@ -230,7 +232,9 @@ impl IssuerKeys {
                 let cached = self.cached();
                 tracing::warn!(%error, cached = cached.is_some(), "the issuer's key set cannot be had now");
                 if let Some((set, had_at)) = cached {
-                    self.replace(set, had_at);
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Arc::new(set));
+                    self.had(had_at);
                 }
                 Ok(())
             }
@@ -244,11 +248,6 @@ impl IssuerKeys {
         let had_at = std::fs::metadata(path).and_then(|metadata| metadata.modified());
         let set = KeySet::parse(&file, self.source.algorithms).ok()?;
         Some((set, had_at.unwrap_or(SystemTime::UNIX_EPOCH)))
-    }
-
-    fn replace(&self, set: KeySet, had_at: SystemTime) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
-        self.had(had_at);
     }
 
     fn had(&self, at: SystemTime) {
@@ -332,34 +331,33 @@ impl IssuerKeys {
     async fn look_now(&self, looking: &mut Looking) -> Result<(), LookError> {
         looking.at = Some(Instant::now());
         let found = match &self.source.place {
-            Location::File(path) => {
-                let changed = std::fs::metadata(path)
-                    .and_then(|metadata| metadata.modified())
-                    .ok();
-                if changed.is_some() && changed == looking.changed {
-                    // It is as fresh as it can be.
-                    self.had(SystemTime::now());
-                    return Ok(());
+            Location::File(path) => read(path).map_err(LookError::from).and_then(|file| {
+                let digest = Sha256::digest(&file).into();
+                if looking.digest == Some(digest) {
+                    return Ok(None);
                 }
-                let set = read(path).and_then(|file| {
-                    KeySet::parse(&file, self.source.algorithms).map_err(|error| {
-                        KeySourceError::Keys {
-                            path: path.clone(),
-                            error,
-                        }
-                    })
-                });
-                // What could not be read is read again, also if only its permissions change.
-                looking.changed = set.is_ok().then_some(changed).flatten();
-                set.map_err(LookError::from)
+                let set = KeySet::parse(&file, self.source.algorithms);
+                let set = set.map_err(|error| KeySourceError::Keys {
+                    path: path.clone(),
+                    error,
+                })?;
+                looking.digest = Some(digest);
+                Ok(Some(set))
+            }),
+            Location::Url(place, tls) => {
+                let fetched = self.fetch(place, tls.as_ref(), looking).await;
+                fetched.map(Some)
             }
-            Location::Url(place, tls) => self.fetch(place, tls.as_ref(), looking).await,
         };
         match found {
             Ok(set) => {
                 looking.failures = 0;
-                self.replace(set, SystemTime::now());
-                self.found.send_modify(|found| *found += 1);
+                self.had(SystemTime::now());
+                if let Some(set) = set {
+                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
+                        Some(Arc::new(set));
+                    self.found.send_modify(|found| *found += 1);
+                }
                 Ok(())
             }
             Err(error) => {
