@@ -435,17 +435,27 @@ async fn who_may_not_be_written_to_looks_the_same_whether_they_exist_or_not() {
     let issuer = Issuer::new();
     let relay = relay(&issuer).await;
     let bob = Device::join(&relay, &issuer, "bob").await;
+    let _mallory = Device::join(&relay, &issuer, "mallory").await;
+    let blocked = Revocation::User(User::new("mallory").unwrap());
+    relay.revoke(blocked).await.unwrap();
     let backend = Backend::limited(&issuer, "shop", &json!({ "to": ["carol"] }));
+    let key = new_key();
+    let of_tenant = Backend {
+        token: issuer.token_with("acme/shop", &key, &json!({ "tenant": "acme" })),
+        key,
+    };
     let jwe = sealed("hello");
-    for user in ["bob", "nobody"] {
-        let answer = backend.get(user).to(&relay).await;
-        assert_eq!(answer.code(), (403, "not_permitted"), "{user}");
-        let ask = backend.post(&message(user, &[bob.id()], &jwe));
-        assert_eq!(
-            ask.to(&relay).await.code(),
-            (403, "not_permitted"),
-            "{user}"
-        );
+    for backend in [&backend, &of_tenant] {
+        for user in ["bob", "nobody", "mallory"] {
+            let answer = backend.get(user).to(&relay).await;
+            assert_eq!(answer.code(), (403, "not_permitted"), "{user}");
+            let ask = backend.post(&message(user, &[bob.id()], &jwe));
+            assert_eq!(
+                ask.to(&relay).await.code(),
+                (403, "not_permitted"),
+                "{user}"
+            );
+        }
     }
     assert_eq!(
         backend.get("carol").to(&relay).await.code(),

@@ -13,7 +13,9 @@ mod support;
 use sealwire_protocol::close::RefusalCode;
 use sealwire_protocol::handshake::Credential;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
+use sealwire_protocol::name::User;
 use sealwire_server::policy::Allowance;
+use sealwire_server::revocations::Revocation;
 use serde_json::json;
 use support::*;
 
@@ -73,6 +75,11 @@ async fn nobody_of_another_tenant_can_be_told_from_nobody() {
     let exists = asked_about(&mut alice, "globex/eve", eves).await;
     let does_not = asked_about(&mut alice, "globex/nobody", nowhere).await;
     assert_eq!(exists, does_not);
+    let blocked = joined(&relay, &issuer, "globex", "globex/mallory").await;
+    let mallory = Revocation::User(User::new("globex/mallory").unwrap());
+    relay.revoke(mallory).await.unwrap();
+    let is_blocked = asked_about(&mut alice, "globex/mallory", blocked.id()).await;
+    assert_eq!(exists, is_blocked);
     let mut expected = vec![RefusalCode::NotPermitted; 5];
     expected.push(RefusalCode::UnknownDevice);
     assert_eq!(exists, expected);
