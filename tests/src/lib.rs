@@ -60,6 +60,11 @@ pub fn now() -> u64 {
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// And those of the page on operating a relay.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/operations.md")]
+struct Operations;
+
 /// And those of the page on identity providers.
 #[cfg(doctest)]
 #[doc = include_str!("../../docs/identity-providers.md")]

@@ -11,6 +11,7 @@
 mod world;
 
 use std::collections::BTreeSet;
+use std::os::unix::fs::{MetadataExt as _, chown};
 
 use serde_json::Value;
 use world::World;
@@ -84,6 +85,39 @@ fn relay_that_was_copied_under_load_and_killed_is_put_back_and_loses_nothing() {
     assert_eq!(each.len(), all.len(), "twice: {all:?}");
     assert_eq!(each, (0..=last).collect());
     assert!(all.is_sorted(), "{all:?}");
+}
+
+/// Root restores for the relay's user, who has to read and write all of it.
+#[test]
+fn what_root_restores_belongs_to_whoever_the_directory_belongs_to() {
+    let world = World::new();
+    world.run(&["relay", "init", "relay"]).succeeded();
+    let backup = ["relay", "backup", "copy", "--data", "relay"];
+    world.run(&backup).succeeded();
+    let data = world.path().join("other");
+    std::fs::create_dir(&data).unwrap();
+    let (user, group) = (12_345, 12_346);
+    if chown(&data, Some(user), Some(group)).is_err() {
+        eprintln!("SKIPPED: only root can give directories away");
+        return;
+    }
+    let restore = ["relay", "restore", "copy", "--data", "other"];
+    world.run(&restore).succeeded();
+    let mut found = 0;
+    let mut folders = vec![data];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            let of = entry.metadata().unwrap();
+            let path = entry.path();
+            assert_eq!((of.uid(), of.gid()), (user, group), "{}", path.display());
+            if of.is_dir() {
+                folders.push(path);
+            }
+            found += 1;
+        }
+    }
+    assert!(found > 5, "{found}");
 }
 
 #[test]
