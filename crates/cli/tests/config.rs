@@ -37,6 +37,12 @@ fn problems(ended: &Ended) -> Vec<String> {
     lines.collect()
 }
 
+/// A file as an editor makes it may be read by everybody, which a key may not.
+fn mode(world: &World, name: &str, mode: u32) {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(world.path().join(name), mode).unwrap();
+}
+
 fn certificate(world: &World, name: &str) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     write(world, &format!("{name}.pem"), &made.cert.pem());
@@ -45,6 +51,7 @@ fn certificate(world: &World, name: &str) {
         &format!("{name}.key"),
         &made.signing_key.serialize_pem(),
     );
+    mode(world, &format!("{name}.key"), 0o640);
 }
 
 #[test]
@@ -297,6 +304,10 @@ fn check_reads_all_that_the_file_names() {
              [issuer]\nissuer = \"i\"\naudience = \"a\"\njwks = \"{jwks}\"\n"
         )
     };
+    std::fs::copy(world.path().join("one.key"), world.path().join("wide.key")).unwrap();
+    mode(&world, "wide.key", 0o644);
+    write(&world, "empty.key", "");
+    mode(&world, "empty.key", 0o600);
     let check = |text: &str| {
         write(&world, "relay.toml", text);
         world.run(&[
@@ -321,8 +332,12 @@ fn check_reads_all_that_the_file_names() {
             "relay.toml:4: tls.certificate: one.key has no certificate in PEM",
         ),
         (
-            file("one.pem", "one.pem", "keys.json", "relay"),
-            "relay.toml:5: tls.key: one.pem has no private key in PEM",
+            file("one.pem", "wide.key", "keys.json", "relay"),
+            "relay.toml:5: tls.key: others can read wide.key; run `chmod o= wide.key`",
+        ),
+        (
+            file("one.pem", "empty.key", "keys.json", "relay"),
+            "relay.toml:5: tls.key: empty.key has no private key in PEM",
         ),
         (
             file("one.pem", "one.key", "signing.jwk", "relay"),
@@ -359,6 +374,26 @@ fn check_reads_all_that_the_file_names() {
         nothing,
         ["data is missing: name the directory that `sealwire relay init` has made"]
     );
+}
+
+#[test]
+fn relay_does_not_start_with_a_key_that_everybody_can_read() {
+    let world = with_file("");
+    certificate(&world, "one");
+    let run = |listen| {
+        let files = ["--tls-cert", "one.pem", "--tls-key", "one.key", "--json"];
+        let relay = ["relay", "run", "--data", "relay", "--listen", listen];
+        [&relay[..], &files].concat()
+    };
+    for exposed in [0o644, 0o602] {
+        mode(&world, "one.key", exposed);
+        let refused = world.run(&[&run("127.0.0.1:0")[..], &["--until-eof"]].concat());
+        refused.failed(2, "--tls-key: tls.key: others can read one.key");
+    }
+    mode(&world, "one.key", 0o640);
+    let mut running = world.start(&run("127.0.0.1:0"));
+    assert_eq!(running.next_json()["event"], "listening");
+    assert!(running.stop("TERM").success());
 }
 
 /// The self-signed certificate is a part of what is read.

@@ -203,7 +203,13 @@ fn certificate_that_is_trusted_expired_or_for_another_name_is_told_apart() {
     let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
     authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = rcgen::CertifiedIssuer::self_signed(authority, authority_key).unwrap();
-    let write = |name: &str, text: String| std::fs::write(world.path().join(name), text).unwrap();
+    let write = |name: &str, text: String| {
+        let path = world.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        // Keys are among them.
+        let own = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(path, own).unwrap();
+    };
     write("authority.pem", authority.pem());
     let far = |years: i32| rcgen::date_time_ymd(2026 + years, 1, 1);
     for (host, from, until, code) in [

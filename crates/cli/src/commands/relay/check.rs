@@ -94,7 +94,33 @@ fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
     }
 }
 
+/// Whether anybody but its owner and its group may read or write the key of the configured certificate. One that cannot be looked at is reported by whoever
+/// reads it.
+pub(super) fn exposed_key(tls: &TlsSettings) -> Option<Problem> {
+    let TlsSettings::Files { key, .. } = tls else {
+        return None;
+    };
+    problem(&key.source, "tls.key", not_exposed(&key.value).err()?)
+}
+
+fn not_exposed(path: &Path) -> Result<(), String> {
+    #[cfg(unix)]
+    if std::fs::metadata(path).is_ok_and(|file| {
+        use std::os::unix::fs::PermissionsExt as _;
+        file.permissions().mode() & 0o006 != 0
+    }) {
+        return Err(format!(
+            "others can read {path}; run `chmod o= {path}`, and get a certificate with another key if somebody may have read this one",
+            path = path.display()
+        ));
+    }
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
+}
+
 fn private(path: &Path) -> Result<PrivateKeyDer<'static>, String> {
+    not_exposed(path)?;
     let pem = files::read(path, MAX_PEM_BYTES).map_err(|failure| failure.to_string())?;
     PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
         format!(

@@ -8,6 +8,7 @@ use sealwire_server::data_dir::{DataDir, DataDirError};
 use sealwire_server::{Relay, RelayBuilder, RelayError};
 use serde_json::json;
 
+use super::check;
 use super::options::Options;
 use super::settings::Configuration;
 #[cfg(feature = "opentelemetry")]
@@ -172,6 +173,9 @@ fn builder(configuration: &Configuration, data: &Path, dev: bool) -> Result<Rela
         Err(DataDirError::NotInitialised { .. }) if dev => None,
         Err(error) => return Err(error.into()),
     };
+    if let Some(problem) = check::exposed_key(&configuration.tls) {
+        return Err(Failure::usage(problem));
+    }
     configuration.builder(data, initialised)
 }
 

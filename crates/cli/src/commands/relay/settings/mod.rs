@@ -391,7 +391,7 @@ impl TlsSettings {
         let key = keys.optional(
             Key::new(
                 "key",
-                "Its private key in PEM: PKCS#8, SEC1 or PKCS#1; for mode \"files\".",
+                "Its private key in PEM: PKCS#8, SEC1 or PKCS#1; for mode \"files\". Nobody but its owner and its group may read it.",
             )
             .flag("--tls-key"),
             &File {
