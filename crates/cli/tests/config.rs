@@ -454,6 +454,33 @@ fn examples_of_the_documentation_are_good() {
     assert_eq!(minted.stderr, "", "a relay would refuse it");
 }
 
+/// A connection that says nothing keeps the relay, which waits for it for 10 seconds.
+#[test]
+fn second_sigterm_ends_a_relay_that_is_still_being_drained() {
+    use std::io::{Read as _, Write as _};
+    let world = with_file(
+        "data = \"relay\"\n[listen]\naddress = \"127.0.0.1:0\"\n[limits]\nhandshake_deadline = 60\n",
+    );
+    let mut running = world.start(&["relay", "run", "--config", "relay.toml", "--plain"]);
+    let said = running.said("relay at ws://");
+    let (_, address) = said.split_once("ws://").unwrap();
+    let (listen, _) = address.split_once("/v1").unwrap();
+    let connect = || std::net::TcpStream::connect(listen).unwrap();
+    let _silent = connect();
+    // Connections are taken in turn: the one before has been.
+    let mut asking = connect();
+    let request = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    asking.write_all(request).unwrap();
+    let mut answer = String::new();
+    asking.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut draining = running.ask_to_end("TERM");
+    draining.said("again to stop at once");
+    let (ended, _, said) = draining.ask_to_end("TERM").end();
+    assert!(ended.success(), "{ended}");
+    assert!(said.contains("stopped at once"), "{said}");
+}
+
 /// A supervisor that kills a relay before it has ended by itself takes from the last devices that they are told when to come back.
 #[test]
 fn supervisors_wait_for_longer_than_a_stop_takes() {
