@@ -539,7 +539,65 @@ fn unit_is_one_that_systemd_takes() {
         ])
         .output();
     let Ok(security) = security else {
-        return; // no systemd
+        eprintln!("SKIPPED: there is no systemd here that could look at the unit");
+        return;
     };
     assert!(security.status.success(), "{security:?}");
+    // Of a line that it does not understand it says so, and goes on.
+    assert_eq!(String::from_utf8(security.stderr).unwrap(), "");
+}
+
+/// What can be told of the image without building it.
+#[test]
+fn image_is_made_of_what_there_is_and_runs_what_the_command_takes() {
+    let workspace = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let read = |name: &str| std::fs::read_to_string(workspace.join(name)).unwrap();
+    let file = read("deploy/Dockerfile").replace("\\\n", " ");
+    let lines: Vec<_> = file
+        .lines()
+        .filter_map(|line| line.trim().split_once(' '))
+        .collect();
+    let of = |instruction| {
+        let lines = lines.iter().filter(move |(name, _)| *name == instruction);
+        lines.map(|(_, rest)| rest.trim())
+    };
+
+    let manifest = read("Cargo.toml");
+    let (_, version) = manifest.split_once("\nrust-version = \"").unwrap();
+    let version = version.split('"').next().unwrap();
+    let image = of("FROM").next().unwrap();
+    let (_, rust) = image.split_once("/rust:").unwrap();
+    assert_eq!(rust.split('-').next(), Some(version), "{image}");
+    let stages = of("FROM").filter_map(|line| line.split_once(" AS "));
+    let stages: Vec<_> = stages.map(|(_, name)| format!("--from={name}")).collect();
+
+    let mut copied = 0;
+    for line in of("COPY") {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let (options, files): (Vec<_>, Vec<_>) =
+            words.into_iter().partition(|word| word.starts_with("--"));
+        let (_, sources) = files.split_last().unwrap();
+        assert!(!sources.is_empty(), "{line}");
+        if let Some(from) = options.iter().find(|option| option.starts_with("--from=")) {
+            assert!(stages.iter().any(|stage| stage == from), "{line}");
+            continue;
+        }
+        for source in sources {
+            assert!(workspace.join(source).exists(), "{line}");
+            copied += 1;
+        }
+    }
+    assert_eq!(copied, 2, "the sources, and the configuration");
+
+    let program: Vec<String> = serde_json::from_str(of("ENTRYPOINT").next().unwrap()).unwrap();
+    let placed = of("COPY").any(|line| line.ends_with(&format!(" {}", program[0])));
+    assert!(placed && program.len() == 1, "{program:?}");
+    let arguments: Vec<String> = serde_json::from_str(of("CMD").next().unwrap()).unwrap();
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    // It is the configuration that is missing, and not the command.
+    let world = World::new();
+    let ended = world.run(&arguments);
+    ended.failed(2, "cannot read /etc/sealwire/relay.toml");
+    let placed = of("COPY").any(|line| line.ends_with(" /etc/sealwire/relay.toml"));
+    assert!(placed, "it is in the image");
 }

@@ -17,7 +17,7 @@ use crate::when;
 #[command(
     group(ArgGroup::new("what").args(["device", "user", "jti", "issued_before"]).required(true).multiple(true)),
     after_help = "\
-A relay that runs on DIR closes the links within a second; cards go, and peers are told. It is a line in DIR/revocations.jsonl: a line that is taken out \
+A relay that runs on DIR closes the links within a second, and cards go; peers that are connected are told at once, and others find out when they next write. It is a line in DIR/revocations.jsonl: a line that is taken out \
 counts no more, but devices that were removed stay removed, and join again with new keys.\n\
 \n\
 Examples:\n  \
