@@ -87,7 +87,15 @@ pub(crate) enum End {
 
 /// Whole thumbprints identify people, so they stay out of the log.
 fn without_ids(error: &LinkError) -> &dyn fmt::Display {
-    if let LinkError::NotAuthorised(NotAuthorised::TokenOfAnotherDevice { .. }) = error {
+    if let LinkError::NotAuthorised(error @ NotAuthorised::TokenOfAnotherDevice { .. }) = error {
+        return not_authorised(error);
+    }
+    error
+}
+
+/// The same of what a new token is refused for.
+pub(crate) fn not_authorised(error: &NotAuthorised) -> &dyn fmt::Display {
+    if let NotAuthorised::TokenOfAnotherDevice { .. } = error {
         return &"the token is another device's";
     }
     error

@@ -5,7 +5,7 @@
 //!  where it is decided ── Cause ── code ───────────▶ the device
 //!                           └───── why, remedy ────▶ the log, at the level of debug, once
 //! ```
-//! What helps against an error from elsewhere is in [`remedy`](crate::remedy). No text has a user or a whole thumbprint in it.
+//! What helps against an error from elsewhere is in [`crate::remedy`]. No text has a user or a whole thumbprint in it.
 use std::fmt;
 
 use sealwire_protocol::close::RefusalCode;
@@ -60,10 +60,7 @@ pub(crate) enum Cause {
     Copies,
     #[error("the mailbox of the device {} is full", short(.0))]
     MailboxFull(Thumbprint),
-    #[error(
-        "what one user may have in the mailbox of the device {} is used up, an eighth of it",
-        short(.0)
-    )]
+    #[error("what one user may have in the mailbox of the device {} is used up", short(.0))]
     Quota(Thumbprint),
     #[error("the field sequence is 64 or more below the device's highest")]
     Stale,
@@ -259,10 +256,10 @@ impl Cause {
 
 impl From<PublishError> for Cause {
     fn from(error: PublishError) -> Self {
-        match error {
-            PublishError::Storage(error) => error.into(),
-            error => Self::Publish(error),
+        if let PublishError::Storage(error) = error {
+            return error.into();
         }
+        Self::Publish(error)
     }
 }
 

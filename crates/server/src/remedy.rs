@@ -141,7 +141,7 @@ pub(crate) fn blob(error: &BlobError) -> &'static str {
         }
         BlobError::Conflict => "nothing: the client asks how much of it there is",
         BlobError::TooLarge => {
-            "have the application send less, or raise limits.blob_bytes_per_user in the configuration"
+            "have the application send less, or raise limits.blob_bytes_per_user and limits.blob_bytes in the configuration"
         }
         BlobError::Full(Full::User) => {
             "wait until files of this user have expired, or raise limits.blob_bytes_per_user and limits.blobs_per_user in the configuration"

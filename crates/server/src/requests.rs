@@ -27,7 +27,7 @@ use sealwire_protocol::token::TokenClaims;
 
 use crate::bounds::{PREKEY_TAKES, PREKEY_TAKES_WINDOW_MINUTES, PUBLICATIONS_PER_MINUTE};
 use crate::card_check::{self, CardError};
-use crate::closing::End;
+use crate::closing::{self, End};
 use crate::directory::{DeviceEntry, VerifiedCard, VerifiedPrekey};
 use crate::exchange::ExchangeError;
 use crate::hub::{News, Registration};
@@ -485,7 +485,7 @@ impl Requester {
 /// Why a link's token is not replaced. The link goes on with the one it has.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RefreshError {
-    #[error(transparent)]
+    #[error("{}", closing::not_authorised(.0))]
     NotAuthorised(#[from] NotAuthorised),
     #[error("the token: {0}")]
     Token(#[from] TokenError),
