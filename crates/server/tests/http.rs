@@ -19,9 +19,11 @@ use sealwire_protocol::base64url;
 use sealwire_protocol::crypto::sha256;
 use sealwire_protocol::key::{SigningKey, Thumbprint};
 use sealwire_protocol::name::User;
+use sealwire_server::policy::Allowance;
 use sealwire_server::revocations::Revocation;
 use sealwire_server::{Drain, Relay};
 use serde_json::{Value, json};
+use support::log::Log;
 use support::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -785,6 +787,176 @@ async fn every_documented_answer_is_given_and_no_other() {
     }
     drop(draining);
     assert_eq!(document.seen, document.described());
+}
+
+/// docs/codes.md, Problems: what a backend is not told, whoever runs the relay finds in its log.
+#[tokio::test]
+async fn log_says_of_each_problem_which_field_claim_or_limit_it_was_and_what_helps() {
+    let (log, _guard) = Log::begin();
+    let issuer = Issuer::new();
+    let mut allowance = Allowance::default();
+    allowance.card_fetches_per_minute = 50;
+    let relay = issuer.relay().allowance(allowance).bind(LOOPBACK).await;
+    let relay = relay.unwrap();
+    let bob = Device::join(&relay, &issuer, "bob").await;
+    let jwe = sealed("hello");
+    let good = message("bob", &[bob.id()], &jwe);
+    let shop = Backend::new(&issuer, "shop");
+    let few = |limits: Value| Backend::limited(&issuer, "shop", &limits);
+    let narrow = few(json!({ "to": ["carol"] }));
+    let (slow, small) = (
+        few(json!({ "messages_per_minute": 1 })),
+        few(json!({ "max_message_bytes": 100 })),
+    );
+    let thief = Backend {
+        key: new_key(),
+        token: shop.token.clone(),
+    };
+    let expired = json!({ "exp": now() - 120, "iat": now() - 240 });
+    let expired = Backend {
+        token: issuer.token_with("shop", &shop.key, &expired),
+        key: SigningKey::from_seed(&shop.key.seed()),
+    };
+    let path = "/v1/users/bob/devices";
+    let of_another_host = shop.proof("GET", path, &json!({ "htu": format!("https://x{path}") }));
+    let old = shop.proof("GET", path, &json!({ "iat": now() - 120 }));
+    let changed = |name: &str, value: Value| {
+        let mut changed = good.clone();
+        changed[name] = value;
+        shop.post(&changed)
+    };
+    let to =
+        |device: &str, jwe: &str| changed("messages", json!([{ "device": device, "jwe": jwe }]));
+    let bobs = bob.id().to_string();
+    assert_eq!(slow.post(&good).to(&relay).await.status, 202);
+    log.forget();
+
+    for (ask, code, names) in [
+        (
+            shop.ask("GET", "/v1/nothing", &Value::Null),
+            "not_found",
+            &["path"][..],
+        ),
+        (
+            shop.get("bob").with("origin", "https://evil.example"),
+            "origin_not_allowed",
+            &["\"https://evil.example\"", "limits.allowed_origins"],
+        ),
+        (
+            shop.ask("PUT", MESSAGES, &good),
+            "method_not_allowed",
+            &["POST"],
+        ),
+        (
+            shop.ask("GET", "/v1/users/bob/devices?a", &Value::Null),
+            "malformed",
+            &["query"],
+        ),
+        (shop.get("b%6"), "malformed", &["user in the path"]),
+        (
+            shop.get("bob").with("x", &format!("y\r\ndpop: {old}")),
+            "malformed",
+            &["field dpop", "twice"],
+        ),
+        (
+            shop.get("bob").without("authorization"),
+            "not_authorised",
+            &["field authorization"],
+        ),
+        (
+            shop.get("bob").without("dpop"),
+            "not_authorised",
+            &["field dpop"],
+        ),
+        (
+            shop.get("bob").with("dpop", "x"),
+            "not_authorised",
+            &["proof", "JWS"],
+        ),
+        (
+            shop.get("bob").with("dpop", &of_another_host),
+            "not_authorised",
+            &["\"htu\"", "listen.public_address"],
+        ),
+        (
+            shop.get("bob").with("dpop", &old),
+            "not_authorised",
+            &["\"iat\"", "clocks"],
+        ),
+        (expired.get("bob"), "not_authorised", &["\"exp\"", "clocks"]),
+        (thief.get("bob"), "not_authorised", &["\"cnf\""]),
+        (narrow.get("bob"), "not_permitted", &["\"to\""]),
+        (shop.get("nobody"), "unknown_user", &["no device"]),
+        (
+            shop.post(&good).without("content-type"),
+            "unsupported_media_type",
+            &["content-type", "application/json"],
+        ),
+        (
+            shop.post(&good).with("content-length", "10000000"),
+            "too_large",
+            &["the body", "1589248 bytes"],
+        ),
+        (shop.post(&json!([])), "malformed", &["the body"]),
+        (changed("user", json!(1)), "malformed", &["user is missing"]),
+        (changed("id", json!("x")), "malformed", &["id is missing"]),
+        (
+            changed("messages", json!([])),
+            "malformed",
+            &["messages is missing"],
+        ),
+        (
+            changed("more", json!(1)),
+            "malformed",
+            &["beside user, id and messages"],
+        ),
+        (to("x", &jwe), "malformed", &["messages[].device"]),
+        (
+            to(&bobs, "x"),
+            "malformed",
+            &["messages[].jwe", "five parts"],
+        ),
+        (
+            to(&bobs, &"x".repeat(100_000)),
+            "too_large",
+            &["messages[].jwe"],
+        ),
+        (
+            shop.post(&message("bob", &[shop.key.thumbprint()], &jwe)),
+            "devices_changed",
+            &["none of the recipient's"],
+        ),
+        (
+            small.post(&good),
+            "too_large",
+            &[
+                "\"max_message_bytes\" of the token",
+                "limits.max_message_bytes",
+            ],
+        ),
+        (
+            slow.post(&good),
+            "rate_limited",
+            &[
+                "\"messages_per_minute\" of the token",
+                "limits.messages_per_minute",
+            ],
+        ),
+    ] {
+        let answer = ask.to(&relay).await;
+        assert_eq!(answer.body["code"], code, "{names:?}");
+        log.says(code, names);
+    }
+
+    let again = shop.get("shop");
+    assert_eq!(again.to(&relay).await.status, 200);
+    log.forget();
+    assert_eq!(again.to(&relay).await.status, 401);
+    log.says("not_authorised", &["used before", "\"jti\""]);
+    while shop.get("shop").to(&relay).await.status == 200 {
+        log.forget();
+    }
+    log.says("rate_limited", &["limits.card_fetches_per_minute"]);
 }
 
 /// Waits until a link is asked to leave.

@@ -1,6 +1,8 @@
 //! A device over real sockets, on the protocol's own state machines, and an issuer for it: what the tests of the relay speak with.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod log;
+
 use std::collections::VecDeque;
 use std::fmt::Debug;
 use std::future::Future;
