@@ -58,6 +58,8 @@ pub(crate) const PROOF_MEMORY_MILLIS: u64 = (2 * CLOCK_TOLERANCE_SECONDS + 1) * 
 
 /// Bytes read from the socket at a time; allocated for every link.
 pub(crate) const READ_BUFFER_BYTES: usize = 4 << 10;
+/// Bytes read of a message that is not whole yet, after which they are counted.
+pub(crate) const MAX_UNCOUNTED_BYTES: usize = 64 << 10;
 /// Bytes gathered before they are written to the socket.
 pub(crate) const WRITE_BUFFER_BYTES: usize = 64 << 10;
 /// Bytes written but not yet taken by the socket, above which a link neither reads requests nor sends mail.

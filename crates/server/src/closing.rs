@@ -71,6 +71,18 @@ pub(crate) enum End {
     /// More links of one tenant than the relay allows.
     #[error("the tenant has more links than limits.links_per_tenant allows")]
     TooManyLinksOfTenant,
+    /// The device opens links faster than the relay allows.
+    #[error("the device opens more links than limits.links_per_minute allows")]
+    TooOften,
+    /// The user's devices do.
+    #[error("the user's devices open more links than limits.links_per_minute_per_user allows")]
+    TooOftenOfUser,
+    /// The tenant's devices do.
+    #[error("the tenant's devices open more links than limits.links_per_minute_per_tenant allows")]
+    TooOftenOfTenant,
+    /// More have just sent too fast than the relay remembers.
+    #[error("the relay already remembers too many who sent too fast")]
+    TooManyMeters,
     /// More requests open than the protocol allows.
     #[error("more than {MAX_OPEN_REQUESTS} open requests")]
     TooManyRequests,
@@ -120,7 +132,11 @@ impl End {
             Self::Token(VerifyError::KeyNotKnownYet)
             | Self::Exchange(ExchangeError::KeyNotKnownYet { .. })
             | Self::TooManyLinks
-            | Self::TooManyLinksOfTenant => CloseCode::Overloaded,
+            | Self::TooManyLinksOfTenant
+            | Self::TooOften
+            | Self::TooOftenOfUser
+            | Self::TooOftenOfTenant
+            | Self::TooManyMeters => CloseCode::Overloaded,
             Self::Token(VerifyError::Token(_))
             | Self::NoUpgradeToken
             | Self::Issuer(_)

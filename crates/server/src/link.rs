@@ -15,7 +15,7 @@ mod calls;
 pub(crate) mod driver;
 mod keep_alive;
 mod outbox;
-mod throttle;
+pub(crate) mod throttle;
 mod window;
 
 use std::collections::VecDeque;
@@ -78,7 +78,7 @@ pub(crate) struct Link {
     warned: Option<[u8; 32]>,
     leaving: Leaving,
     throttle: Throttle,
-    /// When the link is read again, in [`Now::steady_millis`], if its device has sent too fast.
+    /// When the link is read again, in [`Now::steady_millis`], if its device, or others of its user or tenant, have sent too fast.
     reads_at: Option<u64>,
 }
 
@@ -141,6 +141,9 @@ impl Link {
         now: Now,
     ) -> Result<Self, End> {
         let Established { link, minted } = established;
+        let throttle = shared
+            .throttles
+            .of(link.token().claims(), now.steady_millis)?;
         let keep_alive = KeepAlive::new(
             shared.settings.keep_alive,
             shared.settings.write_timeout,
@@ -161,9 +164,11 @@ impl Link {
             acknowledged: None,
             warned: None,
             leaving: Leaving::Not,
-            throttle: Throttle::default(),
+            throttle,
             reads_at: None,
         };
+        // Whoever was ahead before still is.
+        link.count(0, 0, now);
         link.greet(minted, now)?;
         link.leave_in_turn();
         Ok(link)
@@ -222,22 +227,33 @@ impl Link {
             .saturating_sub(EXPIRING_SECONDS.min(life / 4))
     }
 
+    /// So many bytes came from the socket, whatever is in them. To be called before what was in them is handled.
+    pub(crate) fn handle_bytes(&mut self, bytes: usize, now: Now) {
+        if bytes > 0 {
+            self.count(0, bytes as u64, now);
+        }
+    }
+
+    /// Reads later if that was too fast.
+    fn count(&mut self, frames: u64, bytes: u64, now: Now) {
+        let (allowance, time) = (&self.requester.allowance, now.steady_millis);
+        let reads_at = self.throttle.spend(frames, bytes, allowance, time);
+        if reads_at.is_some() && self.reads_at.is_none() {
+            self.requester.shared.metrics.throttled();
+        }
+        self.reads_at = reads_at;
+    }
+
     /// Takes a binary message, and opens it in place.
     pub(crate) fn handle_record(&mut self, record: &mut [u8], now: Now) -> Result<(), End> {
         self.keep_alive.heard(now.steady_millis);
-        let (mut frames, bytes) = (0, record.len() as u64);
+        let mut frames = 0;
         for frame in self.requester.link.handle_message(record)? {
             frames += 1;
             self.on_frame(frame, now)?;
         }
         self.acknowledge();
-        let allowance = &self.requester.allowance;
-        self.reads_at = self
-            .throttle
-            .spend(frames, bytes, allowance, now.steady_millis);
-        if self.reads_at.is_some() {
-            self.requester.shared.metrics.throttled();
-        }
+        self.count(frames, 0, now);
         Ok(())
     }
 

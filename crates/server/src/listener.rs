@@ -19,7 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use sealwire_protocol::limits::MAX_HANDSHAKE_BYTES;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
@@ -30,7 +30,6 @@ use crate::bounds::{
     SHUTDOWN_GRACE,
 };
 use crate::clock;
-use crate::descriptors;
 use crate::http;
 use crate::link::driver::{self, Admission};
 use crate::metrics::Dropped;
@@ -83,6 +82,10 @@ pub(crate) async fn serve(
             }
         };
         pace.taken();
+        if let Err(error) = tcp.set_nodelay(true) {
+            tracing::debug!(%error, "connection lost");
+            continue;
+        }
         let tls = tls.clone();
         let shared = Arc::clone(&shared);
         let mut stopped = stop.clone();
@@ -174,10 +177,9 @@ pub(crate) struct Unauthenticated {
 
 impl Doors {
     pub(crate) fn new(limits: &ConnectionLimits, by_address: bool) -> Self {
-        let connections = descriptors::connections(limits.connections);
         Self {
-            connections: semaphore(connections),
-            unauthenticated: semaphore(limits.unauthenticated.min(connections)),
+            connections: semaphore(limits.connections),
+            unauthenticated: semaphore(limits.unauthenticated.min(limits.connections)),
             addresses: by_address.then(|| {
                 let shares = Shares::new(limits.unauthenticated_per_address);
                 (shares, Rates::default())
@@ -231,22 +233,18 @@ fn semaphore(permits: usize) -> Arc<Semaphore> {
 
 /// Takes a connection to its WebSocket. `None` if it does not get there.
 async fn connect(
-    tcp: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     tls: Option<TlsAcceptor>,
     shared: &Arc<Shared>,
     deadline: Instant,
     unauthenticated: Unauthenticated,
 ) -> Option<Admission> {
-    if let Err(error) = tcp.set_nodelay(true) {
-        tracing::debug!(%error, "connection lost");
-        return None;
-    }
     let patience = Patience::until(deadline);
-    let tcp = Metered::new(tcp, patience.budget.clone());
+    let stream = Metered::new(stream, patience.budget.clone());
     let speaking = async {
         match tls {
-            None => Box::pin(speak_http(tcp, shared, &patience)).await,
-            Some(tls) => match Box::pin(tls.accept(tcp)).await {
+            None => Box::pin(speak_http(stream, shared, &patience)).await,
+            Some(tls) => match Box::pin(tls.accept(stream)).await {
                 Ok(stream) => Box::pin(speak_http(stream, shared, &patience)).await,
                 Err(error) => {
                     tracing::debug!(%error, "TLS handshake failed");
@@ -475,7 +473,94 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use sealwire_protocol::key::SigningKey;
+    use tokio::io::{AsyncWriteExt as _, DuplexStream, duplex};
+    use tokio_tungstenite::client_async;
+    use tokio_tungstenite::tungstenite::Message;
+    use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+
     use super::*;
+    use crate::mail::Mailboxes;
+    use crate::shared::{Issuing, Settings};
+    use crate::storage::Storage;
+
+    /// How often a slow device sends something.
+    const NOW_AND_THEN: Duration = Duration::from_millis(400);
+
+    /// The relay with which nothing was set, and a connection to it, served to its end.
+    fn connection() -> (DuplexStream, impl Future<Output = ()>) {
+        let mut rng = rand::rng();
+        let shared = Arc::new(Shared::new(
+            SigningKey::generate(&mut rng),
+            Issuing::BuiltIn(Box::new(SigningKey::generate(&mut rng)), None),
+            Storage::in_memory().unwrap(),
+            Mailboxes::in_memory().unwrap(),
+            Settings::default(),
+        ));
+        let (device, relay) = duplex(64 << 10);
+        let serving = async move {
+            let (_permit, unauthenticated) = doors(|_| ()).admit_any().unwrap();
+            let deadline = Instant::now() + shared.settings.handshake_deadline;
+            let (_stop, stopped) = watch::channel(false);
+            let connecting = connect(relay, None, &shared, deadline, unauthenticated);
+            if let Some(admission) = connecting.await {
+                driver::run(admission, Arc::clone(&shared), stopped).await;
+            }
+        };
+        (device, serving)
+    }
+
+    fn is_five_seconds(elapsed: Duration) -> bool {
+        (5_000..5_010).contains(&elapsed.as_millis())
+    }
+
+    // docs/protocol.md §3.1
+    #[tokio::test(start_paused = true)]
+    async fn request_that_comes_byte_by_byte_ends_after_5_seconds_all_the_same() {
+        let (mut device, serving) = connection();
+        let began = Instant::now();
+        let dripping = async {
+            let request = b"GET /v1 HTTP/1.1\r\nhost: relay.example\r\nx: ";
+            for byte in request.iter().chain(std::iter::repeat(&b'y')) {
+                device.write_all(&[*byte]).await.unwrap();
+                tokio::time::sleep(NOW_AND_THEN).await;
+            }
+        };
+        tokio::select! {
+            () = serving => {}
+            () = dripping => {}
+        }
+        assert!(is_five_seconds(began.elapsed()), "{:?}", began.elapsed());
+    }
+
+    // docs/protocol.md §3.1
+    #[tokio::test(start_paused = true)]
+    async fn websocket_that_pings_and_does_not_authenticate_ends_after_5_seconds_all_the_same() {
+        let (device, serving) = connection();
+        let began = Instant::now();
+        let pinging = async {
+            let mut request = "ws://localhost/v1".into_client_request().unwrap();
+            let subprotocol = "sealwire.v1".parse().unwrap();
+            let headers = request.headers_mut();
+            headers.insert("sec-websocket-protocol", subprotocol);
+            let (mut socket, _) = client_async(request, device).await.unwrap();
+            let mut pongs = 0;
+            loop {
+                match timeout(NOW_AND_THEN, socket.next()).await {
+                    Err(_) => socket.send(Message::Ping("x".into())).await.unwrap(),
+                    Ok(Some(Ok(Message::Pong(_)))) => pongs += 1,
+                    Ok(Some(Ok(Message::Close(Some(frame))))) => {
+                        return (u16::from(frame.code), pongs, began.elapsed());
+                    }
+                    Ok(other) => panic!("unexpected {other:?}"),
+                }
+            }
+        };
+        let ((code, pongs, elapsed), ()) = tokio::join!(pinging, serving);
+        assert_eq!((code, pongs), (4003, 12));
+        assert!(is_five_seconds(elapsed), "{elapsed:?}");
+    }
 
     fn doors(change: impl FnOnce(&mut ConnectionLimits)) -> Doors {
         let mut limits = ConnectionLimits::default();

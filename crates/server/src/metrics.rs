@@ -182,7 +182,7 @@ impl Metrics {
         self.messages_delivered.inc();
     }
 
-    /// A link is read later, because its device sends too fast.
+    /// A link is read later, because its device, its user or its tenant sends too fast.
     pub(crate) fn throttled(&self) {
         self.throttled.inc();
     }
@@ -260,7 +260,7 @@ impl Metrics {
         );
         of.register(
             "links_throttled",
-            "Times that a link was not read for a while, because its device sent too fast",
+            "Times that a link was not read for a while, because its device, its user or its tenant sent too fast",
             self.throttled.clone(),
         );
         of.register(

@@ -14,6 +14,8 @@ use crate::mail::MailboxLimits;
 pub const MESSAGES_PER_MINUTE: u64 = 600;
 /// Times that a user may fetch cards in a minute, each of which may take one-time prekeys.
 pub const CARD_FETCHES_PER_MINUTE: u64 = 60;
+/// The same of all users of a tenant: whoever of a full one has just come back may ask three times.
+pub const CARD_FETCHES_PER_MINUTE_PER_TENANT: u64 = 30_000;
 /// Times that a device may refresh its token in a minute, each of which costs the relay two signature checks.
 pub const REFRESHES_PER_MINUTE: u64 = 30;
 /// Messages that a mailbox holds.
@@ -26,8 +28,16 @@ pub const RETENTION_SECONDS: u64 = 30 * 24 * 60 * 60;
 pub const TRANSFER_BYTES_PER_MINUTE: u64 = 16 << 30;
 /// Frames of a device that are read in a minute.
 pub const FRAMES_PER_MINUTE: u64 = 600_000;
-/// Bytes of a device's frames that are read in a minute.
+/// The same of all devices of a user: four devices that do all they may.
+pub const FRAMES_PER_MINUTE_PER_USER: u64 = 4 * FRAMES_PER_MINUTE;
+/// The same of all devices of a tenant, about what a relay takes in all.
+pub const FRAMES_PER_MINUTE_PER_TENANT: u64 = 16 * FRAMES_PER_MINUTE;
+/// Bytes of a device that are read in a minute.
 pub const BYTES_PER_MINUTE: u64 = 16 << 30;
+/// The same of all devices of a user.
+pub const BYTES_PER_MINUTE_PER_USER: u64 = 4 * BYTES_PER_MINUTE;
+/// The same of all devices of a tenant.
+pub const BYTES_PER_MINUTE_PER_TENANT: u64 = 16 * BYTES_PER_MINUTE;
 /// TCP connections at one time, of all kinds; fewer where the system grants fewer file descriptors.
 pub const CONNECTIONS: usize = 16_384;
 /// Of these, connections that have not authenticated: who comes beyond that is dropped, so that whoever is connected is served.
@@ -38,15 +48,19 @@ pub const UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 pub const CONNECTIONS_PER_MINUTE: u64 = 6_000;
 /// Links of one user at one time, twice as many as devices that can be written to.
 pub const LINKS_PER_USER: usize = 32;
-/// Links of one tenant at one time, half of all connections: no tenant keeps the others out.
-pub const LINKS_PER_TENANT: usize = 8_192;
-/// Devices or users whose rate is remembered at the same time.
+/// Links that a device opens in a minute: handshakes that have succeeded.
+pub const LINKS_PER_MINUTE: u64 = 60;
+/// The same of all devices of a user.
+pub const LINKS_PER_MINUTE_PER_USER: u64 = 4 * LINKS_PER_MINUTE;
+/// The same of all devices of a tenant: all of a full one come back at once, after a restart, three times over.
+pub const LINKS_PER_MINUTE_PER_TENANT: u64 = 30_000;
+/// Devices, users, tenants or addresses whose rate is remembered at the same time.
 pub const MAX_RATES: usize = 100_000;
 
 /// Milliseconds in a minute: what one message costs a bucket, whose level counts messages × milliseconds.
 const MINUTE_MILLIS: u64 = 60_000;
-/// Milliseconds between two searches for rates that need not be remembered.
-const TIDY_INTERVAL_MILLIS: u64 = 1_000;
+/// Milliseconds between two searches for what need not be remembered.
+pub(crate) const TIDY_INTERVAL_MILLIS: u64 = 1_000;
 
 /// What a relay, or one link of it, allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +72,8 @@ pub struct Allowance {
     pub messages_per_minute: u64,
     /// Fetches of cards in a minute.
     pub card_fetches_per_minute: u64,
+    /// The same of all users of a tenant together.
+    pub card_fetches_per_minute_per_tenant: u64,
     /// Refreshes of a device's token in a minute.
     pub refreshes_per_minute: u64,
     /// What the mailbox holds.
@@ -68,12 +84,20 @@ pub struct Allowance {
     pub blobs: BlobLimits,
     /// Frames of a device that are read in a minute; who sends more is read later.
     pub frames_per_minute: u64,
-    /// Bytes of a device's frames that are read in a minute, likewise.
+    /// The same of all devices of a user together.
+    pub frames_per_minute_per_user: u64,
+    /// The same of all devices of a tenant together.
+    pub frames_per_minute_per_tenant: u64,
+    /// Bytes of a device's WebSocket that are read in a minute, likewise.
     pub bytes_per_minute: u64,
+    /// The same of all devices of a user together.
+    pub bytes_per_minute_per_user: u64,
+    /// The same of all devices of a tenant together.
+    pub bytes_per_minute_per_tenant: u64,
 }
 
-/// How many connections a relay takes. What is over a limit is dropped as it arrives, without an answer; a link of a user or a
-/// tenant that has too many is closed with 4002.
+/// How many connections a relay takes. What is over a limit is dropped as it arrives, without an answer; a link over a limit of its device, its user or
+/// its tenant is closed with 4002 before it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionLimits {
@@ -87,8 +111,22 @@ pub struct ConnectionLimits {
     pub per_minute: u64,
     /// Links of one user at one time.
     pub links_per_user: usize,
-    /// Links of one tenant at one time, as their tokens name it when they open (docs/protocol.md §5.7).
-    pub links_per_tenant: usize,
+    /// Links of one tenant at one time, as their tokens name it when they open (docs/protocol.md §5.7). `None`: half of the connections that there may
+    /// be, so that no tenant keeps the others out.
+    pub links_per_tenant: Option<usize>,
+    /// Links that a device opens in a minute, also where each takes the place of the last.
+    pub links_per_minute: u64,
+    /// The same of all devices of a user together.
+    pub links_per_minute_per_user: u64,
+    /// The same of all devices of a tenant together.
+    pub links_per_minute_per_tenant: u64,
+}
+
+impl ConnectionLimits {
+    pub(crate) fn links_per_tenant(&self) -> usize {
+        self.links_per_tenant
+            .unwrap_or((self.connections / 2).max(1))
+    }
 }
 
 impl Default for ConnectionLimits {
@@ -100,7 +138,10 @@ impl Default for ConnectionLimits {
             unauthenticated_per_address: UNAUTHENTICATED_PER_ADDRESS,
             per_minute: CONNECTIONS_PER_MINUTE,
             links_per_user: LINKS_PER_USER,
-            links_per_tenant: LINKS_PER_TENANT,
+            links_per_tenant: None,
+            links_per_minute: LINKS_PER_MINUTE,
+            links_per_minute_per_user: LINKS_PER_MINUTE_PER_USER,
+            links_per_minute_per_tenant: LINKS_PER_MINUTE_PER_TENANT,
         }
     }
 }
@@ -112,6 +153,7 @@ impl Default for Allowance {
             max_message_bytes: MAX_SEALED_MESSAGE_BYTES as u64,
             messages_per_minute: MESSAGES_PER_MINUTE,
             card_fetches_per_minute: CARD_FETCHES_PER_MINUTE,
+            card_fetches_per_minute_per_tenant: CARD_FETCHES_PER_MINUTE_PER_TENANT,
             refreshes_per_minute: REFRESHES_PER_MINUTE,
             mailbox: MailboxLimits {
                 messages: MAILBOX_MESSAGES,
@@ -121,7 +163,11 @@ impl Default for Allowance {
             transfer_bytes_per_minute: TRANSFER_BYTES_PER_MINUTE,
             blobs: BlobLimits::default(),
             frames_per_minute: FRAMES_PER_MINUTE,
+            frames_per_minute_per_user: FRAMES_PER_MINUTE_PER_USER,
+            frames_per_minute_per_tenant: FRAMES_PER_MINUTE_PER_TENANT,
             bytes_per_minute: BYTES_PER_MINUTE,
+            bytes_per_minute_per_user: BYTES_PER_MINUTE_PER_USER,
+            bytes_per_minute_per_tenant: BYTES_PER_MINUTE_PER_TENANT,
         }
     }
 }
@@ -135,8 +181,6 @@ impl Allowance {
         Self {
             max_message_bytes: lower(self.max_message_bytes, permissions.max_message_bytes),
             messages_per_minute: lower(self.messages_per_minute, permissions.messages_per_minute),
-            card_fetches_per_minute: self.card_fetches_per_minute,
-            refreshes_per_minute: self.refreshes_per_minute,
             mailbox: MailboxLimits {
                 messages: lower(self.mailbox.messages, permissions.mailbox_messages),
                 bytes: lower(self.mailbox.bytes, permissions.mailbox_bytes),
@@ -145,10 +189,7 @@ impl Allowance {
                     permissions.retention_seconds,
                 ),
             },
-            transfer_bytes_per_minute: self.transfer_bytes_per_minute,
-            blobs: self.blobs,
-            frames_per_minute: self.frames_per_minute,
-            bytes_per_minute: self.bytes_per_minute,
+            ..self
         }
     }
 }

@@ -317,6 +317,16 @@ pub(crate) fn end(end: &End, shared: &Shared) -> Remedy {
         End::TooManyLinksOfTenant => {
             "have the tenant disconnect devices, or raise limits.links_per_tenant in the configuration".into()
         }
+        End::TooOften => {
+            "look at why the device connects again and again, or raise limits.links_per_minute in the configuration".into()
+        }
+        End::TooOftenOfUser => {
+            "look at why the user's devices connect again and again, or raise limits.links_per_minute_per_user in the configuration".into()
+        }
+        End::TooOftenOfTenant => {
+            "look at why the tenant's devices connect again and again, or raise limits.links_per_minute_per_tenant in the configuration".into()
+        }
+        End::TooManyMeters => "nothing, if it passes; otherwise more users come and go than one relay is for".into(),
         End::Storage(_) => DISK.into(),
     }
 }

@@ -22,10 +22,11 @@ use crate::exchange::Exchange;
 use crate::http::{Origins, Replays};
 use crate::hub::{Hub, News};
 use crate::issuer::Issuer;
+use crate::link::throttle::Throttles;
 use crate::mail::{Mailboxes, PostError, Swept};
 use crate::metrics::Metrics;
 use crate::now::Now;
-use crate::policy::{Allowance, ConnectionLimits, Rates};
+use crate::policy::{Allowance, ConnectionLimits, MAX_RATES, Rates};
 use crate::revocations::Revocations;
 use crate::services::Services;
 use crate::shares::{Share, Shares};
@@ -62,6 +63,10 @@ pub(crate) struct Shared {
     links: Shares<User>,
     /// What each tenant has of them.
     links_of_tenants: Shares<Tenant>,
+    /// How often each device, user and tenant opens one.
+    link_rates: (Rates<Thumbprint>, Rates<User>, Rates<Tenant>),
+    /// How fast each of them is read.
+    pub(crate) throttles: Throttles,
     /// What each user has of requests by HTTP.
     pub(crate) requests: Shares<User>,
     /// Room for the bodies of these, in units of [`crate::bounds::HTTP_UNIT_BYTES`].
@@ -71,6 +76,7 @@ pub(crate) struct Shared {
     pub(crate) request_rates: Rates<Thumbprint>,
     pub(crate) message_rates: Rates<Thumbprint>,
     pub(crate) fetch_rates: Rates<User>,
+    pub(crate) tenant_fetch_rates: Rates<Tenant>,
     /// Who takes one-time prekeys of whom. Its clock is slowed, so that its minute is an hour.
     pub(crate) take_rates: Rates<(User, User)>,
     pub(crate) publish_rates: Rates<Thumbprint>,
@@ -200,7 +206,10 @@ impl Shared {
             devices: RwLock::default(),
             unemptied: Mutex::default(),
             links: Shares::new(settings.connections.links_per_user),
-            links_of_tenants: Shares::new(settings.connections.links_per_tenant),
+            links_of_tenants: Shares::new(settings.connections.links_per_tenant()),
+            link_rates: Default::default(),
+            // Besides those who have a link.
+            throttles: Throttles::new(settings.connections.connections.saturating_add(MAX_RATES)),
             requests: Shares::new(MAX_HTTP_REQUESTS_PER_USER),
             bodies: Semaphore::new(MAX_HTTP_UNITS),
             proofs: Replays::default(),
@@ -214,6 +223,7 @@ impl Shared {
             draining: watch::Sender::new(None),
             message_rates: Rates::default(),
             fetch_rates: Rates::default(),
+            tenant_fetch_rates: Rates::default(),
             take_rates: Rates::default(),
             publish_rates: Rates::default(),
             refresh_rates: Rates::default(),
@@ -244,12 +254,15 @@ impl Shared {
         }
     }
 
-    /// One more link with a token that says this, for as long as the share lives. One that `replaces` another is counted and never too many.
+    /// One more link with a token that says this, for as long as the share lives. One that `replaces` another is counted and never too many, but may come
+    /// too soon after it.
     pub(crate) fn link_share(
         &self,
         claims: &TokenClaims,
         replaces: bool,
+        now: Now,
     ) -> Result<LinkShare, End> {
+        self.count_link(claims, now)?;
         let tenant = match &claims.permissions.tenant {
             Some(tenant) => {
                 let share = self.links_of_tenants.take(tenant.clone(), replaces);
@@ -262,6 +275,24 @@ impl Shared {
             _user: user.ok_or(End::TooManyLinks)?,
             _tenant: tenant,
         })
+    }
+
+    /// Who comes too often is refused at the narrowest limit, so that a device does not use up its user's, nor a user the tenant's.
+    fn count_link(&self, claims: &TokenClaims, now: Now) -> Result<(), End> {
+        let (devices, users, tenants) = &self.link_rates;
+        let (limits, now) = (&self.settings.connections, now.steady_millis);
+        devices
+            .take(&claims.device, limits.links_per_minute, now)
+            .map_err(|_| End::TooOften)?;
+        users
+            .take(&claims.user, limits.links_per_minute_per_user, now)
+            .map_err(|_| End::TooOftenOfUser)?;
+        if let Some(tenant) = &claims.permissions.tenant {
+            tenants
+                .take(tenant, limits.links_per_minute_per_tenant, now)
+                .map_err(|_| End::TooOftenOfTenant)?;
+        }
+        Ok(())
     }
 
     /// Removes a device, if it is one of `of` where that is given, and tells everybody whom it concerns (docs/protocol.md §5.1,

@@ -303,6 +303,7 @@ impl Link {
     /// # Errors
     /// The link has ended.
     pub fn handle_record(&mut self, record: &mut [u8], now: Now) -> Result<(), Ended> {
+        self.link.handle_bytes(record.len(), now);
         Ok(self.link.handle_record(record, now)?)
     }
 

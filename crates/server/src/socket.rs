@@ -18,7 +18,9 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode as WebSoc
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocket, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
-use crate::bounds::{CLOSE_LINGER, MAX_LINGER_BYTES, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES};
+use crate::bounds::{
+    CLOSE_LINGER, MAX_LINGER_BYTES, MAX_UNCOUNTED_BYTES, READ_BUFFER_BYTES, WRITE_BUFFER_BYTES,
+};
 
 /// The largest message before the handshake is complete: Finish, with type and length.
 const MAX_HANDSHAKE_MESSAGE_BYTES: usize = 1 + 2 + MAX_FINISH_SEALED_BYTES;
@@ -28,6 +30,8 @@ const MAX_RECORD_BYTES: usize = 1 + MAX_RECORD_PLAINTEXT_BYTES + 16;
 /// What came in.
 #[derive(Debug)]
 pub(crate) enum Incoming {
+    /// A part of a message, about [`MAX_UNCOUNTED_BYTES`] of it: whoever counts what is received is to do so.
+    Part,
     /// A binary message.
     Message(Bytes),
     /// A ping; the answer has been queued.
@@ -88,6 +92,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let stream = NonBlocking {
             stream,
             waker: Waker::noop().clone(),
+            received: 0,
         };
         Self {
             ws: WebSocket::from_raw_socket(stream, Role::Server, Some(config)),
@@ -106,6 +111,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Bytes that were queued and that the socket has not all taken yet.
     pub(crate) fn backlog(&self) -> usize {
         self.backlog
+    }
+
+    /// Bytes received since the last call, with the headers of their frames (RFC 6455 §5.2) and with frames that have no other sign: those of a message in
+    /// many parts.
+    pub(crate) fn take_received(&mut self) -> usize {
+        std::mem::take(&mut self.ws.get_mut().received)
     }
 
     /// Queues a binary message; [`Socket::turn`] or [`Socket::flush`] sends it.
@@ -210,7 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Ok(Message::Text(_) | Message::Frame(_)) => Err(SocketError::Text),
             Ok(Message::Close(_)) => Err(SocketError::Gone),
             Err(WebSocketError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => {
-                return Poll::Pending;
+                if self.ws.get_ref().received < MAX_UNCOUNTED_BYTES {
+                    return Poll::Pending;
+                }
+                Ok(Incoming::Part)
             }
             Err(error) => Err(blame(error)),
         })
@@ -270,6 +284,8 @@ fn blame(error: WebSocketError) -> SocketError {
 struct NonBlocking<S> {
     stream: S,
     waker: Waker,
+    /// Bytes read, until somebody counts them.
+    received: usize,
 }
 
 impl<S: AsyncRead + Unpin> io::Read for NonBlocking<S> {
@@ -278,7 +294,11 @@ impl<S: AsyncRead + Unpin> io::Read for NonBlocking<S> {
         match Pin::new(&mut self.stream)
             .poll_read(&mut Context::from_waker(&self.waker), &mut buffer)
         {
-            Poll::Ready(result) => result.map(|()| buffer.filled().len()),
+            Poll::Ready(result) => result.map(|()| {
+                let read = buffer.filled().len();
+                self.received = self.received.saturating_add(read);
+                read
+            }),
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

@@ -11,67 +11,18 @@
 mod support;
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use sealwire_protocol::close::RefusalCode;
-use sealwire_protocol::frame::ToRelay;
 use sealwire_protocol::handshake::Credential;
-use sealwire_protocol::key::SigningKey;
 use sealwire_server::issuer_keys::KeySource;
-use sealwire_server::policy::{Allowance, ConnectionLimits};
 use sealwire_server::{Drain, Relay, RelayError, Tls};
+use support::operators_port::*;
 use support::{
     Device, Issuer, Said, Target, assert_accepted, code, connect, new_key, refused, within,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-
-const LOOPBACK: &str = "127.0.0.1:0";
-
-fn anywhere() -> SocketAddr {
-    LOOPBACK.parse().unwrap()
-}
-
-/// Status and body of an answer of the operator's port.
-async fn ask(relay: &Relay, method: &str, path: &str) -> (u16, String) {
-    let port = relay.admin_addr().expect("there is an operator's port");
-    ask_at(port, method, path).await
-}
-
-async fn ask_at(port: SocketAddr, method: &str, path: &str) -> (u16, String) {
-    ask_with(port, method, path, "").await
-}
-
-async fn ask_with(port: SocketAddr, method: &str, path: &str, fields: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(port).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\n{fields}\r\n");
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    within(stream.read_to_string(&mut answer)).await.unwrap();
-    let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
-    let (_, body) = answer.split_once("\r\n\r\n").unwrap();
-    (status, body.to_owned())
-}
-
-async fn get(relay: &Relay, path: &str) -> (u16, String) {
-    ask(relay, "GET", path).await
-}
-
-/// The value of one series.
-async fn metric(relay: &Relay, series: &str) -> u64 {
-    let (status, text) = get(relay, "/metrics").await;
-    assert_eq!(status, 200);
-    let line = text.lines().find_map(|line| line.strip_prefix(series));
-    let value = line.unwrap_or_else(|| panic!("no {series} in:\n{text}"));
-    value.trim().parse().unwrap()
-}
-
-/// Asks until it is so.
-async fn becomes(relay: &Relay, series: &str, value: u64) {
-    within(async { while metric(relay, series).await != value {} }).await;
-}
 
 #[tokio::test]
 async fn health_readiness_and_nothing_else_is_on_the_operators_port() {
@@ -169,103 +120,6 @@ async fn metrics_count_what_happens_and_name_nobody() {
     becomes(&relay, "sealwire_links_open", 1).await;
     let (_, text) = get(&relay, "/metrics").await;
     assert!(!text.contains("secret") && !text.contains(&bob.id().to_string()));
-}
-
-#[tokio::test]
-async fn user_with_too_many_links_is_told_to_come_back_later() {
-    let issuer = Issuer::new();
-    let mut limits = ConnectionLimits::default();
-    limits.links_per_user = 2;
-    let relay = issuer.relay().admin(anywhere()).connection_limits(limits);
-    let relay = relay.bind(LOOPBACK).await.unwrap();
-    let first = Device::join(&relay, &issuer, "alice").await;
-    let _second = Device::join(&relay, &issuer, "alice").await;
-    let third = new_key();
-    let token = issuer.token("alice", &third);
-    let credential = || Credential::Token(token.as_bytes());
-    let refused = support::refusal(&relay, &third, credential()).await;
-    assert_eq!(refused, code(4002, "overloaded"));
-    Device::join(&relay, &issuer, "bob").await;
-    // One that is here already takes its own place.
-    let key = SigningKey::from_seed(&first.key.seed());
-    let again = Device::connect(&relay, key, first.token.clone()).await;
-    drop(first);
-    becomes(&relay, "sealwire_links_open", 2).await;
-    drop(again);
-    becomes(&relay, "sealwire_links_open", 1).await;
-    Device::connect(&relay, third, token).await;
-}
-
-// docs/protocol.md §5.7
-#[tokio::test]
-async fn tenant_with_too_many_links_is_told_to_come_back_later_and_no_other_is() {
-    let issuer = Issuer::new();
-    let mut limits = ConnectionLimits::default();
-    limits.links_per_tenant = 2;
-    let relay = issuer.relay().admin(anywhere()).connection_limits(limits);
-    let relay = relay.bind(LOOPBACK).await.unwrap();
-    let of = |user: &str, tenant: &str, key: &SigningKey| {
-        issuer.token_with(user, key, &serde_json::json!({ "tenant": tenant }))
-    };
-    let connect = async |user: &str, tenant: &str| {
-        let key = new_key();
-        let token = of(user, tenant, &key);
-        Device::connect(&relay, key, token).await.0
-    };
-    let alice = connect("acme/alice", "acme").await;
-    let _bob = connect("acme/bob", "acme").await;
-    let key = new_key();
-    let carols = of("acme/carol", "acme", &key);
-    let refused = support::refusal(&relay, &key, Credential::Token(carols.as_bytes())).await;
-    assert_eq!(refused, code(4002, "overloaded"));
-    connect("globex/eve", "globex").await;
-    // Of no tenant.
-    for user in ["dora", "acme/erin"] {
-        Device::join(&relay, &issuer, user).await;
-    }
-    let (_, text) = get(&relay, "/metrics").await;
-    assert!(!text.contains("acme"));
-    drop(alice);
-    becomes(&relay, "sealwire_links_open", 1).await;
-    Device::connect(&relay, key, carols).await;
-}
-
-#[tokio::test]
-async fn device_that_sends_too_fast_is_read_later_and_loses_nothing() {
-    let issuer = Issuer::new();
-    let mut allowance = Allowance::default();
-    // Fifty a second.
-    allowance.frames_per_minute = 3_000;
-    let relay = issuer.relay().admin(anywhere()).allowance(allowance);
-    let relay = relay.bind(LOOPBACK).await.unwrap();
-    let mut alice = Device::join(&relay, &issuer, "alice").await;
-    let mut bob = Device::join(&relay, &issuer, "bob").await;
-    let mut asked = Vec::new();
-    let began = std::time::Instant::now();
-    for _ in 0..3 {
-        for _ in 0..40 {
-            let request = alice.request();
-            asked.push(request);
-            alice
-                .say(&ToRelay::Discard {
-                    request,
-                    blob: [7; 32],
-                })
-                .await;
-        }
-        for _ in 0..40 {
-            alice.next().await;
-        }
-    }
-    // A second's worth may come at once, the other seventy at their rate.
-    assert!(began.elapsed() > Duration::from_secs(1));
-    assert!(metric(&relay, "sealwire_links_throttled_total").await > 0);
-    let unknown = "sealwire_requests_refused_total{code=\"unknown_blob\"}";
-    assert_eq!(metric(&relay, unknown).await, asked.len() as u64);
-    // Nobody else waits.
-    let said = alice.send("bob", 1, &[bob.id()], b"sealed").await;
-    assert_accepted(&said);
-    bob.next().await;
 }
 
 /// Names that begin with `sealwire_`.

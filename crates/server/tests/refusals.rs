@@ -653,7 +653,7 @@ async fn log_says_of_each_end_for_a_limit_which_limit_it_was() {
             "limits.links_per_user",
         ),
         (
-            limited(|limits| limits.links_per_tenant = 1),
+            limited(|limits| limits.links_per_tenant = Some(1)),
             "limits.links_per_tenant",
         ),
     ] {
@@ -665,6 +665,40 @@ async fn log_says_of_each_end_for_a_limit_which_limit_it_was() {
         let token = issuer.token_with("acme/alice", &key, &acme);
         let told = refusal(&relay, &key, Credential::Token(token.as_bytes())).await;
         assert_eq!(told, code(4002, "overloaded"));
+        log.says("overloaded", &[limit]);
+    }
+    for (relay, limit, tenant) in [
+        (
+            limited(|limits| limits.links_per_minute = 1),
+            "limits.links_per_minute allows",
+            "",
+        ),
+        (
+            limited(|limits| limits.links_per_minute_per_user = 1),
+            "limits.links_per_minute_per_user",
+            "",
+        ),
+        (
+            limited(|limits| limits.links_per_minute_per_tenant = 1),
+            "limits.links_per_minute_per_tenant",
+            "acme",
+        ),
+    ] {
+        let relay = bind(relay).await;
+        let key = new_key();
+        let mut claims = Issuer::claims("acme/alice", &key);
+        if !tenant.is_empty() {
+            claims["tenant"] = tenant.into();
+        }
+        let token = issuer.sign(&claims);
+        let credential = Credential::Token(token.as_bytes());
+        let same = SigningKey::from_seed(&key.seed());
+        let _first = Device::connect(&relay, same, token.clone()).await;
+        log.forget();
+        assert_eq!(
+            refusal(&relay, &key, credential).await,
+            code(4002, "overloaded")
+        );
         log.says("overloaded", &[limit]);
     }
     for (relay, limit) in [

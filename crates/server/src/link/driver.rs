@@ -82,7 +82,6 @@ pub(crate) async fn run(
         }
     };
     budget.lift();
-    drop(unauthenticated);
     socket.admit_records();
 
     let device = refusal::short(&established.link.device());
@@ -90,7 +89,8 @@ pub(crate) async fn run(
     tracing::debug!(device, "link open");
     // A device that is here has its older link closed for this one.
     let replaces = shared.hub.has(established.link.device().as_bytes());
-    let share = match shared.link_share(established.link.token().claims(), replaces) {
+    let claims = established.link.token().claims();
+    let share = match shared.link_share(claims, replaces, clock::now()) {
         Ok(share) => share,
         Err(end) => {
             log_closed(device, &end, &shared);
@@ -99,6 +99,8 @@ pub(crate) async fn run(
             return;
         }
     };
+    // Only now: whoever is refused a link is one of those that have none, to the end of its connection.
+    drop(unauthenticated);
     let metrics = &shared.metrics;
     let open = metrics.link();
     let link = match Link::open(established, Arc::clone(&shared), clock::now()) {
@@ -166,8 +168,10 @@ async fn shake_hands(
 /// The next binary message; what was queued is flushed meanwhile.
 async fn message(socket: &mut Socket<Upgraded>) -> Result<Bytes, End> {
     loop {
-        // Pings are answered, and paid for out of the budget of bytes.
-        if let Some(Incoming::Message(message)) = socket.turn(true).await? {
+        // Pings are answered. What comes is paid for out of the budget of bytes, and does not count against the link.
+        let incoming = socket.turn(true).await?;
+        socket.take_received();
+        if let Some(Incoming::Message(message)) = incoming {
             return Ok(message);
         }
     }
@@ -251,7 +255,9 @@ impl Driver {
         let mut next = Some(first);
         let mut records = 0;
         while let Some(incoming) = next {
+            self.link.handle_bytes(self.socket.take_received(), now);
             match incoming {
+                Incoming::Part => {}
                 Incoming::Message(record) => {
                     self.link.handle_record(&mut BytesMut::from(record), now)?;
                     records += 1;

@@ -31,7 +31,7 @@ use crate::services::{BoxError, Call, Services};
 use crate::shared::{ExternalIssuer, Issuing, Settings, Shared};
 use crate::storage::{Storage, StorageOptions};
 use crate::tls::{Certificate, SelfSigned, Tls};
-use crate::{admin, clock, listener, mounted};
+use crate::{admin, clock, descriptors, listener, mounted};
 
 /// What a relay is made of; start with [`Relay::builder`] or [`Relay::in_memory`].
 #[derive(Debug)]
@@ -414,6 +414,8 @@ impl RelayBuilder {
             }),
             None => Issuing::BuiltIn(Box::new(issuer_key), waiting),
         };
+        let connections = &mut self.settings.connections.connections;
+        *connections = descriptors::connections(*connections);
         let limits = self.settings.allowance.blobs;
         let mut shared = Shared::new(relay_key, issuing, storage, mailboxes, self.settings);
         shared.previous_keys = previous_keys;

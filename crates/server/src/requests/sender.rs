@@ -92,7 +92,7 @@ impl Sender<'_> {
         })
     }
 
-    /// The user, if their cards may be fetched once more.
+    /// The user, if their cards may be fetched once more, by the sender's user and by the tenant.
     pub(crate) fn fetchable(&self, user: &str, now: Now) -> Result<User, Cause> {
         let user = self.permitted(user)?;
         self.shared
@@ -103,6 +103,13 @@ impl Sender<'_> {
                 now.steady_millis,
             )
             .map_err(|_| Cause::Rate(Limit::Relay("card_fetches_per_minute")))?;
+        if let Some(tenant) = &self.claims.permissions.tenant {
+            let per_minute = self.allowance.card_fetches_per_minute_per_tenant;
+            self.shared
+                .tenant_fetch_rates
+                .take(tenant, per_minute, now.steady_millis)
+                .map_err(|_| Cause::Rate(Limit::Relay("card_fetches_per_minute_per_tenant")))?;
+        }
         Ok(user)
     }
 

@@ -52,9 +52,9 @@ const MAX_RETURN_SECONDS: u64 = 30;
 const MAX_BYTES: u64 = 1 << 50;
 /// Bytes of a sealed message that every relay takes: the first one to a device carries an attestation.
 const MIN_MESSAGE_BYTES: u64 = 16 << 10;
-/// Frames of a device, at least, that are read in a minute.
+/// Frames, at least, that are read in a minute.
 const MIN_FRAMES_PER_MINUTE: u64 = 60;
-/// Bytes of a device's frames, at least, that are read in a minute: the largest record is read in three.
+/// Bytes, at least, that are read in a minute: the largest record is read in three.
 const MIN_BYTES_PER_MINUTE: u64 = 1 << 20;
 /// Seconds, at most, for which a relay holds what nobody fetches.
 const MAX_RETENTION_SECONDS: u64 = 366 * 86_400;
@@ -486,20 +486,44 @@ fn read_connections(keys: &mut Keys<'_>) -> ConnectionLimits {
         "Devices of one user that are connected at one time.",
         &mut limits.links_per_user,
     );
-    set(
-        "links_per_tenant",
-        "Devices of one tenant, as their tokens name it, that are connected at one time.",
-        &mut limits.links_per_tenant,
-    );
-    let rate = Count {
-        least: 1,
-        most: MAX_PER_MINUTE,
-    };
     let key = Key::new(
+        "links_per_tenant",
+        "Devices of one tenant, as their tokens name it, that are connected at one time: half of all connections, if nothing is said.",
+    );
+    let links = Count {
+        least: 1,
+        most: MAX_CONNECTIONS,
+    };
+    limits.links_per_tenant = keys
+        .optional(key, &links, "8192")
+        .map(|said| usize::try_from(said.value).unwrap_or(usize::MAX));
+    let mut set = |name, about, of: &mut u64| {
+        let rate = Count {
+            least: 1,
+            most: MAX_PER_MINUTE,
+        };
+        *of = keys.setting(Key::new(name, about), &rate, *of).value;
+    };
+    set(
         "connections_per_minute",
         "Connections of one address in a minute. Not behind a proxy, which has one address for all.",
+        &mut limits.per_minute,
     );
-    limits.per_minute = keys.setting(key, &rate, limits.per_minute).value;
+    set(
+        "links_per_minute",
+        "Times that a device connects and authenticates in a minute.",
+        &mut limits.links_per_minute,
+    );
+    set(
+        "links_per_minute_per_user",
+        "The same of a user, all devices together.",
+        &mut limits.links_per_minute_per_user,
+    );
+    set(
+        "links_per_minute_per_tenant",
+        "The same of a tenant, all devices together. After a restart all of them come back at once.",
+        &mut limits.links_per_minute_per_tenant,
+    );
     limits
 }
 
@@ -545,6 +569,14 @@ impl Limits {
             ),
             &rate,
             |allowance| &mut allowance.card_fetches_per_minute,
+        );
+        set(
+            Key::new(
+                "card_fetches_per_minute_per_tenant",
+                "The same of a tenant, all users together.",
+            ),
+            &rate,
+            |allowance| &mut allowance.card_fetches_per_minute_per_tenant,
         );
         set(
             Key::new(
@@ -647,27 +679,61 @@ impl Limits {
             |allowance| &mut allowance.blobs.reserved_bytes,
         );
 
+        let frames = Count {
+            least: MIN_FRAMES_PER_MINUTE,
+            most: MAX_NUMBER,
+        };
         set(
             Key::new(
                 "frames_per_minute",
                 "Frames of a device that are read in a minute; who sends more is read later.",
             ),
-            &Count {
-                least: MIN_FRAMES_PER_MINUTE,
-                most: MAX_NUMBER,
-            },
+            &frames,
             |allowance| &mut allowance.frames_per_minute,
         );
         set(
             Key::new(
-                "bytes_per_minute",
-                "Bytes of a device's frames that are read in a minute; who sends more is read later.",
+                "frames_per_minute_per_user",
+                "The same of a user, all devices together.",
             ),
-            &Size {
-                least: MIN_BYTES_PER_MINUTE,
-                most: MAX_BYTES,
-            },
+            &frames,
+            |allowance| &mut allowance.frames_per_minute_per_user,
+        );
+        set(
+            Key::new(
+                "frames_per_minute_per_tenant",
+                "The same of a tenant, all devices together.",
+            ),
+            &frames,
+            |allowance| &mut allowance.frames_per_minute_per_tenant,
+        );
+        let bytes = Size {
+            least: MIN_BYTES_PER_MINUTE,
+            most: MAX_BYTES,
+        };
+        set(
+            Key::new(
+                "bytes_per_minute",
+                "Bytes of a device's link, below TLS, that are read in a minute; who sends more is read later.",
+            ),
+            &bytes,
             |allowance| &mut allowance.bytes_per_minute,
+        );
+        set(
+            Key::new(
+                "bytes_per_minute_per_user",
+                "The same of a user, all devices together.",
+            ),
+            &bytes,
+            |allowance| &mut allowance.bytes_per_minute_per_user,
+        );
+        set(
+            Key::new(
+                "bytes_per_minute_per_tenant",
+                "The same of a tenant, all devices together.",
+            ),
+            &bytes,
+            |allowance| &mut allowance.bytes_per_minute_per_tenant,
         );
         let connections = read_connections(keys);
 

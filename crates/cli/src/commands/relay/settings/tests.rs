@@ -77,6 +77,7 @@ fn every_setting_reaches_the_relay() {
         [limits]
         messages_per_minute = 101
         card_fetches_per_minute = 102
+        card_fetches_per_minute_per_tenant = 135
         refreshes_per_minute = 103
         max_message_bytes = \"33 KiB\"
         mailbox_messages = 104
@@ -92,13 +93,20 @@ fn every_setting_reaches_the_relay() {
         blob_upload_time = 114
         blob_reserved_bytes = 115
         frames_per_minute = 119
+        frames_per_minute_per_user = 133
+        frames_per_minute_per_tenant = 134
         bytes_per_minute = 2000000
+        bytes_per_minute_per_user = 2000001
+        bytes_per_minute_per_tenant = 2000002
         connections = 121
         unauthenticated = 122
         unauthenticated_per_address = 123
         connections_per_minute = 124
         links_per_user = 125
         links_per_tenant = 127
+        links_per_minute = 130
+        links_per_minute_per_user = 131
+        links_per_minute_per_tenant = 132
         handshake_deadline = 16
         keep_alive = 117
         write_timeout = 118
@@ -127,6 +135,7 @@ fn every_setting_reaches_the_relay() {
     let mut allowance = Allowance::default();
     allowance.messages_per_minute = 101;
     allowance.card_fetches_per_minute = 102;
+    allowance.card_fetches_per_minute_per_tenant = 135;
     allowance.refreshes_per_minute = 103;
     allowance.max_message_bytes = 33 << 10;
     allowance.mailbox.messages = 104;
@@ -142,14 +151,21 @@ fn every_setting_reaches_the_relay() {
     allowance.blobs.upload_seconds = 114;
     allowance.blobs.reserved_bytes = 115;
     allowance.frames_per_minute = 119;
+    allowance.frames_per_minute_per_user = 133;
+    allowance.frames_per_minute_per_tenant = 134;
     allowance.bytes_per_minute = 2_000_000;
+    allowance.bytes_per_minute_per_user = 2_000_001;
+    allowance.bytes_per_minute_per_tenant = 2_000_002;
     let mut connections = ConnectionLimits::default();
     connections.connections = 121;
     connections.unauthenticated = 122;
     connections.unauthenticated_per_address = 123;
     connections.per_minute = 124;
     connections.links_per_user = 125;
-    connections.links_per_tenant = 127;
+    connections.links_per_tenant = Some(127);
+    connections.links_per_minute = 130;
+    connections.links_per_minute_per_user = 131;
+    connections.links_per_minute_per_tenant = 132;
     let expected = Relay::builder("data")
         .tls(Tls::Plain)
         .allowance(allowance)
