@@ -488,15 +488,17 @@ fn read_connections(keys: &mut Keys<'_>) -> ConnectionLimits {
     );
     let key = Key::new(
         "links_per_tenant",
-        "Devices of one tenant, as their tokens name it, that are connected at one time: half of all connections, if nothing is said.",
+        "Devices of one tenant, as their tokens name it, that are connected at one time. By default half of all connections, also of the fewer that the system grants.",
     );
     let links = Count {
         least: 1,
         most: MAX_CONNECTIONS,
     };
-    limits.links_per_tenant = keys
-        .optional(key, &links, "8192")
-        .map(|said| usize::try_from(said.value).unwrap_or(usize::MAX));
+    let half = u64::try_from(limits.connections / 2).unwrap_or(MAX_CONNECTIONS);
+    let setting = keys.setting(key, &links, half.max(1));
+    // What half is, the relay knows better.
+    limits.links_per_tenant = (setting.source != Source::Default)
+        .then(|| usize::try_from(setting.value).unwrap_or(usize::MAX));
     let mut set = |name, about, of: &mut u64| {
         let rate = Count {
             least: 1,
