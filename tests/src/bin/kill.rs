@@ -81,7 +81,10 @@ fn plan() -> Result<Plan, String> {
         match name.as_str() {
             "--cycles" => cycles = value.parse().map_err(|_| number())?,
             "--seed" => seed = value.parse().map_err(|_| number())?,
-            "--sealwire" => sealwire = Some(PathBuf::from(value)),
+            "--sealwire" => {
+                let path = std::fs::canonicalize(&value);
+                sealwire = Some(path.map_err(|error| format!("{value}: {error}"))?);
+            }
             _ => {
                 return Err(format!(
                     "{name} is unknown; there are --cycles N, --seed N, --sealwire PATH, --canary and --drain"
