@@ -232,8 +232,7 @@ impl IssuerKeys {
                 let cached = self.cached();
                 tracing::warn!(%error, cached = cached.is_some(), "the issuer's key set cannot be had now");
                 if let Some((set, had_at)) = cached {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Arc::new(set));
+                    self.replace(set);
                     self.had(had_at);
                 }
                 Ok(())
@@ -248,6 +247,10 @@ impl IssuerKeys {
         let had_at = std::fs::metadata(path).and_then(|metadata| metadata.modified());
         let set = KeySet::parse(&file, self.source.algorithms).ok()?;
         Some((set, had_at.unwrap_or(SystemTime::UNIX_EPOCH)))
+    }
+
+    fn replace(&self, set: KeySet) {
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(set));
     }
 
     fn had(&self, at: SystemTime) {
@@ -354,8 +357,7 @@ impl IssuerKeys {
                 looking.failures = 0;
                 self.had(SystemTime::now());
                 if let Some(set) = set {
-                    *self.current.write().unwrap_or_else(PoisonError::into_inner) =
-                        Some(Arc::new(set));
+                    self.replace(set);
                     self.found.send_modify(|found| *found += 1);
                 }
                 Ok(())

@@ -205,15 +205,22 @@ async fn converse(devices: &[Client], time: Duration) -> Vec<Duration> {
             };
             let recipient = format!("user{}", 2 * pair + 1);
             let (mut times, until) = (Vec::new(), Instant::now() + time);
-            while Instant::now() < until {
-                let began = Instant::now();
-                let (sent, shown) = tokio::join!(
-                    from.send(&recipient, Message::text("hello")),
-                    next_message(to)
-                );
-                sent.unwrap();
-                times.push(shown.duration_since(began));
-                tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
+            let talking = async {
+                while Instant::now() < until {
+                    let began = Instant::now();
+                    let (sent, shown) = tokio::join!(
+                        from.send(&recipient, Message::text("hello")),
+                        next_message(to)
+                    );
+                    sent.unwrap();
+                    times.push(shown.duration_since(began));
+                    tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
+                }
+            };
+            tokio::select! {
+                () = talking => {}
+                // The other one is looked at with every message.
+                _ = next_message(from) => panic!("nobody writes to who writes"),
             }
             times
         });
