@@ -48,8 +48,8 @@ pub const UNAUTHENTICATED_PER_ADDRESS: usize = 64;
 pub const CONNECTIONS_PER_MINUTE: u64 = 6_000;
 /// Links of one user at one time, twice as many as devices that can be written to.
 pub const LINKS_PER_USER: usize = 32;
-/// Links that a device opens in a minute: handshakes that have succeeded.
-pub const LINKS_PER_MINUTE: u64 = 60;
+/// Links that a device opens in a minute: handshakes that have succeeded. As many as messages, as a program may connect for each.
+pub const LINKS_PER_MINUTE: u64 = MESSAGES_PER_MINUTE;
 /// The same of all devices of a user.
 pub const LINKS_PER_MINUTE_PER_USER: u64 = 4 * LINKS_PER_MINUTE;
 /// The same of all devices of a tenant: all of a full one come back at once, after a restart, three times over.
